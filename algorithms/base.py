@@ -1,0 +1,136 @@
+"""What a method is: the contract between the objectives and the harness adapters."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from cim_dg import hparams as spaces
+from cim_dg.errors import UserError
+from cim_dg.pixels import PixelSpace
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a harness feeds in one step.
+
+    Attributes:
+        x: (N, C, H, W) images, normalised as the harness does it.
+        y: (N,) class indices, int64.
+        domain: (N,) indices of the training domains, int64, or None where the method is to see no domains.
+    """
+
+    x: Tensor
+    y: Tensor
+    domain: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a method makes of a batch in one pass.
+
+    Attributes:
+        logits: (N, K).
+        terms: named scalars (0-d tensors). `loss` is the weighted sum to minimise; only it carries a gradient.
+    """
+
+    logits: Tensor
+    terms: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, logits: Tensor, loss: Tensor, **diagnostics: Tensor) -> Output:
+        """The output whose `loss` is to be minimised and whose other terms are only looked at."""
+        return cls(logits, {"loss": loss, **{name: term.detach() for name, term in diagnostics.items()}})
+
+
+class Algorithm(nn.Module, ABC):
+    """A method: a featurizer, a classifier and an objective. No optimiser, no device, no harness.
+
+    Args:
+        featurizer: images to features (N, F); its attribute `n_outputs` is F.
+        make_classifier: F -> a module that maps (N, F) to (N, K) logits.
+        pixel_space: how the harness normalises its images.
+        num_classes: K.
+        num_domains: the number of training domains, or of groups where the harness' domain is the group.
+        hparams: this method's hyper-parameters by name (see hparams/NAME.yaml); what is left out takes its default.
+
+    Raises:
+        UserError: an unknown hyper-parameter, or one of the wrong type or out of its bounds.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(
+        self,
+        featurizer: nn.Module,
+        make_classifier: Callable[[int], nn.Module],
+        pixel_space: PixelSpace,
+        num_classes: int,
+        num_domains: int = 1,
+        hparams: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.hparams = spaces.complete(self.name, hparams or {})
+        self.featurizer = featurizer
+        self.pixel_space = pixel_space
+        self.num_classes = num_classes
+        self.num_domains = num_domains
+        self.build(featurizer.n_outputs, make_classifier)  # type: ignore[arg-type]
+
+    @abstractmethod
+    def build(self, n_features: int, make_classifier: Callable[[int], nn.Module]) -> None:
+        """Create the modules that the method adds to `self.featurizer`; called once, by the constructor."""
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> Output:
+        """Logits and terms in one pass, in training and in evaluation mode. Moves no step-dependent state."""
+
+    @abstractmethod
+    def predict(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> logits (N, K); deterministic in evaluation mode."""
+
+    def after_step(self) -> None:  # noqa: B027 - most methods have no such state
+        """Move step-dependent state (a warm-up, group weights). To be called after an optimising step, and only then."""
+
+
+REGISTRY: dict[str, type[Algorithm]] = {}
+_Method = TypeVar("_Method", bound=type[Algorithm])
+
+
+def register(name: str, hparams: str | Path | None = None) -> Callable[[_Method], _Method]:
+    """Class decorator: make an `Algorithm` known, under `name`, to every harness.
+
+    Args:
+        name: what users type after --algorithm.
+        hparams: the YAML file of its hyper-parameters; by default NAME.yaml among this package's own.
+
+    Raises:
+        UserError: the name is taken, or the YAML file is missing or not as it should be.
+    """
+
+    def decorate(method: _Method) -> _Method:
+        if name in REGISTRY:
+            raise UserError(f"algorithm {name!r} is registered already, as {REGISTRY[name].__qualname__}")
+        spaces.register(name, hparams)
+        method.name = name
+        REGISTRY[name] = method
+        return method
+
+    return decorate
+
+
+def mean_over(values: Tensor, counts: Tensor) -> Tensor:
+    """The mean of `values` (N,) over the rows where `counts` (N,) is true; 0 where there is none. Never synchronises."""
+    counts = counts.to(values.dtype)
+    return (values * counts).sum() / counts.sum().clamp_min(1.0)
+
+
+def share(flags: Tensor) -> Tensor:
+    """The share of true entries, a scalar in [0, 1]."""
+    return flags.to(torch.float32).mean()

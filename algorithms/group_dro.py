@@ -1,0 +1,51 @@
+"""GroupDRO: the baseline that does use domain labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cim_dg.algorithms.base import Algorithm, Batch, Output, register
+from cim_dg.errors import UserError
+
+
+@register("GroupDRO")
+class GroupDRO(Algorithm):
+    r"""Minimises the worst domain's risk (Sagawa et al. 2019, arXiv 1911.08731, algorithm 1).
+
+    .. math:: L = \sum_g q_g L_g, \qquad q_g \leftarrow \frac{q_g e^{\eta L_g}}{\sum_h q_h e^{\eta L_h}}
+
+    with :math:`L_g` the mean cross entropy of domain g in the batch (0 where it has no image) and q moved before it
+    weighs the losses. The new q is kept by `after_step` only, so that evaluation does not move it.
+    """
+
+    q: Tensor
+
+    def build(self, n_features: int, make_classifier: Callable[[int], nn.Module]) -> None:
+        self.classifier = make_classifier(n_features)
+        self.register_buffer("q", torch.ones(self.num_domains))
+        self._next_q: Tensor | None = None
+
+    def forward(self, batch: Batch) -> Output:
+        if batch.domain is None:
+            raise UserError("GroupDRO needs domain labels and the batch has none; run it with use_domains, or run ERM")
+        logits = self.predict(batch.x)
+        losses = F.cross_entropy(logits, batch.y, reduction="none")
+        member = F.one_hot(batch.domain, self.num_domains).to(losses.dtype)
+        domain_losses = losses @ member / member.sum(dim=0).clamp_min(1.0)
+        q = self.q * (self.hparams["groupdro_eta"] * domain_losses.detach()).exp()
+        q = q / q.sum()
+        if self.training:
+            self._next_q = q
+        return Output.of(logits, domain_losses @ q, worst_domain=domain_losses.max())
+
+    def predict(self, x: Tensor) -> Tensor:
+        return self.classifier(self.featurizer(x))
+
+    def after_step(self) -> None:
+        if self._next_q is not None:
+            self.q.copy_(self._next_q)
+            self._next_q = None

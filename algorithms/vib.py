@@ -1,0 +1,69 @@
+"""VIB: the variational information bottleneck (Alemi et al. 2016, arXiv 1612.00410)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cim_dg.algorithms.base import Algorithm, Batch, Output, register
+from cim_dg.networks import GaussianBottleneck
+
+
+class BottleneckClassifier(nn.Module):
+    r"""Features to logits through a Gaussian code z, with the weight :math:`\beta` of its KL term.
+
+    :math:`\beta` rises linearly from 0 over the first `vib_warmup` optimising steps.
+
+    Shape:
+        (N, n_features) -> logits (N, K), KL(q(z|x) || N(0, I)) per row (N,) in nats.
+    """
+
+    step: Tensor
+
+    def __init__(
+        self, n_features: int, make_classifier: Callable[[int], nn.Module], hparams: Mapping[str, Any]
+    ) -> None:
+        super().__init__()
+        self.bottleneck = GaussianBottleneck(n_features, hparams["vib_dim"])
+        self.classifier = make_classifier(hparams["vib_dim"])
+        self.final_beta = hparams["vib_beta"]
+        self.warmup = hparams["vib_warmup"]
+        self.register_buffer("step", torch.zeros(()))
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        z, kl = self.bottleneck(features)
+        return self.classifier(z), kl
+
+    @property
+    def beta(self) -> Tensor:
+        """The weight of the KL term at the present step, a scalar."""
+        return self.final_beta * ((self.step + 1) / max(self.warmup, 1)).clamp(max=1.0)
+
+    def after_step(self) -> None:
+        self.step += 1
+
+
+@register("VIB")
+class VIB(Algorithm):
+    r"""Minimises :math:`L_{sup} + \beta\, D_{KL}(Q(Z|X) \,\|\, N(0, I))`, the code sampled once per image.
+
+    Predicts from the mean of the code.
+    """
+
+    def build(self, n_features: int, make_classifier: Callable[[int], nn.Module]) -> None:
+        self.classifier = BottleneckClassifier(n_features, make_classifier, self.hparams)
+
+    def forward(self, batch: Batch) -> Output:
+        logits, kl = self.classifier(self.featurizer(batch.x))
+        supervised, kl = F.cross_entropy(logits, batch.y), kl.mean()
+        return Output.of(logits, supervised + self.classifier.beta * kl, supervised=supervised, kl=kl)
+
+    def predict(self, x: Tensor) -> Tensor:
+        return self.classifier(self.featurizer(x))[0]
+
+    def after_step(self) -> None:
+        self.classifier.after_step()

@@ -1,0 +1,34 @@
+"""Noticing that a contrastive method has nothing to contrast."""
+
+from __future__ import annotations
+
+import warnings
+
+STEPS = 20
+ENOUGH = 0.5
+
+
+class FewPositives:
+    """Warns once if, over the first steps, fewer than half of the anchors had a same-class image to compare with.
+
+    With many classes and small batches that is common (about 6 % of the anchors on rxrx1), and the method is then
+    little more than ERM without a word. Feed it the term `positives` of each step.
+    """
+
+    def __init__(self, algorithm: str) -> None:
+        self.algorithm = algorithm
+        self._seen: list[float] = []
+
+    def see(self, positives: float | None) -> None:
+        """The share of anchors with a positive in one step, in [0, 1]; None if the method has none."""
+        if positives is None or len(self._seen) >= STEPS:
+            return
+        self._seen.append(positives)
+        mean = sum(self._seen) / len(self._seen)
+        if len(self._seen) == STEPS and mean < ENOUGH:
+            warnings.warn(
+                f"{self.algorithm}: only {mean:.0%} of the anchors had another image of their class in the batch over "
+                f"the first {STEPS} steps, so its contrast does little; use larger or class-balanced batches, or "
+                "cim_queue to compare with recent images too",
+                stacklevel=3,
+            )

@@ -1,0 +1,129 @@
+"""The small networks that the methods add to a featurizer and a classifier."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class TransformationNetwork(nn.Module):
+    """CIM's convolutional autoencoder: an image in, a weight for every pixel out (Taghanaki et al. 2021, the TN).
+
+    Two convolutions of stride 2 down, then upsampling and convolution up to half the image's side, where the mask is
+    decided; its logits are interpolated to the full side. (A transposed convolution would leave a checkerboard; one more
+    convolution at full size would cost as much as all the others.) The last layer starts so that the mask is nearly
+    constant at `initial`, close to the identity, and a pretrained featurizer still sees natural images at step 0.
+
+    Args:
+        in_channels: C of the images.
+        mask_channels: 1 for a mask shared by all channels, or C for one each.
+        width: channels after the first convolution; twice as many in the middle.
+        initial: the mask's value at the start, in (0, 1).
+
+    Shape:
+        (N, C, H, W) in [0, 1], any H and W -> (N, mask_channels, H, W) in (0, 1).
+    """
+
+    def __init__(self, in_channels: int, mask_channels: int = 1, width: int = 16, initial: float = 0.9) -> None:
+        super().__init__()
+        self.down1 = _convolution(in_channels, width, stride=2)
+        self.down2 = _convolution(width, 2 * width, stride=2)
+        self.up = _convolution(2 * width, width)
+        self.head = nn.Conv2d(width, mask_channels, 3, padding=1)
+        with torch.no_grad():
+            self.head.weight.mul_(0.1)
+            self.head.bias.fill_(math.log(initial / (1 - initial)))  # type: ignore[union-attr]
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        half = self.down1(pixels)
+        quarter = self.down2(half)
+        # To the exact sizes on the way down, so that odd sides come back as they were.
+        up = self.up(F.interpolate(quarter, size=half.shape[-2:], mode="nearest"))
+        return torch.sigmoid(F.interpolate(self.head(up), size=pixels.shape[-2:], mode="bilinear"))
+
+
+def _convolution(n_in: int, n_out: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(n_in, n_out, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(n_out), nn.ReLU(inplace=True)
+    )
+
+
+class GaussianBottleneck(nn.Module):
+    r"""The encoder :math:`q(z|x) = N(\mu(x), \mathrm{diag}\,\sigma^2(x))` of a variational information bottleneck.
+
+    Training samples z by the reparametrisation :math:`z = \mu + \sigma \epsilon`; evaluation takes the mean
+    (Alemi et al. 2016, arXiv 1612.00410). The scale is softplus(s - 5), as in that paper's experiments, plus 1e-6, so
+    that the closed-form KL never takes the logarithm of 0.
+
+    Shape:
+        (N, n_in) features -> z (N, n_out), and the KL divergence of q(z|x) to N(0, I) per row, (N,), in nats.
+    """
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.encode = nn.Linear(n_in, 2 * n_out)
+        self.n_outputs = n_out
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        mean, scale = self.encode(features).float().chunk(2, dim=1)
+        scale = F.softplus(scale - 5.0) + 1e-6
+        z = mean + scale * torch.randn_like(scale) if self.training else mean
+        return z, kl_to_standard_normal(mean, scale)
+
+
+def kl_to_standard_normal(mean: Tensor, scale: Tensor) -> Tensor:
+    r"""KL(N(mean, diag scale^2) || N(0, I)) of each row, in nats.
+
+    .. math:: \tfrac12 \sum_j \left(\sigma_j^2 + \mu_j^2 - 1\right) - \sum_j \log \sigma_j
+
+    (Kingma & Welling 2013, appendix B.)
+
+    Shape:
+        mean, scale (N, D), scale > 0 -> (N,), at least 0.
+    """
+    return (0.5 * (scale**2 + mean**2 - 1.0) - scale.log()).sum(dim=1)
+
+
+class ProjectionHead(nn.Module):
+    """Features to points of the unit sphere, where a contrastive loss compares them (Khosla et al. 2020, section 3.1).
+
+    Shape:
+        (N, n_in) -> (N, n_out), rows of Euclidean length 1.
+    """
+
+    def __init__(self, n_in: int, n_out: int = 128) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(n_in, n_in), nn.ReLU(inplace=True), nn.Linear(n_in, n_out))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return F.normalize(self.layers(features), dim=1)
+
+
+class SmallCNN(nn.Module):
+    """A featurizer for small images of any side from 8 pixels up, quick on a CPU.
+
+    Three convolutions of stride 2 with group normalisation, which unlike batch normalisation does not mix the domains
+    of a batch; then averages over a grid of 4 x 4, so that features keep where something is.
+
+    Args:
+        in_channels: C of the images.
+        width: channels after the first convolution, a multiple of 8; doubled by each of the others.
+
+    Shape:
+        (N, C, H, W) -> (N, n_outputs), n_outputs = 64 * width.
+    """
+
+    def __init__(self, in_channels: int, width: int = 16) -> None:
+        super().__init__()
+        widths = [in_channels, width, 2 * width, 4 * width]
+        layers: list[nn.Module] = []
+        for n_in, n_out in zip(widths, widths[1:], strict=False):
+            layers += [nn.Conv2d(n_in, n_out, 3, stride=2, padding=1), nn.GroupNorm(8, n_out), nn.ReLU(inplace=True)]
+        self.layers = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4), nn.Flatten())
+        self.n_outputs = 16 * widths[-1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cim_dg.algorithms import Batch
+from cim_dg.algorithms.cim import InputMorphing
+from cim_dg.hparams import complete
+from cim_dg.perceptual import ms_ssim
+from cim_dg.pixels import PixelSpace
+
+
+def naive_contrast(morph, y, pairs, distance=True, weight=1.0, margin=None):
+    """The mean over anchors with a positive, one pair at a time."""
+    terms = []
+    for i, (p, n) in enumerate(pairs):
+        if p < 0:
+            continue
+
+        def measure(j, i=i):
+            similarity = ms_ssim(morph.morphed[i : i + 1], morph.pixels[j : j + 1]).item()
+            return 1 - similarity if distance else similarity
+
+        term = measure(p) - (weight * measure(n) if n >= 0 else 0)
+        terms.append(max(term + margin, 0) if margin is not None else term)
+    return sum(terms) / len(terms) if terms else 0.0
+
+
+@pytest.mark.parametrize(
+    ("hparams", "naive"),
+    [
+        ({}, {}),
+        ({"cim_contrast": "similarity"}, {"distance": False}),
+        ({"cim_negative_weight": 0.3}, {"weight": 0.3}),
+        ({"cim_margin": 0.05}, {"margin": 0.05}),
+    ],
+)
+@pytest.mark.parametrize("labels", [[0, 1, 0, 1, 2], [0, 0, 0], [0, 1, 2]])
+def test_contrast_against_one_pair_at_a_time(hparams, naive, labels):
+    torch.manual_seed(0)
+    morphing = InputMorphing(PixelSpace.of("unit", 3), complete("CIM", hparams)).eval()
+    y = torch.tensor(labels)
+    x = torch.rand(len(y), 3, 16, 16)
+    morph = morphing(x)
+    # In evaluation the partner is the next image in the order of the batch.
+    following = [[(i + k) % len(y) for k in range(1, len(y))] for i in range(len(y))]
+    pairs = [
+        (
+            next((j for j in order if labels[j] == labels[i]), -1),
+            next((j for j in order if labels[j] != labels[i]), -1),
+        )
+        for i, order in enumerate(following)
+    ]
+    terms = morphing.contrast(morph, Batch(x, y))
+    assert terms["contrast"].item() == pytest.approx(naive_contrast(morph, y, pairs, **naive), abs=1e-5)
+    assert terms["positives"].item() == pytest.approx(sum(p >= 0 for p, _ in pairs) / len(y))
+
+
+def test_psi_is_the_mask_times_the_pixels_and_goes_back_to_the_harness_normalisation(make):
+    space = PixelSpace.of("imagenet", 3)
+    morphing = InputMorphing(space, complete("CIM", {}))
+    pixels = torch.rand(2, 3, 17, 23)
+    morph = morphing(space.from_pixels(pixels))
+    torch.testing.assert_close(morph.pixels, pixels)
+    torch.testing.assert_close(morph.morphed, morph.mask * pixels, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(space.to_pixels(morph.inputs), morph.morphed, atol=1e-6, rtol=1e-5)
+    assert morph.mask.shape == (2, 1, 17, 23)
+
+
+@pytest.mark.parametrize("name", ["CIM", "CIM_VIB"])
+def test_loss_is_the_weighted_sum(make, batch, name):
+    terms = make(name, cim_lambda=3.0)(batch).terms
+    expected = terms["supervised"] + 3.0 * terms["contrast"] + 0.001 * terms.get("kl", torch.tensor(0.0))
+    assert terms["loss"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_lambda_zero_leaves_the_diagnostics_and_no_gradient_of_the_contrast(make, batch):
+    method = make("CIM", cim_lambda=0.0, cim_supervise_mask=False)
+    terms = method(batch).terms
+    terms["loss"].backward()
+    assert terms["similarity_positive"] > 0
+    assert all(p.grad is None or not p.grad.any() for p in method.morphing.parameters())
+
+
+def test_the_cross_entropy_trains_the_mask_unless_told_not_to(make, batch):
+    method = make("CIM", cim_lambda=0.0)
+    method(batch).terms["loss"].backward()
+    assert any(p.grad.any() for p in method.morphing.parameters())
+
+
+@pytest.mark.parametrize(("channels", "masks", "expected"), [(3, "each", 3), (3, "one", 1), (5, "each", 5), (2, "one", 1)])
+def test_mask_channels_and_any_number_of_image_channels(make, channels, masks, expected):
+    method = make("CIM", channels=channels, cim_mask_channels=masks)
+    morph = method.morph(torch.rand(2, channels, 20, 20))
+    assert morph.mask.shape == (2, expected, 20, 20)
+    assert (morph.mask > 0).all() and (morph.mask < 1).all()
+
+
+def test_at_most_so_many_anchors(make, batch, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "cim_dg.algorithms.cim.triplet_ms_ssim",
+        lambda morphed, *_, **__: seen.append(len(morphed)) or (morphed.mean(dim=(1, 2, 3)),) * 2,
+    )
+    for limit in (5, 0, 100):
+        make("CIM", cim_anchors=limit)(batch)
+    assert seen == [5, 12, 12]
+
+
+def test_a_batch_of_one_class_and_a_batch_of_classes_alone(make):
+    x = torch.rand(4, 3, 16, 16)
+    alone = make("CIM")(Batch(x, torch.arange(4)))
+    assert alone.terms["positives"] == 0 and alone.terms["contrast"] == 0
+    together = make("CIM")(Batch(x, torch.zeros(4, dtype=torch.int64)))
+    assert together.terms["positives"] == 1 and together.terms["similarity_negative"] == 0
+    for output in (alone, together):
+        output.terms["loss"].backward()
+
+
+@pytest.mark.parametrize("name", ["CIM", "CIM_VIB"])
+def test_on_a_fixed_batch_a_large_lambda_pulls_the_morph_to_its_class(make, name):
+    """CIM does what it says: the contrast falls, psi(x) ends nearer to its class, and the mask is not constant."""
+    torch.manual_seed(0)
+    # Two classes: a bright disc or a bright square, over backgrounds of random stripes.
+    u, v = torch.meshgrid(torch.arange(24.0), torch.arange(24.0), indexing="ij")
+    shapes = [((u - 12) ** 2 + (v - 12) ** 2 < 49), ((u - 12).abs() < 6) & ((v - 12).abs() < 6)]
+    y = torch.arange(16) % 2
+    angle = 3.14 * torch.rand(16, 1, 1)
+    stripes = 0.5 + 0.4 * torch.sin(u * angle.cos() + v * angle.sin())
+    x = torch.stack([torch.where(shapes[label], 1.0, stripes[i]) for i, label in enumerate(y)])[:, None].repeat(1, 3, 1, 1)
+    batch = Batch(x, y)
+    method = make(name, cim_lambda=100.0)
+    before = method.eval()(batch).terms
+    optimizer = torch.optim.Adam(method.parameters(), lr=5e-3)
+    for _ in range(60):
+        optimizer.zero_grad()
+        method.train()(batch).terms["loss"].backward()
+        optimizer.step()
+    after = method.eval()(batch).terms
+    assert after["contrast"] < before["contrast"] - 0.01
+    assert after["similarity_positive"] > before["similarity_positive"] + 0.02
+    assert after["mask_spread"] > before["mask_spread"] + 0.02

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from cim_dg import hparams
+from cim_dg.errors import UserError
+from cim_dg.hparams.space import _load
+
+METHODS = ["ERM", "GroupDRO", "SCL", "VIB", "CIM", "CIM_VIB"]
+
+
+@pytest.mark.parametrize("name", [*METHODS, "common", "datasets/NuisanceDigits"])
+@pytest.mark.parametrize("dataset", [None, "VLCS", "ColoredMNIST", "NuisanceDigits"])
+def test_defaults_and_samples_are_accepted_and_plain(name, dataset):
+    entries = hparams.space(name, dataset)
+    for values in [hparams.defaults(entries), *(hparams.sample(entries, seed) for seed in range(50))]:
+        assert hparams.check(entries, values) == values
+        assert json.loads(json.dumps(values)) == values
+        assert all(type(value) in (float, int, bool, str, type(None)) for value in values.values())
+
+
+def test_cim_vib_is_the_two_together():
+    assert hparams.space("CIM_VIB") == hparams.space("CIM") | hparams.space("VIB")
+
+
+def test_every_entry_has_its_line_of_help():
+    for name in METHODS:
+        assert all(entry.help and "\n" not in entry.help for entry in hparams.space(name).values())
+
+
+def test_names_carry_the_prefix_of_their_method():
+    for name, prefix in {"CIM": "cim_", "VIB": "vib_", "SCL": "scl_", "GroupDRO": "groupdro_"}.items():
+        assert all(key.startswith(prefix) for key in hparams.space(name))
+
+
+def test_dataset_overrides():
+    assert hparams.space("common", "VLCS")["pixel_space"].default == "imagenet"
+    assert hparams.space("common", "ColoredMNIST")["pixel_space"].default == "unit"
+    assert hparams.space("VIB", "VLCS")["vib_dim"].default > hparams.space("VIB", "Debug28")["vib_dim"].default
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"cim_lamda": 1}, "unknown hyper-parameter 'cim_lamda'; valid names are cim_anchors, cim_backend"),
+        ({"cim_lambda": "10"}, "cim_lambda is '10'; accepted is a number of at least 0"),
+        ({"cim_lambda": -1.0}, "cim_lambda is -1.0; accepted is a number of at least 0"),
+        ({"cim_lambda": float("nan")}, "cim_lambda is nan"),
+        ({"cim_lambda": True}, "cim_lambda is True"),
+        ({"cim_lambda": None}, "cim_lambda is None"),
+        ({"cim_width": 8.0}, "cim_width is 8.0; accepted is a whole number of at least 1"),
+        ({"cim_supervise_mask": 1}, "cim_supervise_mask is 1; accepted is true or false"),
+        ({"cim_contrast": "distnace"}, "cim_contrast is 'distnace'; accepted is one of distance, similarity"),
+        ({"cim_scales": 6}, "cim_scales is 6; accepted is a whole number of at least 1 and at most 5, or null"),
+    ],
+)
+def test_bad_values_are_refused_in_a_sentence(given, message):
+    with pytest.raises(UserError) as raised:
+        hparams.complete("CIM", given)
+    assert message in str(raised.value)
+
+
+def test_whole_numbers_do_for_floats_and_null_where_it_is_optional():
+    values = hparams.complete("CIM", {"cim_lambda": 3, "cim_margin": None})
+    assert values["cim_lambda"] == 3.0 and type(values["cim_lambda"]) is float
+    assert values["cim_margin"] is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: {help: h, type: float}", "default"),
+        ("a: {help: h, type: number, default: 1}", "type 'number'"),
+        ("a: {help: h, type: float, default: 1e-3}", "a is '1e-3'"),  # YAML 1.1 reads a text
+        ("a: {help: h, type: float, default: 1.0, random: {log: [0, 1]}}", "distribution"),
+        ("a: {help: h, type: int, default: 1, datasets: {D: {default: 1.5}}}", "a is 1.5"),
+        ("a: [", "is not YAML"),
+    ],
+)
+def test_a_bad_file_is_refused(tmp_path, text, message):
+    (tmp_path / "space.yaml").write_text(text)
+    with pytest.raises(UserError, match=message):
+        hparams.register("Mine", tmp_path / "space.yaml")
+    _load.cache_clear()
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"no hyper-parameters of 'Mine': .*mine\.yaml cannot be read"):
+        hparams.register("Mine", tmp_path / "mine.yaml")
