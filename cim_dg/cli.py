@@ -1,0 +1,52 @@
+"""The command `cim-dg`. Every subcommand lives beside the code it runs; this file only puts them together."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from cim_dg import __version__
+from cim_dg.errors import RunError, UserError
+
+COMMANDS = (
+    "cim_dg.demo",
+    "cim_dg.domainbed.vlcs_mini",
+    "cim_dg.morph",
+    "cim_dg.doctor",
+)
+"""Modules with `add_parser(subparsers)`, which sets the default `run`, a function of the parsed arguments that returns the
+exit code. Importing one must be cheap: every call of `cim-dg` imports them all."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the whole command."""
+    top = argparse.ArgumentParser(
+        prog="cim-dg", description="CIM, CIM + VIB, SCL and VIB in DomainBed and WILDS", allow_abbrev=False
+    )
+    top.add_argument("--version", action="version", version=f"cim-dg {__version__}")
+    subparsers = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name in COMMANDS:
+        import_module(name).add_parser(subparsers)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns 0 done, 1 a run failed, 2 wrong input, 130 interrupted. Errors are one line on stderr."""
+    arguments = parser().parse_args(argv)
+    try:
+        return arguments.run(arguments)
+    except UserError as error:
+        print(f"cim-dg: error: {error}", file=sys.stderr)
+        return 2
+    except RunError as error:
+        print(f"cim-dg: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("cim-dg: interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""Our algorithms and datasets in DomainBed: the real one, or the stand-in where there is none."""

@@ -1,0 +1,110 @@
+"""A method of ours as an algorithm of DomainBed: its featurizers, its classifiers, its Adam, nothing else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from cim_dg import hparams as spaces
+from cim_dg.algorithms import Algorithm, Batch
+from cim_dg.diagnostics import FewPositives
+from cim_dg.errors import RunError, UserError
+from cim_dg.pixels import PixelSpace
+
+
+def make_adapter(method: type[Algorithm], algorithms: ModuleType) -> type:
+    """`method` as a class of DomainBed's module `algorithms`, under the method's name."""
+    base: Any = algorithms.Algorithm
+
+    class Adapter(base):
+        __cim_dg__ = True
+        __doc__ = method.__doc__
+
+        def __init__(
+            self, input_shape: tuple[int, ...], num_classes: int, num_domains: int, hparams: dict[str, Any]
+        ) -> None:
+            # Imported here: at this point the harness has loaded it, and our hook has extended it.
+            from domainbed import networks
+
+            super().__init__(input_shape, num_classes, num_domains, hparams)
+            if len(input_shape) != 3:
+                raise UserError(f"{method.name} takes images (C, H, W); this dataset's inputs are {input_shape}")
+            common, own = split_hparams(method.name, hparams)
+            featurizer = networks.Featurizer(input_shape, self.hparams)
+            self.method = method(
+                featurizer,
+                lambda n_features: networks.Classifier(n_features, num_classes, hparams["nonlinear_classifier"]),
+                PixelSpace.of(common["pixel_space"], input_shape[0]),
+                num_classes,
+                num_domains,
+                own,
+            )
+            self.optimizer = torch.optim.Adam(
+                self.method.parameters(), lr=hparams["lr"], weight_decay=hparams["weight_decay"]
+            )
+            self._bf16 = common["bf16"]
+            self._updates = 0
+            self._few_positives = FewPositives(method.name)
+
+        def update(
+            self, minibatches: list[tuple[torch.Tensor, torch.Tensor]], unlabeled: object = None
+        ) -> dict[str, float]:
+            """One optimising step on an (x, y) per training domain; returns every term as a float."""
+            x = torch.cat([x for x, _ in minibatches])
+            y = torch.cat([y for _, y in minibatches])
+            domain = torch.cat([torch.full_like(y, d) for d, (_, y) in enumerate(minibatches)])
+            with self._autocast(x):
+                terms = self.method(Batch(x, y, domain)).terms
+            self.optimizer.zero_grad()
+            terms["loss"].backward()
+            self.optimizer.step()
+            self.method.after_step()
+            # The one place that waits for the device.
+            values = torch.stack([term.detach().float() for term in terms.values()]).tolist()
+            named = dict(zip(terms, values, strict=True))
+            self._check_finite(named)
+            self._few_positives.see(named.get("positives"))
+            self._updates += 1
+            return named
+
+        def predict(self, x: torch.Tensor) -> torch.Tensor:
+            """(N, C, H, W) -> logits (N, K), float32."""
+            with self._autocast(x):
+                return self.method.predict(x).float()
+
+        def _autocast(self, x: torch.Tensor) -> torch.autocast:
+            return torch.autocast(x.device.type, torch.bfloat16, enabled=self._bf16)
+
+        def _check_finite(self, named: Mapping[str, float]) -> None:
+            bad = [f"{term} is {value}" for term, value in named.items() if not math.isfinite(value)]
+            if bad:
+                raise RunError(f"{method.name} stopped at step {self._updates}: {', '.join(bad)}")
+
+    # Pickle finds a class by these names, under which the plugin registers it.
+    Adapter.__module__, Adapter.__name__, Adapter.__qualname__ = algorithms.__name__, method.name, method.name
+    return Adapter
+
+
+def split_hparams(name: str, hparams: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """DomainBed's flat dict -> what every method of ours takes, and what method `name` takes, checked.
+
+    Raises:
+        UserError: a name that neither the harness nor we know, or a value of ours that is not accepted.
+    """
+    from domainbed import hparams_registry
+
+    common, own = spaces.space("common"), spaces.space(name)
+    harness = set(hparams_registry.default_hparams(name, "ColoredMNIST"))
+    harness |= set(getattr(hparams_registry, "OPTIONAL", ())) | spaces.dataset_names()
+    for key in hparams:
+        if key not in common and key not in own and key not in harness:
+            valid = ", ".join(sorted(harness | common.keys() | own.keys()))
+            raise UserError(f"unknown hyper-parameter {key!r} for {name}; valid names are {valid}")
+    return (
+        spaces.defaults(common) | spaces.check(common, {k: v for k, v in hparams.items() if k in common}),
+        spaces.check(own, {k: v for k, v in hparams.items() if k in own}),
+    )

@@ -1,0 +1,121 @@
+"""Command launchers of ours, and a look ahead for upstream's."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor, as_completed
+
+from cim_dg.errors import UserError
+
+Launcher = Callable[[list[str]], None]
+
+
+def parallel(commands: list[str]) -> None:
+    """Run the commands on this machine, as many side by side as it has GPUs, or else cores, each with its share of the cores.
+
+    CIM_DG_JOBS sets another number. Shows a progress bar with the time left on stderr; what the jobs print is in their
+    folders. A job that fails leaves the others running; at the end the exit code is 1 and the failures are named.
+    """
+    from tqdm import tqdm
+
+    cores, gpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, _gpus()
+    jobs = _jobs_asked_for() or len(gpus) or cores
+    free_gpus = list(gpus)
+
+    def run(command: str) -> str | None:
+        environment = os.environ | {"OMP_NUM_THREADS": str(max(1, cores // jobs))}
+        gpu = free_gpus.pop() if free_gpus else None
+        if gpu is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = gpu
+        try:
+            return _run(command, environment)
+        finally:
+            if gpu is not None:
+                free_gpus.append(gpu)
+
+    failures = []
+    with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(commands), unit="job", desc="jobs") as bar:
+        running = [pool.submit(run, command) for command in commands]
+        try:
+            for job in as_completed(running):
+                if (failure := job.result()) is not None:
+                    failures.append(failure)
+                    bar.set_postfix(failed=len(failures))
+                bar.update()
+        except KeyboardInterrupt:
+            # The jobs got the signal themselves; what has not started must not start.
+            pool.shutdown(cancel_futures=True)
+            raise
+    if failures:
+        print(f"{len(failures)} of {len(commands)} jobs failed:", *failures, sep="\n", file=sys.stderr)
+        raise SystemExit(1)
+
+
+LAUNCHERS: dict[str, Launcher] = {"parallel": parallel}
+
+
+def checked(launch: Launcher, our_names: Collection[str]) -> Launcher:
+    """An upstream launcher that refuses, before any job is lost, to start jobs that cannot know our names.
+
+    Upstream's jobs start whatever `python` is on PATH. A launcher that starts this very interpreter (`same_python`) or
+    nothing at all is let through.
+    """
+
+    @functools.wraps(launch)
+    def wrapped(commands: list[str]) -> None:
+        if launch.__name__ != "dummy_launcher" and not getattr(launch, "same_python", False):
+            ours = [c for c in commands if set(re.findall(r"--(?:algorithm|dataset) (\S+)", c)) & set(our_names)]
+            if ours:
+                check_python_on_path()
+        launch(commands)
+
+    return wrapped
+
+
+def check_python_on_path() -> None:
+    """
+    Raises:
+        UserError: the `python` that a shell finds is missing, or cannot import cim_dg.
+    """
+    python = shutil.which("python")
+    advice = "activate the environment that has cim-dg, or use --command_launcher parallel, which starts this Python"
+    if python is None:
+        raise UserError(f"there is no `python` on PATH, which every job of this launcher starts; {advice}")
+    if subprocess.run([python, "-c", "import cim_dg"], capture_output=True, check=False).returncode:
+        raise UserError(f"the `python` on PATH, {python}, which every job of this launcher starts, has no cim-dg; {advice}")
+
+
+def _run(command: str, environment: dict[str, str]) -> str | None:
+    """None, or the failed command with the last line it printed on stderr."""
+    command = re.sub(r"^python(?= )", lambda _: shlex.quote(sys.executable), command)
+    with tempfile.TemporaryFile() as errors:
+        code = subprocess.call(command, shell=True, env=environment, stdout=subprocess.DEVNULL, stderr=errors)
+        if code == 0:
+            return None
+        errors.seek(0)
+        lines = errors.read().decode(errors="replace").strip().splitlines()
+    return f"{command}\n    exit code {code}: {lines[-1] if lines else 'nothing on stderr'}"
+
+
+def _jobs_asked_for() -> int:
+    asked = os.environ.get("CIM_DG_JOBS", "")
+    if asked and (not asked.isdecimal() or int(asked) < 1):
+        raise UserError(f"CIM_DG_JOBS is {asked!r}; accepted is a whole number of at least 1")
+    return int(asked or 0)
+
+
+def _gpus() -> list[str]:
+    import torch
+
+    if not torch.cuda.is_available():
+        return []
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return [g for g in visible.split(",") if g] if visible else [str(i) for i in range(torch.cuda.device_count())]
