@@ -26,7 +26,7 @@ format: $(VENV)/test ## put the code into the project's format
 	$(BIN)/ruff check --fix .
 
 bench: $(VENV)/test ## every benchmark, as ratios against a peer in the same run
-	for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
+	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
 
 clean: ## remove the environment and everything built
 	rm -rf $(VENV) build dist *.egg-info

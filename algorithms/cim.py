@@ -15,6 +15,7 @@ from cim_dg.networks import TransformationNetwork
 from cim_dg.pairing import choose_pairs
 from cim_dg.perceptual import triplet_ms_ssim
 from cim_dg.pixels import PixelSpace
+from cim_dg.recent import RecentImages
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class InputMorphing(nn.Module):
             width=hparams["cim_width"],
             initial=hparams["cim_mask_initial"],
         )
+        self.recent = RecentImages(hparams["cim_queue"]) if hparams["cim_queue"] else None
+        self._latest: tuple[Tensor, Tensor, Tensor | None] | None = None
 
     def forward(self, x: Tensor) -> Morph:
         """(N, C, H, W) as the harness feeds it -> the morph."""
@@ -78,10 +81,14 @@ class InputMorphing(nn.Module):
         """
         hparams = self.hparams
         anchors = self._anchors(len(batch.y), batch.y.device)
+        candidates, y, domain = morph.pixels, batch.y, batch.domain
+        if self.recent is not None and self.training:
+            self._latest = candidates, y, domain
+            candidates, y, domain = self.recent.extend(candidates, y, domain)
         positive, negative = choose_pairs(
-            batch.y,
+            y,
             anchors,
-            batch.domain,
+            domain,
             positives=hparams["cim_positives"],
             negatives=hparams["cim_negatives"],
             generator_free=not self.training,
@@ -89,7 +96,7 @@ class InputMorphing(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and hparams["cim_lambda"] > 0):
             s_positive, s_negative = triplet_ms_ssim(
                 morph.morphed[anchors],
-                morph.pixels,
+                candidates,
                 positive,
                 negative,
                 window=hparams["cim_window"],
@@ -110,6 +117,12 @@ class InputMorphing(nn.Module):
             "mask_mean": morph.mask.mean(),
             "mask_spread": morph.mask.std(dim=(1, 2, 3)).mean(),
         }
+
+    def after_step(self) -> None:
+        """Keep the batch just learnt from among the recent images, if any are kept."""
+        if self.recent is not None and self._latest is not None:
+            self.recent.push(*self._latest)
+            self._latest = None
 
     def _anchors(self, n: int, device: torch.device) -> Tensor:
         """At most `cim_anchors` positions of the batch: random in training, evenly spread in evaluation."""
@@ -146,3 +159,6 @@ class CIM(Algorithm):
     def morph(self, x: Tensor) -> Morph:
         """What the classifier sees of `x`; see `Morph`."""
         return self.morphing(x)
+
+    def after_step(self) -> None:
+        self.morphing.after_step()

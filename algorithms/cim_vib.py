@@ -37,3 +37,4 @@ class CIM_VIB(Algorithm):
 
     def after_step(self) -> None:
         self.classifier.after_step()
+        self.morphing.after_step()

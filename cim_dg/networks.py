@@ -36,9 +36,11 @@ class TransformationNetwork(nn.Module):
         with torch.no_grad():
             self.head.weight.mul_(0.1)
             self.head.bias.fill_(math.log(initial / (1 - initial)))  # type: ignore[union-attr]
+        # Few channels over many pixels: with the channels innermost in memory this takes half the time on a CPU.
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        half = self.down1(pixels)
+        half = self.down1(pixels.contiguous(memory_format=torch.channels_last))
         quarter = self.down2(half)
         # To the exact sizes on the way down, so that odd sides come back as they were.
         up = self.up(F.interpolate(quarter, size=half.shape[-2:], mode="nearest"))

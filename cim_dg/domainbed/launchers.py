@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
@@ -63,7 +64,8 @@ LAUNCHERS: dict[str, Launcher] = {"parallel": parallel}
 
 
 def checked(launch: Launcher, our_names: Collection[str]) -> Launcher:
-    """An upstream launcher that refuses, before any job is lost, to start jobs that cannot know our names.
+    """An upstream launcher that refuses, with exit code 2 and before any job is lost, to start jobs that cannot know our
+    names.
 
     Upstream's jobs start whatever `python` is on PATH. A launcher that starts this very interpreter (`same_python`) or
     nothing at all is let through.
@@ -73,24 +75,32 @@ def checked(launch: Launcher, our_names: Collection[str]) -> Launcher:
     def wrapped(commands: list[str]) -> None:
         if launch.__name__ != "dummy_launcher" and not getattr(launch, "same_python", False):
             ours = [c for c in commands if set(re.findall(r"--(?:algorithm|dataset) (\S+)", c)) & set(our_names)]
-            if ours:
-                check_python_on_path()
+            if ours and (problem := python_on_path_lacks_us()):
+                _forget(commands)
+                print(f"error: {problem}", file=sys.stderr)
+                raise SystemExit(2)
         launch(commands)
 
     return wrapped
 
 
-def check_python_on_path() -> None:
-    """
-    Raises:
-        UserError: the `python` that a shell finds is missing, or cannot import cim_dg.
-    """
+def python_on_path_lacks_us() -> str | None:
+    """What is wrong with the `python` that a shell finds, in a sentence; None if it knows cim-dg."""
     python = shutil.which("python")
     advice = "activate the environment that has cim-dg, or use --command_launcher parallel, which starts this Python"
     if python is None:
-        raise UserError(f"there is no `python` on PATH, which every job of this launcher starts; {advice}")
+        return f"there is no `python` on PATH, which every job of this launcher starts; {advice}"
     if subprocess.run([python, "-c", "import cim_dg"], capture_output=True, check=False).returncode:
-        raise UserError(f"the `python` on PATH, {python}, which every job of this launcher starts, has no cim-dg; {advice}")
+        return f"the `python` on PATH, {python}, which every job of this launcher starts, has no cim-dg; {advice}"
+    return None
+
+
+def _forget(commands: list[str]) -> None:
+    """Remove the folders that sweep has just made for jobs that are not started, which would count as incomplete."""
+    for command in commands:
+        arguments = shlex.split(command)
+        with contextlib.suppress(OSError, ValueError, IndexError):  # not empty, not there, or no such flag
+            os.rmdir(arguments[arguments.index("--output_dir") + 1])
 
 
 def _run(command: str, environment: dict[str, str]) -> str | None:

@@ -18,13 +18,13 @@ CLASSES, DOMAINS = 4, 3
 
 @pytest.fixture
 def make() -> Callable[..., Algorithm]:
-    def build(name: str, channels: int = 3, **hparams: Any) -> Algorithm:
+    def build(name: str, channels: int = 3, classes: int = CLASSES, **hparams: Any) -> Algorithm:
         torch.manual_seed(0)
         return REGISTRY[name](
             SmallCNN(channels, width=8),
-            lambda n: nn.Linear(n, CLASSES),
+            lambda n: nn.Linear(n, classes),
             PixelSpace.of("unit", channels),
-            CLASSES,
+            classes,
             DOMAINS,
             hparams,
         )

@@ -5,6 +5,7 @@ import torch
 
 from cim_dg.algorithms import Batch
 from cim_dg.algorithms.cim import InputMorphing
+from cim_dg.domainbed.datasets import nuisance_environments
 from cim_dg.hparams import complete
 from cim_dg.perceptual import ms_ssim
 from cim_dg.pixels import PixelSpace
@@ -120,23 +121,16 @@ def test_a_batch_of_one_class_and_a_batch_of_classes_alone(make):
 @pytest.mark.parametrize("name", ["CIM", "CIM_VIB"])
 def test_on_a_fixed_batch_a_large_lambda_pulls_the_morph_to_its_class(make, name):
     """CIM does what it says: the contrast falls, psi(x) ends nearer to its class, and the mask is not constant."""
-    torch.manual_seed(0)
-    # Two classes: a bright disc or a bright square, over backgrounds of random stripes.
-    u, v = torch.meshgrid(torch.arange(24.0), torch.arange(24.0), indexing="ij")
-    shapes = [((u - 12) ** 2 + (v - 12) ** 2 < 49), ((u - 12).abs() < 6) & ((v - 12).abs() < 6)]
-    y = torch.arange(16) % 2
-    angle = 3.14 * torch.rand(16, 1, 1)
-    stripes = 0.5 + 0.4 * torch.sin(u * angle.cos() + v * angle.sin())
-    x = torch.stack([torch.where(shapes[label], 1.0, stripes[i]) for i, label in enumerate(y)])[:, None].repeat(1, 3, 1, 1)
-    batch = Batch(x, y)
-    method = make(name, cim_lambda=100.0)
+    digits = nuisance_environments()[0]
+    batch = Batch(digits.images[:24], digits.labels[:24])
+    method = make(name, classes=10, cim_lambda=100.0)
     before = method.eval()(batch).terms
-    optimizer = torch.optim.Adam(method.parameters(), lr=5e-3)
-    for _ in range(60):
+    optimizer = torch.optim.Adam(method.parameters(), lr=2e-3)
+    for _ in range(80):
         optimizer.zero_grad()
         method.train()(batch).terms["loss"].backward()
         optimizer.step()
     after = method.eval()(batch).terms
-    assert after["contrast"] < before["contrast"] - 0.01
+    assert after["contrast"] < before["contrast"] - 0.03
     assert after["similarity_positive"] > before["similarity_positive"] + 0.02
-    assert after["mask_spread"] > before["mask_spread"] + 0.02
+    assert after["mask_spread"] > before["mask_spread"] + 0.05

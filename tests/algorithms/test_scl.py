@@ -30,7 +30,8 @@ def test_against_a_naive_loop_and_an_independent_library(labels, temperature):
     z = F.normalize(torch.randn(len(y), 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), dim=1)
     loss, has_positive = supervised_contrastive_loss(z, y, temperature)
     assert loss.item() == pytest.approx(naive(z, y, temperature), rel=1e-9)
-    assert loss.item() == pytest.approx(SupConLoss(temperature=temperature)(z, y).item(), rel=1e-6)
+    if len(set(labels)) > 1:  # the library takes a batch of one class, which has no negatives, for nothing to learn
+        assert loss.item() == pytest.approx(SupConLoss(temperature=temperature)(z, y).item(), rel=1e-6)
     assert has_positive.tolist() == [labels.count(label) > 1 for label in labels]
 
 

@@ -1,0 +1,80 @@
+"""A training step of each method as a ratio to one of ERM: ResNet-50 (random weights) on 224-pixel images, CPU or GPU.
+
+The methods take turns, so that whatever else the machine does slows all of them alike; the medians are compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+import torchvision
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from cim_dg.algorithms import REGISTRY, Algorithm, Batch
+from cim_dg.pixels import PixelSpace
+
+CLASSES, DOMAINS = 5, 3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--batch", type=int, default=15, help="images of a step, from three domains (default 15)")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    batch = Batch(
+        torch.randn(arguments.batch, 3, 224, 224, device=device),
+        torch.arange(arguments.batch, device=device) % CLASSES,
+        torch.arange(arguments.batch, device=device) % DOMAINS,
+    )
+    steps = {name: step(make(name).to(device), batch) for name in REGISTRY}
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for repeat in range(arguments.repeats + 1):
+        for name, run in steps.items():
+            start = time.perf_counter()
+            run()
+            if repeat:  # the first is a warm-up
+                times[name].append(time.perf_counter() - start)
+    erm = statistics.median(times["ERM"])
+    table = Table(
+        "method", "s / step", "ratio to ERM", title=f"ResNet-50, {arguments.batch} x 3 x 224 x 224, {device}, {arguments.threads} threads"
+    )
+    for name, taken in times.items():
+        median = statistics.median(taken)
+        table.add_row(name, f"{median:.3f}", f"{median / erm:.3f}")
+    Console().print(table)
+
+
+def make(name: str) -> Algorithm:
+    """The method on a ResNet-50 of random weights."""
+    network = torchvision.models.resnet50(weights=None)
+    n_outputs, network.fc = network.fc.in_features, nn.Identity()
+    network.n_outputs = n_outputs
+    return REGISTRY[name](network, lambda n: nn.Linear(n, CLASSES), PixelSpace.of("imagenet", 3), CLASSES, DOMAINS)
+
+
+def step(method: Algorithm, batch: Batch) -> Callable[[], None]:
+    """An optimising step as a function; it ends when the device has finished."""
+    optimizer = torch.optim.Adam(method.parameters(), lr=1e-5)
+
+    def run() -> None:
+        optimizer.zero_grad()
+        loss = method(batch).terms["loss"]
+        loss.backward()
+        optimizer.step()
+        method.after_step()
+        loss.item()
+
+    return run
+
+
+if __name__ == "__main__":
+    main()

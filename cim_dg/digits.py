@@ -1,0 +1,93 @@
+"""Real handwritten digits over synthetic or photographed backgrounds, for NuisanceDigits and the WILDS digits.
+
+Digits and photographs are those that scikit-learn ships, so nothing is downloaded. Everything random comes from the
+`RandomState` that the caller passes, whose stream NumPy has frozen: the same seed gives the same images for good, and
+no global random state is read or moved. Images are float32 arrays in [0, 1], channels first.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.random import RandomState
+from torch.nn.functional import interpolate, pad
+
+CHANNELS = 3
+BRIGHTEST = 0.9  # of any background, so that a white digit shows on it
+STRIPE_FREQUENCIES = (0.3, 1.0)  # radians per pixel
+PHOTO_SHRINK = 3  # so that a crop of some 36 pixels holds more than a patch of sky or petal
+PHOTO_BRIGHTEST = 0.7  # dimmed further: the palace stands before a near-white sky
+
+
+def load_digits() -> tuple[np.ndarray, np.ndarray]:
+    """The 1,797 handwritten digits of scikit-learn.
+
+    Returns:
+        images (1797, 8, 8) in [0, 1] and labels (1797,) from 0 to 9, int64; in scikit-learn's order, writer by writer.
+    """
+    from sklearn import datasets  # a second or two to import: only for who draws
+
+    bunch = datasets.load_digits()
+    return (bunch.images / 16).astype(np.float32), bunch.target.astype(np.int64)
+
+
+def enlarge(digits: np.ndarray, size: int = 28, side: int = 36) -> np.ndarray:
+    """Digits (N, 8, 8), smoothly enlarged to `size` pixels and centred in a square: opacities (N, side, side)."""
+    large = interpolate(torch.from_numpy(digits)[:, None], size=(size, size), mode="bicubic").clamp_(0, 1)
+    before = (side - size) // 2
+    after = side - size - before
+    return pad(large, (before, after, before, after))[:, 0].numpy()
+
+
+def compose(opacities: np.ndarray, backgrounds: np.ndarray) -> np.ndarray:
+    """White digits of the given opacities (N, S, S) over backgrounds (N, 3, S, S): images (N, 3, S, S)."""
+    opacities = opacities[:, None]
+    return opacities + (1 - opacities) * backgrounds
+
+
+def stripes(rng: RandomState, angles: np.ndarray, side: int) -> np.ndarray:
+    """Sinusoidal stripes whose direction is `angles` (N,), in radians: (N, 3, side, side).
+
+    0.9 (1/2 + 1/2 sin(f (u cos t + v sin t) + phase_c)): u is the column and v the row, so that an angle t of 0 gives
+    upright stripes; the frequency f is drawn per image from `STRIPE_FREQUENCIES`, the phase per image and channel.
+    """
+    count = len(angles)
+    frequencies = rng.uniform(*STRIPE_FREQUENCIES, size=(count, 1, 1, 1))
+    phases = rng.uniform(0, 2 * np.pi, size=(count, CHANNELS, 1, 1))
+    t = np.reshape(angles, (count, 1, 1, 1))
+    v, u = np.mgrid[:side, :side]
+    waves = np.sin(frequencies * (u * np.cos(t) + v * np.sin(t)) + phases)
+    return (BRIGHTEST * (0.5 + 0.5 * waves)).astype(np.float32)
+
+
+def hues(turns: np.ndarray, side: int) -> np.ndarray:
+    """Plain saturated colours by place on the colour circle, `turns` (N,), 0 and 1 being red: (N, 3, side, side)."""
+    channels = np.arange(CHANNELS) / CHANNELS
+    colours = BRIGHTEST * (0.5 + 0.5 * np.cos(2 * np.pi * (np.reshape(turns, (-1, 1)) - channels)))
+    return _plain(colours, side)
+
+
+def plain_colours(rng: RandomState, count: int, side: int) -> np.ndarray:
+    """Plain colours, uniform in the RGB cube up to 0.9: (count, 3, side, side)."""
+    return _plain(rng.uniform(0, BRIGHTEST, size=(count, CHANNELS)), side)
+
+
+def photo_crops(rng: RandomState, count: int, side: int) -> np.ndarray:
+    """Random crops of scikit-learn's photographs (a palace, a flower), shrunk and dimmed: (count, 3, side, side)."""
+    from sklearn import datasets
+
+    crops = np.empty((count, CHANNELS, side, side), dtype=np.float32)
+    which = rng.randint(2, size=count)
+    for index, photo in enumerate(datasets.load_sample_images().images):
+        pixels = torch.tensor(photo, dtype=torch.float32).permute(2, 0, 1)[None]
+        small = interpolate(pixels, scale_factor=1 / PHOTO_SHRINK, mode="area")[0].numpy()
+        windows = sliding_window_view(small, (side, side), axis=(1, 2))
+        rows, columns = (rng.randint(length, size=count) for length in windows.shape[1:3])
+        chosen = which == index
+        crops[chosen] = windows[:, rows[chosen], columns[chosen]].swapaxes(0, 1) * (PHOTO_BRIGHTEST / 255)
+    return crops
+
+
+def _plain(colours: np.ndarray, side: int) -> np.ndarray:
+    return np.tile(colours[:, :, None, None], (1, 1, side, side)).astype(np.float32)

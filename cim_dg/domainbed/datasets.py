@@ -1,0 +1,170 @@
+"""Data sets of ours for DomainBed: NuisanceDigits (digits over nuisance backgrounds) and VLCSMini (photographs).
+
+The classes are made from the harness' own module, so that they derive from its bases, whichever DomainBed that is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.random import RandomState
+from torch.utils.data import TensorDataset
+
+from cim_dg import digits
+from cim_dg.errors import UserError
+
+SIDE = 36
+DIGIT_SIDE = 28
+NUM_DIGITS = 1797
+RATES = {"+90%": 0.9, "+80%": 0.8}  # how often a training environment's background follows the class
+FEWEST_DIGITS, MOST_DIGITS = 10, 700  # per training environment: a fifth is held out, and 'new' is to keep some 400
+
+
+@dataclass(frozen=True)
+class NuisanceEnvironment:
+    """One environment of NuisanceDigits.
+
+    images (N, 3, 36, 36) in [0, 1], labels (N,) from 0 to 9, and the opacities (N, 36, 36) of the digits in them.
+    """
+
+    name: str
+    images: torch.Tensor
+    labels: torch.Tensor
+    opacities: torch.Tensor
+
+    def digit_mask(self) -> torch.Tensor:
+        """Which pixels are digit (opacity of at least a half): (N, 36, 36), bool, in the order of the data set."""
+        return self.opacities >= 0.5
+
+
+def nuisance_environments(seed: int = 0, background: str = "texture", count: int = 300) -> list[NuisanceEnvironment]:
+    """The three environments of NuisanceDigits, disjoint in digits, a function of these arguments alone.
+
+    In '+90%' and '+80%' (`count` digits each) the background follows a class z: at the stated rate the digit's own,
+    else any. It is stripes at angle pi (z + U) / 10 ("texture"), or a plain colour at (z + U) / 10 of the colour circle
+    ("plain"), with U uniform in [0, 1). In 'new' (all other digits) it follows nothing: random stripes, plain random
+    colours and crops of photographs, a third each, whatever `background` says.
+
+    Raises:
+        UserError: an argument is out of its range.
+    """
+    _check(seed, background, count)
+    small, labels = digits.load_digits()
+    order = RandomState([seed, 0]).permutation(NUM_DIGITS)
+    parts = np.split(order, [count, 2 * count])
+    environments = []
+    for index, (name, part) in enumerate(zip([*RATES, "new"], parts, strict=True), start=1):
+        # A stream per environment: 'new' stays the same pictures whatever the training backgrounds are.
+        rng = RandomState([seed, index])
+        if name in RATES:
+            backgrounds = _following(rng, labels[part], RATES[name], background)
+        else:
+            backgrounds = _following_nothing(rng, len(part))
+        opacities = digits.enlarge(small[part], DIGIT_SIDE, SIDE)
+        images = digits.compose(opacities, backgrounds)
+        environments.append(NuisanceEnvironment(name, *map(torch.from_numpy, (images, labels[part], opacities))))
+    return environments
+
+
+def environments_for(hparams: Mapping[str, Any]) -> list[NuisanceEnvironment]:
+    """The environments of NuisanceDigits that a run with these hparams sees; for the masks of digits, say."""
+    return nuisance_environments(
+        hparams.get("nuisance_seed", 0),
+        hparams.get("nuisance_background", "texture"),
+        hparams.get("nuisance_digits", 300),
+    )
+
+
+def _following(rng: RandomState, labels: np.ndarray, rate: float, background: str) -> np.ndarray:
+    count = len(labels)
+    followed = np.where(rng.uniform(size=count) < rate, labels, rng.randint(10, size=count))
+    tenths = (followed + rng.uniform(size=count)) / 10
+    return digits.stripes(rng, np.pi * tenths, SIDE) if background == "texture" else digits.hues(tenths, SIDE)
+
+
+def _following_nothing(rng: RandomState, count: int) -> np.ndarray:
+    # The digits come shuffled, so every third one is a fair third.
+    thirds = [len(range(start, count, 3)) for start in range(3)]
+    backgrounds = np.empty((count, digits.CHANNELS, SIDE, SIDE), dtype=np.float32)
+    backgrounds[0::3] = digits.stripes(rng, rng.uniform(0, np.pi, size=thirds[0]), SIDE)
+    backgrounds[1::3] = digits.plain_colours(rng, thirds[1], SIDE)
+    backgrounds[2::3] = digits.photo_crops(rng, thirds[2], SIDE)
+    return backgrounds
+
+
+def _check(seed: object, background: object, count: object) -> None:
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise UserError(f"nuisance_seed is {seed!r}; it must be a whole number from 0 to {2**32 - 1}")
+    if background not in ("texture", "plain"):
+        raise UserError(f"nuisance_background is {background!r}; it must be 'texture' or 'plain'")
+    if isinstance(count, bool) or not isinstance(count, int) or not FEWEST_DIGITS <= count <= MOST_DIGITS:
+        raise UserError(
+            f"nuisance_digits is {count!r}; it must be a whole number from {FEWEST_DIGITS} to {MOST_DIGITS}, "
+            f"the digits of each training environment out of {NUM_DIGITS}"
+        )
+
+
+def make_nuisance_digits(datasets: ModuleType) -> type:
+    """NuisanceDigits as a data set of the DomainBed whose `domainbed.datasets` module is given."""
+    base: Any = datasets.MultipleDomainDataset
+
+    class NuisanceDigits(base):
+        """Digits whose background follows the class in training ('+90%', '+80%') and nothing in 'new'.
+
+        Images depend on the hparams `nuisance_seed` (0), `nuisance_background` ("texture") and `nuisance_digits` (300)
+        alone, so that all methods and trials see the same ones; see `nuisance_environments`.
+        """
+
+        ENVIRONMENTS = [*RATES, "new"]  # noqa: RUF012 - DomainBed's own classes have plain lists
+        INPUT_SHAPE = (digits.CHANNELS, SIDE, SIDE)
+        N_STEPS = 300
+        CHECKPOINT_FREQ = 100
+        N_WORKERS = 0  # everything is in memory: worker processes would only cost time
+
+        def __init__(self, root: str | None, test_envs: list[int], hparams: dict[str, Any]) -> None:
+            super().__init__()
+            self.input_shape = self.INPUT_SHAPE
+            self.num_classes = 10
+            self.datasets = [TensorDataset(one.images, one.labels) for one in environments_for(hparams)]
+
+    return _as_of(NuisanceDigits, datasets)
+
+
+def make_vlcs_mini(datasets: ModuleType) -> type:
+    """VLCSMini as a data set of the DomainBed whose `domainbed.datasets` module is given."""
+    base: Any = datasets.MultipleEnvironmentImageFolder
+
+    class VLCSMini(base):
+        """163 photographs of VLCS in three environments (Caltech, LabelMe, Sun) and four classes, at 224x224.
+
+        Raises:
+            UserError: ROOT/VLCSMini is not there as `cim-dg data vlcs-mini` makes it.
+        """
+
+        ENVIRONMENTS = ["C", "L", "S"]  # noqa: RUF012 - as above
+        INPUT_SHAPE = (3, 224, 224)
+        N_STEPS = 100
+        CHECKPOINT_FREQ = 25
+        N_WORKERS = 0  # so few images that processes cost more time than they save
+
+        def __init__(self, root: str | None, test_envs: list[int], hparams: dict[str, Any]) -> None:
+            folder = Path(root or ".", "VLCSMini")
+            missing = [name for name in self.ENVIRONMENTS if not (folder / name).is_dir()]
+            if root is None or missing:
+                where = "--data_dir is not given" if root is None else f"there is no folder {folder / missing[0]}"
+                raise UserError(f"VLCSMini: {where}; `cim-dg data vlcs-mini --data_dir {root or 'DIR'}` makes it")
+            super().__init__(folder, test_envs, hparams["data_augmentation"], hparams)
+
+    return _as_of(VLCSMini, datasets)
+
+
+def _as_of(made: type, module: ModuleType) -> type:
+    # Pickle finds a class by its module and qualified name: those under which the plugin registers it.
+    made.__module__, made.__qualname__ = module.__name__, made.__name__
+    return made

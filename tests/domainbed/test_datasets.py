@@ -1,0 +1,200 @@
+"""NuisanceDigits: what its environments hold, what they depend on, and that both DomainBeds take it."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from cim_dg.domainbed.datasets import NuisanceEnvironment, make_nuisance_digits, nuisance_environments
+from cim_dg.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def environments() -> list[NuisanceEnvironment]:
+    return nuisance_environments()
+
+
+def bare_harness() -> ModuleType:
+    """The least that a DomainBed's datasets module has."""
+
+    class MultipleDomainDataset:
+        N_STEPS = 5001
+        datasets: list[Any]
+
+        def __getitem__(self, index: int) -> Any:
+            return self.datasets[index]
+
+        def __len__(self) -> int:
+            return len(self.datasets)
+
+    module = ModuleType("bare_harness_datasets")
+    module.MultipleDomainDataset = MultipleDomainDataset  # type: ignore[attr-defined]
+    return module
+
+
+def test_environments_hold_what_they_are_said_to(environments: list[NuisanceEnvironment]) -> None:
+    assert [one.name for one in environments] == ["+90%", "+80%", "new"]
+    assert [len(one.labels) for one in environments] == [300, 300, 1197]
+    for one in environments:
+        assert one.images.shape == (len(one.labels), 3, 36, 36) and one.images.dtype == torch.float32
+        assert one.images.min() >= 0 and one.images.max() <= 1
+        assert one.labels.dtype == torch.int64 and set(one.labels.tolist()) == set(range(10))
+
+
+def test_no_digit_is_in_two_environments(environments: list[NuisanceEnvironment]) -> None:
+    drawn = [shape.numpy().tobytes() for one in environments for shape in one.opacities]
+    assert len(set(drawn)) == len(drawn) == 1797
+
+
+def test_digit_mask_is_where_the_digit_is_white(environments: list[NuisanceEnvironment]) -> None:
+    for one in environments:
+        mask = one.digit_mask()
+        assert mask.shape == one.opacities.shape and mask.dtype == torch.bool
+        assert 0.05 < mask.float().mean() < 0.35
+        whitest = one.images.amin(dim=1)  # over the channels
+        assert whitest[mask].min() >= 0.5
+        assert whitest[mask].mean() > whitest[~mask].mean() + 0.3
+
+
+def stripe_angles(images: torch.Tensor) -> np.ndarray:
+    """The direction across the stripes, in [0, pi): that of the strongest frequency outside the digit."""
+    centred = images - images.mean(dim=(2, 3), keepdim=True)
+    window = torch.ones(36, 36)
+    window[4:-4, 4:-4] = 0.15  # the digit's place says less
+    spectrum = torch.fft.fft2(centred * window, s=(128, 128)).abs().sum(dim=1).numpy()
+    spectrum[:, :4, :4] = 0
+    rows, columns = np.unravel_index(spectrum.reshape(len(images), -1).argmax(axis=1), (128, 128))
+    down, right = (np.where(part > 64, part - 128, part) for part in (rows, columns))
+    return np.arctan2(down, right) % np.pi
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_stripes_follow_the_class_at_the_rate_and_in_new_not_at_all(
+    environments: list[NuisanceEnvironment], index: int
+) -> None:
+    one = environments[index]
+    step = 3 if one.name == "new" else 1  # every third background of 'new' is stripes
+    angles, labels = stripe_angles(one.images[::step]), one.labels[::step].numpy()
+    away = np.abs(angles - np.pi * (labels + 0.5) / 10)
+    share = (np.minimum(away, np.pi - away) < np.pi * 0.08).mean()  # half a class' tenth, and some for the estimate
+    expected = {"+90%": 0.91, "+80%": 0.83, "new": 0.16}[one.name]
+    assert share == pytest.approx(expected, abs=0.07)
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_plain_backgrounds_are_one_colour_that_follows_the_class(index: int) -> None:
+    one = nuisance_environments(background="plain")[index]
+    assert one.images[:, :, :4].std(dim=(2, 3)).max() < 1e-6
+    red, green, blue = one.images[:, :, 0, 0].numpy().T
+    turns = np.arctan2(np.sqrt(3) * (green - blue), 2 * red - green - blue) / (2 * np.pi) % 1
+    share = (np.floor(turns * 10) == one.labels.numpy()).mean()
+    assert share == pytest.approx({"+90%": 0.91, "+80%": 0.82}[one.name], abs=0.05)
+
+
+def test_new_is_the_same_whatever_the_training_backgrounds_are(environments: list[NuisanceEnvironment]) -> None:
+    plain = nuisance_environments(background="plain")
+    assert torch.equal(plain[2].images, environments[2].images)
+    for one, other in zip(plain, environments, strict=True):
+        assert torch.equal(one.labels, other.labels)
+    assert not torch.equal(plain[0].images, environments[0].images)
+
+
+def test_images_depend_on_the_seed_alone_and_leave_the_global_random_state(
+    environments: list[NuisanceEnvironment],
+) -> None:
+    np.random.seed(5)
+    torch.manual_seed(5)
+    again = nuisance_environments()
+    after = np.random.rand(), torch.rand(1).item()
+    np.random.seed(5)
+    torch.manual_seed(5)
+    assert after == (np.random.rand(), torch.rand(1).item())
+    for one, other in zip(again, environments, strict=True):
+        assert torch.equal(one.images, other.images)
+    assert not torch.equal(nuisance_environments(seed=1)[0].images, environments[0].images)
+
+
+def test_a_pixel_is_what_it_was_when_figures_were_published(environments: list[NuisanceEnvironment]) -> None:
+    """Published figures hold for these very images: a change of them must not pass unseen."""
+    assert environments[0].labels[:12].tolist() == [1, 6, 8, 9, 4, 9, 9, 1, 7, 6, 2, 0]
+    means = [one.images.double().mean().item() for one in environments]
+    assert means == pytest.approx([0.55428, 0.55317, 0.51022], abs=2e-5)
+
+
+def test_fewer_digits_leave_more_for_new() -> None:
+    assert [len(one.labels) for one in nuisance_environments(count=100)] == [100, 100, 1597]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"seed": -1}, "nuisance_seed is -1"),
+        ({"seed": 1.5}, "nuisance_seed is 1.5"),
+        ({"seed": True}, "nuisance_seed is True"),
+        ({"background": "stripes"}, "nuisance_background is 'stripes'; it must be 'texture' or 'plain'"),
+        ({"count": 5}, "nuisance_digits is 5"),
+        ({"count": 899}, "from 10 to 700"),
+        ({"count": "300"}, "nuisance_digits is '300'"),
+    ],
+)
+def test_bad_options_are_refused_by_name(arguments: dict[str, Any], named: str) -> None:
+    with pytest.raises(UserError, match=named):
+        nuisance_environments(**arguments)
+
+
+def check_nuisance_digits(made: Any, environments: list[NuisanceEnvironment]) -> None:
+    assert made.__name__ == "NuisanceDigits" and made.ENVIRONMENTS == ["+90%", "+80%", "new"]
+    assert made.N_STEPS == 300 and made.CHECKPOINT_FREQ == 50 and made.N_WORKERS == 0
+    dataset = made(None, [2], {})
+    assert len(dataset) == 3 and dataset.num_classes == 10 and dataset.input_shape == (3, 36, 36)
+    image, label = dataset[2][7]
+    assert torch.equal(image, environments[2].images[7]) and label == environments[2].labels[7]
+
+
+def test_it_derives_from_the_harness_and_reads_its_hparams(environments: list[NuisanceEnvironment]) -> None:
+    harness = bare_harness()
+    made = make_nuisance_digits(harness)
+    assert issubclass(made, harness.MultipleDomainDataset)
+    check_nuisance_digits(made, environments)
+    hparams = {"nuisance_seed": 4, "nuisance_background": "plain", "nuisance_digits": 50, "lr": 1e-3}
+    wanted = nuisance_environments(4, "plain", 50)
+    for got, want in zip(made(None, [0], hparams), wanted, strict=True):
+        assert torch.equal(got.tensors[0], want.images)
+    with pytest.raises(UserError, match="nuisance_digits"):
+        made(None, [0], {"nuisance_digits": 0})
+
+
+def test_a_registered_class_can_be_pickled(monkeypatch: pytest.MonkeyPatch) -> None:
+    harness = bare_harness()
+    monkeypatch.setitem(sys.modules, harness.__name__, harness)
+    harness.NuisanceDigits = make_nuisance_digits(harness)  # type: ignore[attr-defined]
+    assert pickle.loads(pickle.dumps(harness.NuisanceDigits)) is harness.NuisanceDigits
+
+
+@pytest.mark.harness
+def test_the_real_domainbed_takes_it(domainbed_root: Path) -> None:
+    script = """
+from domainbed import datasets
+from cim_dg.domainbed.datasets import make_nuisance_digits, nuisance_environments
+from tests.domainbed.test_datasets import check_nuisance_digits
+check_nuisance_digits(make_nuisance_digits(datasets), nuisance_environments())
+print(datasets.__file__)
+"""
+    path = os.pathsep.join([str(domainbed_root), str(Path(__file__).parents[2])])
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", "CIM_DG_AUTOLOAD": "0"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.strip()).is_relative_to(domainbed_root)
