@@ -1,8 +1,8 @@
 """Maps the repository's folders onto one package, and ships the .pth file that starts `cim_dg.autoload`.
 
 The methods, their hyper-parameters and the comparisons are the repository's top level (algorithms/, hparams/, sweeps/),
-where a reader looks for them; installed they are parts of cim_dg. A top-level package `algorithms` in site-packages would
-shadow the `algorithms` folder of WILDS' examples, so there must be none, in an editable installation neither.
+where a reader looks for them; installed they are parts of cim_dg. A top-level package `algorithms` in site-packages
+would shadow the `algorithms` folder of WILDS' examples, so there must be none, in an editable installation neither.
 """
 
 from pathlib import Path

@@ -95,8 +95,8 @@ class Algorithm(nn.Module, ABC):
     def predict(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> logits (N, K); deterministic in evaluation mode."""
 
-    def after_step(self) -> None:  # noqa: B027 - most methods have no such state
-        """Move step-dependent state (a warm-up, group weights). To be called after an optimising step, and only then."""
+    def after_step(self) -> None:
+        """Move step-dependent state (a warm-up, group weights). To be called after an optimising step, only then."""
 
 
 REGISTRY: dict[str, type[Algorithm]] = {}
@@ -126,7 +126,7 @@ def register(name: str, hparams: str | Path | None = None) -> Callable[[_Method]
 
 
 def mean_over(values: Tensor, counts: Tensor) -> Tensor:
-    """The mean of `values` (N,) over the rows where `counts` (N,) is true; 0 where there is none. Never synchronises."""
+    """The mean of `values` (N,) over the rows where `counts` (N,) is true; 0 if there is none. Never synchronises."""
     counts = counts.to(values.dtype)
     return (values * counts).sum() / counts.sum().clamp_min(1.0)
 

@@ -76,8 +76,8 @@ class InputMorphing(nn.Module):
 
         Returns:
             `contrast` (carries the gradient), `similarity_positive` and `similarity_negative` (mean MS-SSIM of the
-            pairs there are, in [0, 1]), `positives` (share of the anchors that have one), `mask_mean`, and `mask_spread`
-            (standard deviation within an image, averaged).
+            pairs there are, in [0, 1]), `positives` (share of the anchors that have one), `mask_mean`, and
+            `mask_spread` (standard deviation within an image, averaged).
         """
         hparams = self.hparams
         anchors = self._anchors(len(batch.y), batch.y.device)
@@ -106,7 +106,9 @@ class InputMorphing(nn.Module):
         has_positive, has_negative = positive >= 0, negative >= 0
         sign = -1.0 if hparams["cim_contrast"] == "distance" else 1.0
         offset = 1.0 if hparams["cim_contrast"] == "distance" else 0.0
-        term = (offset + sign * s_positive) - hparams["cim_negative_weight"] * has_negative * (offset + sign * s_negative)
+        term = (offset + sign * s_positive) - hparams["cim_negative_weight"] * has_negative * (
+            offset + sign * s_negative
+        )
         if hparams["cim_margin"] is not None:
             term = F.relu(term + hparams["cim_margin"])
         return {

@@ -29,7 +29,9 @@ def main() -> None:
             subprocess.run([sys.executable, "-c", "pass"], env=environment, check=True)
             taken.append(time.perf_counter() - start)
     off, on = (1e3 * statistics.median(times[switch]) for switch in ("0", "1"))
-    print(f"python -c pass: {off:.2f} ms without the hook, {on:.2f} ms with it: +{on - off:.2f} ms, ratio {on / off:.3f}")
+    print(
+        f"python -c pass: {off:.2f} ms without the hook, {on:.2f} ms with it: +{on - off:.2f} ms, ratio {on / off:.3f}"
+    )
 
 
 if __name__ == "__main__":

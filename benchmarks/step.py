@@ -45,7 +45,10 @@ def main() -> None:
                 times[name].append(time.perf_counter() - start)
     erm = statistics.median(times["ERM"])
     table = Table(
-        "method", "s / step", "ratio to ERM", title=f"ResNet-50, {arguments.batch} x 3 x 224 x 224, {device}, {arguments.threads} threads"
+        "method",
+        "s / step",
+        "ratio to ERM",
+        title=f"ResNet-50, {arguments.batch} x 3 x 224 x 224, {device}, {arguments.threads} threads",
     )
     for name, taken in times.items():
         median = statistics.median(taken)

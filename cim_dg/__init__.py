@@ -16,14 +16,25 @@ if _os.path.exists(_os.path.join(_checkout, "setup.py")) and _os.path.exists(_os
     __path__.append(_checkout)
 
 _EXPORTS = {
-    "cim_dg.algorithms": ("CIM", "CIM_VIB", "ERM", "SCL", "VIB", "Algorithm", "Batch", "GroupDRO", "Output", "register"),
+    "cim_dg.algorithms": (
+        "CIM",
+        "CIM_VIB",
+        "ERM",
+        "SCL",
+        "VIB",
+        "Algorithm",
+        "Batch",
+        "GroupDRO",
+        "Output",
+        "register",
+    ),
     "cim_dg.networks": ("GaussianBottleneck", "ProjectionHead", "SmallCNN", "TransformationNetwork"),
     "cim_dg.perceptual": ("ms_ssim", "triplet_ms_ssim"),
     "cim_dg.pixels": ("PixelSpace",),
 }
 _HOME = {name: module for module, names in _EXPORTS.items() for name in names}
 
-__all__ = ["__version__", *sorted(_HOME)]  # noqa: PLE0604 - the names are those of _EXPORTS
+__all__ = ["__version__", *sorted(_HOME)]
 
 
 def __getattr__(name: str) -> object:

@@ -1,10 +1,11 @@
 """Makes the harnesses know our algorithms, without a change to a harness.
 
-A line in a .pth file (setup.py) imports this module when the interpreter starts. It puts two finders on `sys.meta_path`:
+A line in a .pth file (setup.py) imports this module when the interpreter starts. It puts a finder in front of
+`sys.meta_path` that lets the other finders find
 
-- in front, one that lets the other finders find a module of a harness and, once that module has been executed, calls
-  our hook for it (`HOOKS`), which registers what we have to offer;
-- at the end, one that serves our stand-in as `domainbed` where no real DomainBed can be imported.
+- a module of a harness and, once that module has been executed, calls our hook for it (`HOOKS`), which registers what
+  we have to offer;
+- `domainbed`, and serves our stand-in for it where they find none.
 
 Nothing but the standard library is imported until a harness is. CIM_DG_AUTOLOAD=0 switches everything off,
 CIM_DG_STANDIN=0 the stand-in alone. A hook that fails gives a warning; the harness goes on without us.
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from importlib.machinery import ModuleSpec
     from types import ModuleType
+    from typing import Any
 
+STANDIN = "domainbed"
 HOOKS = {
     "domainbed.algorithms": "cim_dg.domainbed.plugin:on_algorithms",
     "domainbed.command_launchers": "cim_dg.domainbed.plugin:on_command_launchers",
@@ -38,54 +41,65 @@ HOOKS = {
 """Module of a harness -> our function that is called with that module after each execution of it."""
 
 
-class PostImportFinder:
-    """Finds the modules of `HOOKS` through the other finders, and has their hooks called after they are executed."""
+class Finder:
+    """Finds what the other finders find, and sees to it that our hooks and our stand-in come after."""
 
     def __init__(self) -> None:
-        self._finding: set[str] = set()
+        self._asking: set[str] = set()
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if name not in HOOKS or name in self._finding:
+        if (name not in HOOKS and name != STANDIN) or name in self._asking:
             return None
-        self._finding.add(name)
+        spec = self._ask_the_others(name, path, target)
+        if name == STANDIN:
+            return spec if is_domainbed(spec) else standin() or spec
+        if spec is not None and hasattr(spec.loader, "exec_module"):
+            _call_hook_after(spec)
+        return spec
+
+    def _ask_the_others(self, name: str, path: Sequence[str] | None, target: ModuleType | None) -> ModuleSpec | None:
+        self._asking.add(name)  # a finder that asks for the same name again, as some do, gets no answer from us
         try:
             for finder in sys.meta_path:
                 find = getattr(finder, "find_spec", None)
                 spec = None if finder is self or find is None else find(name, path, target)
                 if spec is not None:
-                    break
-            else:
-                return None
-        finally:
-            self._finding.discard(name)
-        if spec.loader is not None and hasattr(spec.loader, "exec_module"):
-            execute = spec.loader.exec_module
-
-            def exec_module(module: ModuleType) -> None:
-                execute(module)
-                call_hook(name, module)
-
-            # On this loader alone, which serves this one module: the class stays as it is.
-            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
-        return spec
-
-
-class StandinFinder:
-    """Serves cim_dg/domainbed/standin as `domainbed`, after every other finder has failed to find one."""
-
-    def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        if name != "domainbed" or os.environ.get("CIM_DG_STANDIN") == "0":
+                    return spec
             return None
-        from importlib import util
+        finally:
+            self._asking.discard(name)
 
-        folder = os.path.join(os.path.dirname(os.path.abspath(__file__)), "domainbed", "standin")
-        return util.spec_from_file_location(
-            name, os.path.join(folder, "__init__.py"), submodule_search_locations=[folder]
-        )
+
+def is_domainbed(spec: ModuleSpec | None) -> bool:
+    """Whether this is a DomainBed, and not nothing, or merely some folder of that name."""
+    folders = spec.submodule_search_locations if spec is not None else None
+    return any(os.path.exists(os.path.join(folder, "algorithms.py")) for folder in folders or ())
+
+
+def standin() -> ModuleSpec | None:
+    """The stand-in as the package `domainbed`, unless it is switched off."""
+    if os.environ.get("CIM_DG_STANDIN") == "0":
+        return None
+    from importlib import util
+
+    folder = os.path.join(os.path.dirname(os.path.abspath(__file__)), "domainbed", "standin")
+    return util.spec_from_file_location(
+        STANDIN, os.path.join(folder, "__init__.py"), submodule_search_locations=[folder]
+    )
+
+
+def _call_hook_after(spec: ModuleSpec) -> None:
+    loader: Any = spec.loader
+    execute = loader.exec_module
+
+    def exec_module(module: ModuleType) -> None:
+        execute(module)
+        call_hook(spec.name, module)
+
+    # On this loader alone, which serves this one module: its class stays as it is.
+    loader.exec_module = exec_module
 
 
 def call_hook(name: str, module: ModuleType) -> None:
@@ -102,8 +116,6 @@ def call_hook(name: str, module: ModuleType) -> None:
 
 
 def install() -> None:
-    """Put the finders on `sys.meta_path`, once."""
-    if os.environ.get("CIM_DG_AUTOLOAD") == "0" or any(isinstance(f, PostImportFinder) for f in sys.meta_path):
-        return
-    sys.meta_path.insert(0, PostImportFinder())  # type: ignore[arg-type]
-    sys.meta_path.append(StandinFinder())  # type: ignore[arg-type]
+    """Put the finder on `sys.meta_path`, once."""
+    if os.environ.get("CIM_DG_AUTOLOAD") != "0" and not any(isinstance(f, Finder) for f in sys.meta_path):
+        sys.meta_path.insert(0, Finder())

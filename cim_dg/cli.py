@@ -12,12 +12,16 @@ from cim_dg.errors import RunError, UserError
 
 COMMANDS = (
     "cim_dg.demo",
+    "cim_dg.sweeps.command",
+    "cim_dg.results.command",
+    "cim_dg.wilds.cli",
+    "cim_dg.wilds.submission",
     "cim_dg.domainbed.vlcs_mini",
     "cim_dg.morph",
     "cim_dg.doctor",
 )
-"""Modules with `add_parser(subparsers)`, which sets the default `run`, a function of the parsed arguments that returns the
-exit code. Importing one must be cheap: every call of `cim-dg` imports them all."""
+"""Modules with `add_parser(subparsers)`, which sets the default `run`, a function of the parsed arguments that returns
+the exit code. Importing one must be cheap: every call of `cim-dg` imports them all."""
 
 
 def parser() -> argparse.ArgumentParser:

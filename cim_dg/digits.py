@@ -7,15 +7,20 @@ no global random state is read or moved. Images are float32 arrays in [0, 1], ch
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+from pathlib import Path
+
 import numpy as np
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.random import RandomState
+from PIL import Image
 from torch.nn.functional import interpolate, pad
 
 CHANNELS = 3
 BRIGHTEST = 0.9  # of any background, so that a white digit shows on it
 STRIPE_FREQUENCIES = (0.3, 1.0)  # radians per pixel
+PHOTOS = ("china.jpg", "flower.jpg")
 PHOTO_SHRINK = 3  # so that a crop of some 36 pixels holds more than a patch of sky or petal
 PHOTO_BRIGHTEST = 0.7  # dimmed further: the palace stands before a near-white sky
 
@@ -26,10 +31,8 @@ def load_digits() -> tuple[np.ndarray, np.ndarray]:
     Returns:
         images (1797, 8, 8) in [0, 1] and labels (1797,) from 0 to 9, int64; in scikit-learn's order, writer by writer.
     """
-    from sklearn import datasets  # a second or two to import: only for who draws
-
-    bunch = datasets.load_digits()
-    return (bunch.images / 16).astype(np.float32), bunch.target.astype(np.int64)
+    table = np.loadtxt(_sklearn_file("data/digits.csv.gz"), delimiter=",", dtype=np.int64)
+    return (table[:, :-1].reshape(-1, 8, 8) / 16).astype(np.float32), table[:, -1].copy()
 
 
 def enlarge(digits: np.ndarray, size: int = 28, side: int = 36) -> np.ndarray:
@@ -75,18 +78,24 @@ def plain_colours(rng: RandomState, count: int, side: int) -> np.ndarray:
 
 def photo_crops(rng: RandomState, count: int, side: int) -> np.ndarray:
     """Random crops of scikit-learn's photographs (a palace, a flower), shrunk and dimmed: (count, 3, side, side)."""
-    from sklearn import datasets
-
     crops = np.empty((count, CHANNELS, side, side), dtype=np.float32)
     which = rng.randint(2, size=count)
-    for index, photo in enumerate(datasets.load_sample_images().images):
-        pixels = torch.tensor(photo, dtype=torch.float32).permute(2, 0, 1)[None]
+    for index, name in enumerate(PHOTOS):
+        with Image.open(_sklearn_file(f"images/{name}")) as photo:
+            pixels = torch.tensor(np.asarray(photo), dtype=torch.float32).permute(2, 0, 1)[None]
         small = interpolate(pixels, scale_factor=1 / PHOTO_SHRINK, mode="area")[0].numpy()
         windows = sliding_window_view(small, (side, side), axis=(1, 2))
         rows, columns = (rng.randint(length, size=count) for length in windows.shape[1:3])
         chosen = which == index
         crops[chosen] = windows[:, rows[chosen], columns[chosen]].swapaxes(0, 1) * (PHOTO_BRIGHTEST / 255)
     return crops
+
+
+def _sklearn_file(name: str) -> Path:
+    """A file of `sklearn.datasets`, which itself takes two seconds to import: a third of a short job."""
+    spec = find_spec("sklearn")
+    assert spec is not None and spec.submodule_search_locations  # a dependency of this package
+    return Path(spec.submodule_search_locations[0]) / "datasets" / name
 
 
 def _plain(colours: np.ndarray, side: int) -> np.ndarray:

@@ -66,7 +66,9 @@ def domainbed() -> tuple[list[tuple[str, str]], bool]:
     import domainbed as package
 
     if getattr(package, "STANDIN", False):
-        where = "not found: cim-dg's stand-in serves (clone facebookresearch/DomainBed and run inside it for the real one)"
+        where = (
+            "not found: cim-dg's stand-in serves (clone facebookresearch/DomainBed and run inside it for the real one)"
+        )
     else:
         # A checkout of DomainBed is a regular package or, without its __init__, a namespace: ask a module of it.
         root = Path(str(algorithms.__file__)).parents[1]
@@ -79,8 +81,7 @@ def domainbed() -> tuple[list[tuple[str, str]], bool]:
         "launchers": sorted(command_launchers.REGISTRY),
     }
     works = all(ours.values()) and all(
-        getattr(function, "__wrapped__", None)
-        for function in (hparams_registry.default_hparams, networks.Featurizer)
+        getattr(function, "__wrapped__", None) for function in (hparams_registry.default_hparams, networks.Featurizer)
     )
     lines = [("DomainBed", where), *((f"  {kind}", ", ".join(names) or "none") for kind, names in ours.items())]
     lines += [("  warning", str(warning.message)) for warning in caught if "cim-dg" in str(warning.message)]

@@ -13,7 +13,7 @@ def write_atomically(path: str | os.PathLike[str], data: str | bytes) -> None:
     The bytes go to a file beside the target, are flushed to the disk, and replace it in one step. Text is UTF-8.
 
     Raises:
-        OSError: the folder does not exist or cannot be written, or the disk is full; the old file, if any, is then untouched.
+        OSError: the folder does not exist or cannot be written, or the disk is full; an old file is then untouched.
     """
     path = Path(path)
     payload = data.encode("utf-8") if isinstance(data, str) else data

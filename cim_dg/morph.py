@@ -74,7 +74,8 @@ def morph_figure(method: Algorithm, images: Tensor, path: str | os.PathLike[str]
     training, device = method.training, next(method.parameters()).device
     try:
         with torch.no_grad():
-            morph = method.eval().morph(images.to(device))
+            draw: Any = method.eval()
+            morph = draw.morph(images.to(device))
     finally:
         method.train(training)
     count = len(images)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -10,12 +11,12 @@ from torch import Tensor, nn
 
 
 class TransformationNetwork(nn.Module):
-    """CIM's convolutional autoencoder: an image in, a weight for every pixel out (Taghanaki et al. 2021, the TN).
+    """CIM's convolutional autoencoder: an image in, a weight for every pixel out (the TN of Taghanaki et al. 2021).
 
     Two convolutions of stride 2 down, then upsampling and convolution up to half the image's side, where the mask is
-    decided; its logits are interpolated to the full side. (A transposed convolution would leave a checkerboard; one more
-    convolution at full size would cost as much as all the others.) The last layer starts so that the mask is nearly
-    constant at `initial`, close to the identity, and a pretrained featurizer still sees natural images at step 0.
+    decided; its logits are interpolated to the full side. (A transposed convolution would leave a checkerboard, and
+    another convolution at full size would cost as much as all the others.) The last layer starts so that the mask is
+    nearly constant at `initial`, close to the identity, and a pretrained featurizer still sees natural images.
 
     Args:
         in_channels: C of the images.
@@ -122,7 +123,7 @@ class SmallCNN(nn.Module):
         super().__init__()
         widths = [in_channels, width, 2 * width, 4 * width]
         layers: list[nn.Module] = []
-        for n_in, n_out in zip(widths, widths[1:], strict=False):
+        for n_in, n_out in pairwise(widths):
             layers += [nn.Conv2d(n_in, n_out, 3, stride=2, padding=1), nn.GroupNorm(8, n_out), nn.ReLU(inplace=True)]
         self.layers = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4), nn.Flatten())
         self.n_outputs = 16 * widths[-1]

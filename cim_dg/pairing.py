@@ -33,9 +33,9 @@ def choose_pairs(
     if generator_free:
         # 1 for the next image of the batch, falling towards 0 once around.
         rank = 1.0 - ((order[None, :] - anchors[:, None]) % len(y)) / len(y)
-        ranks = rank, rank
+        ranks = rank.expand(2, *rank.shape)
     else:
-        ranks = torch.rand(2, len(anchors), len(y), device=y.device).unbind()
+        ranks = torch.rand(2, len(anchors), len(y), device=y.device)
     same_class = y[anchors, None] == y[None, :]
     itself = anchors[:, None] == order[None, :]
     prefer_positive = prefer_negative = None

@@ -13,7 +13,7 @@ import yaml
 
 from cim_dg.errors import UserError
 
-TYPES = {"float": float, "int": int, "bool": bool, "str": str, "object": (str, Mapping)}
+TYPES: dict[str, Any] = {"float": float, "int": int, "bool": bool, "str": str, "object": (str, Mapping)}
 DISTRIBUTIONS = ("uniform", "log10", "log2", "choice")
 SMALL_IMAGES = ("Debug28", "RotatedMNIST", "ColoredMNIST", "NuisanceDigits")
 """The datasets that take the `small_images` values: DomainBed's own list, and ours."""
@@ -137,10 +137,8 @@ def _load(name: str) -> dict[str, HParam]:
         entries |= _load(included)
     for key, fields in content.items():
         try:
-            fields = {"bounds": (None, None)} | fields
-            entry = HParam(
-                key, **{k: tuple(v) if k in ("bounds", "choices") else v for k, v in fields.items()}
-            )
+            values: dict[str, Any] = {k: tuple(v) if k in ("bounds", "choices") else v for k, v in fields.items()}
+            entry = HParam(key, **values)
         except TypeError as error:
             raise UserError(f"{path}: the entry {key!r} is not as it should be: {error}") from None
         _check_entry(entry, path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.random import RandomState
@@ -89,3 +91,13 @@ def test_plain_backgrounds_are_plain_and_photographs_are_not() -> None:
     crops = digits.photo_crops(RandomState(0), 30, 36)
     assert len({crop.tobytes() for crop in crops}) > 25
     assert (crops.std(axis=(2, 3)) > 0.01).mean() > 0.5
+
+
+def test_the_files_are_read_as_scikit_learn_reads_them():
+    from sklearn import datasets
+
+    bunch = datasets.load_digits()
+    images, labels = digits.load_digits()
+    np.testing.assert_array_equal(images, (bunch.images / 16).astype(np.float32))
+    np.testing.assert_array_equal(labels, bunch.target)
+    assert tuple(Path(name).name for name in datasets.load_sample_images().filenames) == digits.PHOTOS

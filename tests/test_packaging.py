@@ -72,6 +72,9 @@ def test_installed_imported_and_uninstalled(source, tmp_path, kind):
 
 def test_imported_from_the_root_of_a_bare_checkout():
     """`-S` switches off every installation of cim-dg there might be; the packages it needs are put back."""
-    code = f"import sys; sys.path.append({sysconfig.get_path('purelib')!r}); import cim_dg.hparams; from cim_dg import PixelSpace; print(cim_dg.__file__)"
+    code = (
+        f"import sys; sys.path.append({sysconfig.get_path('purelib')!r})\n"
+        "import cim_dg.hparams\nfrom cim_dg import PixelSpace\nprint(cim_dg.__file__)"
+    )
     run = subprocess.run([sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == str(ROOT / "cim_dg" / "__init__.py")

@@ -104,7 +104,9 @@ def split_hparams(name: str, hparams: Mapping[str, Any]) -> tuple[dict[str, Any]
         if key not in common and key not in own and key not in harness:
             valid = ", ".join(sorted(harness | common.keys() | own.keys()))
             raise UserError(f"unknown hyper-parameter {key!r} for {name}; valid names are {valid}")
+    # The harness' own algorithms get no pixel_space from it, and have no use for one: any number of channels will do.
+    unused = {} if "pixel_space" in harness else {"pixel_space": "unit"}
     return (
-        spaces.defaults(common) | spaces.check(common, {k: v for k, v in hparams.items() if k in common}),
+        spaces.defaults(common) | unused | spaces.check(common, {k: v for k, v in hparams.items() if k in common}),
         spaces.check(own, {k: v for k, v in hparams.items() if k in own}),
     )

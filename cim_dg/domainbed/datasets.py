@@ -123,8 +123,8 @@ def make_nuisance_digits(datasets: ModuleType) -> type:
 
         ENVIRONMENTS = [*RATES, "new"]  # noqa: RUF012 - DomainBed's own classes have plain lists
         INPUT_SHAPE = (digits.CHANNELS, SIDE, SIDE)
-        N_STEPS = 300
-        CHECKPOINT_FREQ = 100
+        N_STEPS = 200
+        CHECKPOINT_FREQ = 50
         N_WORKERS = 0  # everything is in memory: worker processes would only cost time
 
         def __init__(self, root: str | None, test_envs: list[int], hparams: dict[str, Any]) -> None:

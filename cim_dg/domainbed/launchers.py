@@ -20,7 +20,7 @@ Launcher = Callable[[list[str]], None]
 
 
 def parallel(commands: list[str]) -> None:
-    """Run the commands on this machine, as many side by side as it has GPUs, or else cores, each with its share of the cores.
+    """Run the commands on this machine, as many side by side as it has GPUs or else cores, which they share.
 
     CIM_DG_JOBS sets another number. Shows a progress bar with the time left on stderr; what the jobs print is in their
     folders. A job that fails leaves the others running; at the end the exit code is 1 and the failures are named.
@@ -64,8 +64,7 @@ LAUNCHERS: dict[str, Launcher] = {"parallel": parallel}
 
 
 def checked(launch: Launcher, our_names: Collection[str]) -> Launcher:
-    """An upstream launcher that refuses, with exit code 2 and before any job is lost, to start jobs that cannot know our
-    names.
+    """An upstream launcher that refuses, before any job is lost, to start jobs that lack our names (exit code 2).
 
     Upstream's jobs start whatever `python` is on PATH. A launcher that starts this very interpreter (`same_python`) or
     nothing at all is let through.

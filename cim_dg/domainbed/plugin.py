@@ -51,7 +51,7 @@ def on_reporting(reporting: ModuleType) -> None:
     datasets.DATASETS.extend(name for name in DATASETS if name not in datasets.DATASETS)
 
 
-def on_networks(networks: ModuleType) -> None:
+def on_networks(networks: Any) -> None:
     """Serve small images of sides that DomainBed has no featurizer for, for every algorithm."""
     from cim_dg.networks import SmallCNN
 
@@ -70,7 +70,7 @@ def on_networks(networks: ModuleType) -> None:
     networks.Featurizer = featurizer
 
 
-def on_hparams_registry(registry: ModuleType) -> None:
+def on_hparams_registry(registry: Any) -> None:
     """Give our methods and datasets their hyper-parameters, on top of the harness' own."""
     _need(registry, "default_hparams", "random_hparams")
     default, random = registry.default_hparams, registry.random_hparams
@@ -104,7 +104,7 @@ def on_command_launchers(launchers: ModuleType) -> None:
 
 @functools.cache
 def methods() -> dict[str, Any]:
-    """Every registered method by name, those of third parties (entry points in the group cim_dg.algorithms) included."""
+    """Every registered method by name; third parties' too, by entry points in the group cim_dg.algorithms."""
     from cim_dg.algorithms import REGISTRY
 
     for entry_point in entry_points(group="cim_dg.algorithms"):
@@ -126,7 +126,7 @@ def _extend(
     upstream: Callable[[str, str], Mapping[str, Any]],
     draw: Callable[[Mapping[str, spaces.HParam]], dict[str, Any]],
 ) -> dict[str, Any]:
-    """The harness' hyper-parameters and ours. Ours are drawn as the harness draws its own, so the order is no matter."""
+    """The harness' hyper-parameters and ours, each drawn from a stream of its own: the order is no matter."""
     ours = algorithm in methods() and algorithm not in upstream_algorithms()
     # A small dataset of ours takes what the harness has for its own small images, with our ranges on top.
     known = "ColoredMNIST" if dataset in DATASETS and dataset in spaces.SMALL_IMAGES else dataset

@@ -89,7 +89,9 @@ def test_the_cross_entropy_trains_the_mask_unless_told_not_to(make, batch):
     assert any(p.grad.any() for p in method.morphing.parameters())
 
 
-@pytest.mark.parametrize(("channels", "masks", "expected"), [(3, "each", 3), (3, "one", 1), (5, "each", 5), (2, "one", 1)])
+@pytest.mark.parametrize(
+    ("channels", "masks", "expected"), [(3, "each", 3), (3, "one", 1), (5, "each", 5), (2, "one", 1)]
+)
 def test_mask_channels_and_any_number_of_image_channels(make, channels, masks, expected):
     method = make("CIM", channels=channels, cim_mask_channels=masks)
     morph = method.morph(torch.rand(2, channels, 20, 20))

@@ -20,7 +20,9 @@ def test_loss_and_weights_against_a_naive_loop(make, batch):
         ]
         q = [weight * math.exp(0.5 * loss) for weight, loss in zip(q, losses, strict=True)]
         q = [weight / sum(q) for weight in q]
-        assert output.terms["loss"].item() == pytest.approx(sum(a * b for a, b in zip(q, losses, strict=True)), rel=1e-5)
+        assert output.terms["loss"].item() == pytest.approx(
+            sum(a * b for a, b in zip(q, losses, strict=True)), rel=1e-5
+        )
         assert output.terms["worst_domain"].item() == pytest.approx(max(losses), rel=1e-6)
         method.after_step()
         assert method.q.tolist() == pytest.approx(q, rel=1e-5)

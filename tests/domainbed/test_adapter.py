@@ -21,9 +21,7 @@ def make(name, dataset="NuisanceDigits", seed=None, shape=(3, 36, 36), **overrid
 
 def minibatches(n=8, shape=(3, 36, 36), seed=0):
     generator = torch.Generator().manual_seed(seed)
-    return [
-        (torch.rand(n, *shape, generator=generator), torch.randint(3, (n,), generator=generator)) for _ in range(2)
-    ]
+    return [(torch.rand(n, *shape, generator=generator), torch.randint(3, (n,), generator=generator)) for _ in range(2)]
 
 
 @pytest.mark.parametrize("name", ["ERM", "GroupDRO", *OURS])
@@ -87,7 +85,10 @@ def test_inputs_that_are_no_images_are_refused():
 
 def test_pixel_space_follows_the_dataset():
     registry = domainbed("domainbed.hparams_registry")
-    spaces = {d: registry.default_hparams("CIM", d)["pixel_space"] for d in ("VLCS", "ColoredMNIST", "Debug28", "NuisanceDigits")}
+    spaces = {
+        d: registry.default_hparams("CIM", d)["pixel_space"]
+        for d in ("VLCS", "ColoredMNIST", "Debug28", "NuisanceDigits")
+    }
     assert spaces == {"VLCS": "imagenet", "ColoredMNIST": "unit", "Debug28": "standard", "NuisanceDigits": "unit"}
 
 

@@ -153,7 +153,7 @@ def test_bad_options_are_refused_by_name(arguments: dict[str, Any], named: str) 
 
 def check_nuisance_digits(made: Any, environments: list[NuisanceEnvironment]) -> None:
     assert made.__name__ == "NuisanceDigits" and made.ENVIRONMENTS == ["+90%", "+80%", "new"]
-    assert made.N_STEPS == 300 and made.CHECKPOINT_FREQ == 50 and made.N_WORKERS == 0
+    assert made.N_STEPS == 200 and made.CHECKPOINT_FREQ == 50 and made.N_WORKERS == 0
     dataset = made(None, [2], {})
     assert len(dataset) == 3 and dataset.num_classes == 10 and dataset.input_shape == (3, 36, 36)
     image, label = dataset[2][7]

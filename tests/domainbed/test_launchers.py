@@ -16,7 +16,11 @@ def command(code: str) -> str:
 def test_parallel_runs_every_command_with_this_python_side_by_side(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("CIM_DG_JOBS", "2")
     # Each waits for the other to have started: one after the other they would never end.
-    meet = "import sys, os, time, pathlib; p = pathlib.Path({folder!r}); (p / {mine!r}).write_text(sys.executable + ' ' + os.environ['OMP_NUM_THREADS'])\nwhile not (p / {other!r}).exists(): time.sleep(0.02)"
+    meet = (
+        "import sys, os, time, pathlib; p = pathlib.Path({folder!r})\n"
+        "(p / {mine!r}).write_text(sys.executable + ' ' + os.environ['OMP_NUM_THREADS'])\n"
+        "while not (p / {other!r}).exists(): time.sleep(0.02)"
+    )
     folder = str(tmp_path)
     parallel([command(meet.format(folder=folder, mine=a, other=b)) for a, b in (("a", "b"), ("b", "a"))])
     for name in "ab":

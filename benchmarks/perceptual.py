@@ -1,0 +1,89 @@
+"""How long CIM's contrastive term takes, forward and backward, beside two calls of pytorch-msssim in the same run.
+
+Both compute the same similarities, and their gradient to the morphed images only, as in training. pytorch-msssim gets
+the window that ours has at that size; where its check of the size does not let it run, only our time is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import pytorch_msssim
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from cim_dg.perceptual import scales_and_window, triplet_ms_ssim
+
+BATCHES = {24: 64, 32: 64, 36: 64, 48: 64, 64: 32, 96: 32, 128: 16, 161: 16, 224: 16, 320: 8, 448: 4}
+LIMITS = {224: 3.0}  # times as fast as pytorch-msssim; elsewhere not slower
+Similarities = tuple[Tensor, Tensor]
+
+
+def main() -> int:
+    """Print the table; 1 if a ratio is below its limit."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=1, help="of PyTorch (default: 1)")
+    parser.add_argument("--sizes", type=int, nargs="+", choices=BATCHES, default=list(BATCHES), help="sides in pixels")
+    parser.add_argument("--rounds", type=int, default=7, help="the median of which is shown (default: 7)")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+
+    table = Table(title=f"forward and backward, {args.threads} thread(s), median of {args.rounds}, in ms")
+    for heading in ("batch", "triplet_ms_ssim", "2 x pytorch_msssim.ms_ssim", "times as fast"):
+        table.add_column(heading, justify="right")
+    missed = False
+    for size in args.sizes:
+        ours, theirs = milliseconds(size, BATCHES[size], args.rounds)
+        row = [f"{BATCHES[size]}x3x{size}x{size}", f"{ours:.1f}", "n/a", "n/a"]
+        if theirs is not None:
+            row[2:] = [f"{theirs:.1f}", f"{theirs / ours:.1f}"]
+            missed |= theirs / ours < LIMITS.get(size, 1.0)
+        table.add_row(*row)
+    Console().print(table)
+    return int(missed)
+
+
+def milliseconds(size: int, batch: int, rounds: int) -> tuple[float, float | None]:
+    """Median times of ours and of pytorch-msssim, measured by turns; None where the latter cannot run."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(batch, 3, size, size, generator=generator)
+    morphed = (images * torch.rand(batch, 1, size, size, generator=generator)).requires_grad_()
+    positive, negative = (torch.randint(batch, (batch,), generator=generator) for _ in range(2))
+    window = scales_and_window(size, size)[1]
+
+    def ours() -> Similarities:
+        return triplet_ms_ssim(morphed, images, positive, negative)
+
+    def theirs() -> Similarities:
+        options = {"data_range": 1.0, "size_average": False, "win_size": window}
+        return (
+            pytorch_msssim.ms_ssim(morphed, images[positive], **options),
+            pytorch_msssim.ms_ssim(morphed, images[negative], **options),
+        )
+
+    contestants = [ours, theirs] if size > 16 * (window - 1) else [ours]
+    times: list[list[float]] = [[] for _ in contestants]
+    for _ in range(rounds + 1):
+        for contestant, spent in zip(contestants, times, strict=True):
+            spent.append(seconds(contestant, morphed))
+    medians = [1000 * statistics.median(spent[1:]) for spent in times]  # the first round warms up
+    return medians[0], medians[1] if len(medians) > 1 else None
+
+
+def seconds(similarities: Callable[[], Similarities], morphed: Tensor) -> float:
+    """One forward and backward pass of the triplet's loss."""
+    morphed.grad = None
+    start = time.perf_counter()
+    positives, negatives = similarities()
+    (negatives - positives).mean().backward()
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    sys.exit(main())

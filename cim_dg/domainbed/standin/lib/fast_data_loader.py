@@ -1,0 +1,149 @@
+"""The minibatches that DomainBed trains and evaluates on, drawn as its own loaders draw them.
+
+DomainBed gives each environment a torch DataLoader of its own. With w workers its sampler runs 2w batches ahead of the
+training, and it takes its seeds from torch's global generator: so every later random number of a run depends on w. Here
+the samplers run ahead just as far, while the number of processes that really load images is another matter: none for
+data in memory, and at most one per core for files. Same seed, same batches as DomainBed's, on any number of cores; only
+augmentations are drawn otherwise, as DomainBed's are tied to its worker processes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, Sampler, WeightedRandomSampler
+from torch.utils.data import default_collate as collate
+
+from .misc import Split
+
+BATCHES_AHEAD_PER_WORKER = 2  # torch's default prefetch_factor, with which DomainBed runs
+
+Minibatch = tuple[torch.Tensor, torch.Tensor]
+Request = list[tuple[int, int, list[int]]]
+"""Minibatches to load together: for each the number of its split, a seed for its augmentation, and positions."""
+
+
+def processes(splits: Sequence[Split], num_workers: int) -> int:
+    """How many processes load images: no more than asked for, no more than cores, none for data in memory."""
+    if all(split.in_memory for split in splits):
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(num_workers, cores)
+
+
+class _Draws:
+    """An endless stream of batches of positions, drawn from torch's global generator `ahead` of their use."""
+
+    def __init__(self, sampler: Sampler[int], batch_size: int, drop_last: bool, ahead: int) -> None:
+        batches = BatchSampler(sampler, batch_size, drop_last)
+        self._endless = itertools.chain.from_iterable(itertools.repeat(batches))
+        # A DataLoader, too, begins with one number for its workers' augmentations, before it draws its first batch.
+        self._seed = int(torch.empty((), dtype=torch.int64).random_().item())
+        self._drawn = deque(itertools.islice(self._endless, ahead))
+        self._taken = 0
+
+    def draw(self) -> None:
+        """Draw one batch more."""
+        self._drawn.append(next(self._endless))
+
+    def take(self, split: int) -> tuple[int, int, list[int]]:
+        """The oldest batch that has been drawn and not taken, as an entry of a Request."""
+        self._taken += 1
+        return split, self._seed + self._taken, self._drawn.popleft()
+
+
+class _Images(Dataset[list[Minibatch]]):
+    """Loads what a Request names. An augmentation depends on the seed given there, not on the process that does it."""
+
+    def __init__(self, splits: Sequence[Split]) -> None:
+        self._splits = splits
+
+    def __getitem__(self, request: Request) -> list[Minibatch]:
+        return [self._minibatch(self._splits[which], seed, positions) for which, seed, positions in request]
+
+    @staticmethod
+    def _minibatch(split: Split, seed: int, positions: list[int]) -> Minibatch:
+        keys = [split.keys[position] for position in positions]
+        if split.in_memory:
+            x, y = split.dataset[keys]
+            return x, y
+        with torch.random.fork_rng(devices=[]):
+            # The CPU's generator alone: torch.manual_seed would also reset those of the GPUs.
+            torch.default_generator.manual_seed(seed)
+            x, y = collate([split.dataset[key] for key in keys])
+        return x, y
+
+
+def _load(splits: Sequence[Split], requests: Iterator[Request], num_processes: int) -> Iterator[list[Minibatch]]:
+    images = _Images(splits)
+    if num_processes == 0:
+        return map(images.__getitem__, requests)
+    # With batch_size None a "sample" is what one request names. A generator of its own leaves the global one alone.
+    workers: DataLoader[Any] = DataLoader(
+        images,
+        sampler=requests,
+        batch_size=None,
+        num_workers=num_processes,
+        generator=torch.Generator(),
+    )
+    return iter(workers)
+
+
+class InfiniteDataLoader:
+    """Endless training steps: for every split a minibatch of `batch_size`, drawn with replacement.
+
+    `weights` holds for each split None (uniform) or sampling weights (N,). `num_workers` is how many processes
+    DomainBed would start for each split. All splits share one pool of `processes(splits, num_workers)`.
+    """
+
+    def __init__(
+        self, splits: Sequence[Split], weights: Sequence[torch.Tensor | None], batch_size: int, num_workers: int
+    ) -> None:
+        self._splits = splits
+        self._num_workers = num_workers
+        self._draws = []
+        for split, weight in zip(splits, weights, strict=True):
+            sampler: Sampler[int]
+            if weight is None:
+                sampler = RandomSampler(split, replacement=True)
+            else:
+                sampler = WeightedRandomSampler(weight, num_samples=batch_size, replacement=True)  # type: ignore[arg-type]
+            self._draws.append(_Draws(sampler, batch_size, True, BATCHES_AHEAD_PER_WORKER * num_workers))
+
+    def __iter__(self) -> Iterator[list[Minibatch]]:
+        loaded = _load(self._splits, self._requests(), processes(self._splits, self._num_workers))
+        while True:
+            for draws in self._draws:
+                draws.draw()
+            yield next(loaded)
+
+    def _requests(self) -> Iterator[Request]:
+        while True:
+            yield [draws.take(which) for which, draws in enumerate(self._draws)]
+
+
+class FastDataLoader:
+    """Each iteration gives all items of a split once, in random order, in minibatches of `batch_size`."""
+
+    def __init__(self, split: Split, batch_size: int, num_workers: int) -> None:
+        self._split = split
+        self._num_workers = num_workers
+        self._length = -(-len(split) // batch_size)
+        self._draws = _Draws(RandomSampler(split), batch_size, False, BATCHES_AHEAD_PER_WORKER * num_workers)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[Minibatch]:
+        requests: list[Request] = []
+        for _ in range(self._length):
+            self._draws.draw()
+            requests.append([self._draws.take(0)])
+        workers = processes([self._split], self._num_workers) if self._length > 1 else 0
+        for (minibatch,) in _load([self._split], iter(requests), workers):
+            yield minibatch

@@ -1,0 +1,124 @@
+"""Small parts of the protocol: seeds, splits, accuracy, and output that goes to the terminal and to a file."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, TensorDataset
+
+
+def seed_hash(*args: object) -> int:
+    """A seed in [0, 2^31) made of all arguments, the same in every process and on every machine."""
+    return int(hashlib.md5(str(args).encode("utf-8")).hexdigest(), 16) % 2**31
+
+
+class Split(Dataset[Any]):
+    """The items of a data set at `keys`, in that order. A split of a split refers to the data set itself."""
+
+    def __init__(self, dataset: Any, keys: Sequence[int]) -> None:
+        nested = isinstance(dataset, Split)
+        self.dataset: Any = dataset.dataset if nested else dataset
+        self.keys: list[int] = [dataset.keys[key] for key in keys] if nested else list(keys)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, position: int) -> Any:
+        return self.dataset[self.keys[position]]
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the items are rows of tensors: nothing has to be read, and nothing is random about them."""
+        return isinstance(self.dataset, TensorDataset)
+
+    def labels(self) -> list[int]:
+        """The class of every item, without decoding an image where the data set has its labels in a list."""
+        if self.in_memory:
+            known: Sequence[Any] | None = self.dataset.tensors[1].tolist()
+        else:
+            known = getattr(self.dataset, "targets", None)
+        if known is None:
+            return [int(self[position][1]) for position in range(len(self))]
+        return [int(known[key]) for key in self.keys]
+
+
+def split_dataset(dataset: Any, n: int, seed: int = 0) -> tuple[Split, Split]:
+    """Shuffle with `seed` and split: the first `n` items, and the rest."""
+    keys = list(range(len(dataset)))
+    np.random.RandomState(seed).shuffle(keys)
+    return Split(dataset, keys[:n]), Split(dataset, keys[n:])
+
+
+def make_weights_for_balanced_classes(split: Split) -> torch.Tensor:
+    """Sampling weights (N,) that sum to 1 and give every class that occurs the same share."""
+    labels = split.labels()
+    counts = Counter(labels)
+    return torch.tensor([1 / (counts[label] * len(counts)) for label in labels])
+
+
+class Predictor(Protocol):
+    """What `accuracy` needs of an algorithm."""
+
+    def predict(self, x: torch.Tensor) -> torch.Tensor: ...
+    def eval(self) -> Any: ...
+    def train(self) -> Any: ...
+
+
+def accuracy(
+    algorithm: Predictor, batches: Iterable[tuple[torch.Tensor, torch.Tensor]], device: str | torch.device
+) -> float:
+    """Share of images whose largest logit is that of their class, in eval mode; leaves `algorithm` in train mode."""
+    correct = torch.zeros((), dtype=torch.int64, device=device)
+    total = 0
+    algorithm.eval()
+    with torch.no_grad():
+        for x, y in batches:
+            logits = algorithm.predict(x.to(device))
+            correct += (logits.argmax(1) == y.to(device)).sum()
+            total += len(y)
+    algorithm.train()
+    return correct.item() / total
+
+
+def print_row(row: Iterable[object], colwidth: int = 10, latex: bool = False) -> None:
+    """Print one row of a table, every cell cut or padded to `colwidth`."""
+
+    def cell(value: object) -> str:
+        text = f"{value:.10f}" if isinstance(value, (float, np.floating)) else str(value)
+        return text.ljust(colwidth)[:colwidth]
+
+    separator, end = (" & ", "\\\\") if latex else ("  ", "")
+    print(separator.join(cell(value) for value in row), end)
+
+
+class Tee(io.TextIOBase):
+    """A text stream that writes to another stream and to a file."""
+
+    def __init__(self, stream: TextIO, path: str | Path, mode: str = "a") -> None:
+        self.stream = stream
+        self.file = open(path, mode, encoding="utf-8")  # noqa: SIM115 - closed by close()
+
+    def write(self, text: str) -> int:
+        self.stream.write(text)
+        self.file.write(text)
+        self.flush()
+        return len(text)
+
+    def flush(self) -> None:
+        self.stream.flush()
+        if not self.file.closed:
+            self.file.flush()
+
+    def isatty(self) -> bool:
+        return self.stream.isatty()
+
+    def close(self) -> None:
+        self.file.close()
+        super().close()

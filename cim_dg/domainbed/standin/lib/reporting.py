@@ -1,0 +1,75 @@
+"""The records of a sweep: read from its folder, and grouped for model selection."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tqdm import tqdm
+
+from cim_dg.errors import UserError
+
+Record = dict[str, Any]
+
+
+class Group(NamedTuple):
+    """What is compared in one cell of one trial, and all records that tell about it."""
+
+    trial_seed: int
+    dataset: str
+    algorithm: str
+    test_env: int
+    records: list[Record]
+
+
+def load_records(path: str | os.PathLike[str]) -> list[Record]:
+    """Every line of PATH/*/results.jsonl. Lines that are no records (cut short, empty) are counted on stderr.
+
+    Raises:
+        UserError: `path` is no folder.
+    """
+    if not os.path.isdir(path):
+        raise UserError(f"there is no folder {os.fspath(path)!r} to read results from")
+    records: list[Record] = []
+    unusable: dict[Path, int] = {}
+    # In the folder's own order, as in DomainBed: it is the order of the rows of algorithms that are not in ALGORITHMS.
+    for job in tqdm(os.listdir(path), ncols=80, leave=False):
+        file = Path(path, job, "results.jsonl")
+        try:
+            lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            continue  # no job's folder, or a job that has no results yet
+        for line in lines:
+            record = _parse(line)
+            if record is None:
+                unusable[file] = unusable.get(file, 0) + 1
+            else:
+                records.append(record)
+    for file, count in unusable.items():
+        print(f"warning: {count} of the lines of {file} cut short or empty, left out", file=sys.stderr)
+    return records
+
+
+def _parse(line: str) -> Record | None:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return record if isinstance(record, dict) and "args" in record else None
+
+
+def get_grouped_records(records: list[Record]) -> list[Group]:
+    """The records of each (trial, dataset, algorithm, test environment), in order of appearance.
+
+    A record with two test environments is in two groups.
+    """
+    groups: dict[tuple[int, str, str, int], Group] = {}
+    for record in records:
+        args = record["args"]
+        for test_env in args["test_envs"]:
+            key = (args["trial_seed"], args["dataset"], args["algorithm"], test_env)
+            groups.setdefault(key, Group(*key, [])).records.append(record)
+    return list(groups.values())

@@ -1,0 +1,219 @@
+"""Plan the runs of every algorithm on every data set, and launch them or delete those that did not finish."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import hashlib
+import json
+import os
+import random
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from tqdm import tqdm
+
+from cim_dg.errors import UserError
+
+from .. import algorithms, command_launchers, datasets, hparams_registry
+from ..lib import command
+from ..lib.misc import seed_hash
+
+NOT_LAUNCHED, INCOMPLETE, DONE = "Not launched", "Incomplete", "Done"
+
+TrainArgs = dict[str, Any]
+
+
+class Job:
+    """One run of `domainbed.scripts.train`. Its folder is named after its arguments; what is in there is its state."""
+
+    def __init__(self, train_args: TrainArgs, sweep_output_dir: str) -> None:
+        name = hashlib.md5(json.dumps(train_args, sort_keys=True).encode("utf-8")).hexdigest()
+        self.output_dir = os.path.join(sweep_output_dir, name)
+        self.train_args = {**copy.deepcopy(train_args), "output_dir": self.output_dir}
+        self.command = " ".join(
+            ["python", "-m", "domainbed.scripts.train", *map(_flag, sorted(self.train_args.items()))]
+        )
+        if os.path.exists(os.path.join(self.output_dir, "done")):
+            self.state = DONE
+        else:
+            self.state = INCOMPLETE if os.path.exists(self.output_dir) else NOT_LAUNCHED
+
+    def __str__(self) -> str:
+        about = tuple(self.train_args[name] for name in ("dataset", "algorithm", "test_envs", "hparams_seed"))
+        return f"{self.state}: {self.output_dir} {about}"
+
+
+def _flag(argument: tuple[str, Any]) -> str:
+    name, value = argument
+    if isinstance(value, list):
+        return f"--{name} {' '.join(map(str, value))}"
+    return f"--{name} {shlex.quote(value) if isinstance(value, str) else value}"
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="domainbed.scripts.sweep", description=__doc__)
+    parser.add_argument("command", choices=["launch", "delete_incomplete"])
+    all_datasets = [name for name in datasets.DATASETS if "Debug" not in name]
+    parser.add_argument("--datasets", nargs="+", default=all_datasets)
+    parser.add_argument("--algorithms", nargs="+", default=algorithms.ALGORITHMS)
+    parser.add_argument(
+        "--task", default="domain_generalization", choices=["domain_generalization", "domain_adaptation"]
+    )
+    parser.add_argument("--n_hparams_from", type=int, default=0)
+    parser.add_argument(
+        "--n_hparams", type=int, default=20, help="hparams seeds from --n_hparams_from up to this, without it"
+    )
+    parser.add_argument("--output_dir", required=True)
+    parser.add_argument("--data_dir", required=True)
+    parser.add_argument("--seed", type=int, default=0, help="without effect, as in DomainBed")
+    parser.add_argument("--n_trials", type=int, default=3)
+    parser.add_argument("--command_launcher", required=True)
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--hparams", help="a JSON object of values for every run")
+    parser.add_argument("--holdout_fraction", type=float, default=0.2)
+    parser.add_argument(
+        "--single_test_envs", action="store_true", help="no pairs: leave-one-domain-out selection needs them"
+    )
+    parser.add_argument("--skip_confirmation", action="store_true")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    command.announce()
+    return command.run(lambda: sweep(args))
+
+
+def sweep(args: argparse.Namespace) -> None:
+    """Print the plan and, once confirmed, do what `args.command` says.
+
+    Raises:
+        UserError: an argument is wrong; nothing has been started then.
+        RunError: jobs have failed.
+    """
+    check(args)
+    jobs = [Job(train_args, args.output_dir) for train_args in plan(args)]
+    for job in jobs:
+        print(job)
+    count = {state: sum(job.state == state for job in jobs) for state in (DONE, INCOMPLETE, NOT_LAUNCHED)}
+    print(f"{len(jobs)} jobs: {count[DONE]} done, {count[INCOMPLETE]} incomplete, {count[NOT_LAUNCHED]} not launched.")
+
+    if args.command == "launch":
+        print(f"About to launch {count[NOT_LAUNCHED]} jobs.")
+        if count[INCOMPLETE]:
+            print(
+                f"{count[INCOMPLETE]} jobs are incomplete and are left alone; to clear them: delete_incomplete.",
+                file=sys.stderr,
+            )
+        if args.skip_confirmation or confirmed():
+            launch(
+                [job for job in jobs if job.state == NOT_LAUNCHED], command_launchers.REGISTRY[args.command_launcher]
+            )
+    else:
+        print(f"About to delete {count[INCOMPLETE]} jobs.")
+        if args.skip_confirmation or confirmed():
+            delete([job for job in jobs if job.state == INCOMPLETE])
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuse, before anything is started, what every run would refuse.
+
+    Raises:
+        UserError: as said.
+    """
+    if args.command_launcher not in command_launchers.REGISTRY:
+        known = ", ".join(command_launchers.REGISTRY)
+        raise UserError(f"there is no launcher {args.command_launcher!r}; there are {known}")
+    for algorithm in args.algorithms:
+        algorithms.get_algorithm_class(algorithm)
+    for dataset in args.datasets:
+        if datasets.num_environments(dataset) < 3 and not args.single_test_envs:
+            raise UserError(
+                f"{dataset} has too few environments for pairs of test environments: give --single_test_envs"
+            )
+        for algorithm in args.algorithms:
+            hparams_registry.with_overrides(
+                hparams_registry.default_hparams(algorithm, dataset), args.hparams, algorithm
+            )
+
+
+def plan(args: argparse.Namespace) -> Iterator[TrainArgs]:
+    """The arguments of every run."""
+    for trial_seed in range(args.n_trials):
+        for dataset in args.datasets:
+            for algorithm in args.algorithms:
+                for test_envs in test_env_choices(datasets.num_environments(dataset), args.single_test_envs):
+                    for hparams_seed in range(args.n_hparams_from, args.n_hparams):
+                        train_args: TrainArgs = {
+                            "dataset": dataset,
+                            "algorithm": algorithm,
+                            "test_envs": test_envs,
+                            "holdout_fraction": args.holdout_fraction,
+                            "hparams_seed": hparams_seed,
+                            "data_dir": args.data_dir,
+                            "task": args.task,
+                            "trial_seed": trial_seed,
+                            "seed": seed_hash(dataset, algorithm, test_envs, hparams_seed, trial_seed),
+                        }
+                        if args.steps is not None:
+                            train_args["steps"] = args.steps
+                        if args.hparams is not None:
+                            train_args["hparams"] = args.hparams
+                        yield train_args
+
+
+def test_env_choices(count: int, single: bool) -> Iterator[list[int]]:
+    """Every environment as the test environment and, unless `single`, every pair, in DomainBed's order."""
+    for first in range(count):
+        yield [first]
+        if not single:
+            yield from ([first, second] for second in range(first + 1, count))
+
+
+def confirmed() -> bool:
+    try:
+        answer = input("Are you sure? (y/n) ")
+    except EOFError:
+        raise UserError("there is nobody to answer: give --skip_confirmation") from None
+    if answer.lower().strip().startswith("y"):
+        return True
+    print("Nevermind!")
+    return False
+
+
+def launch(jobs: list[Job], launcher: command_launchers.Launcher) -> None:
+    """Run the jobs, in random order so that a sweep cut short has run a fair sample of them.
+
+    Raises:
+        RunError: the launcher has waited for the jobs, and some have failed.
+    """
+    print("Launching...")
+    random.shuffle(jobs)
+    print("Making job directories:")
+    for job in tqdm(jobs, leave=False):
+        os.makedirs(job.output_dir, exist_ok=True)
+    os.environ[command.ANNOUNCED] = "1"
+    sys.stdout.flush()  # before the jobs, which write there too
+    try:
+        launcher([job.command for job in jobs])
+    except UserError:
+        # Refused before anything was started: the jobs are not launched, and are not to look incomplete.
+        for job in jobs:
+            os.rmdir(job.output_dir)
+        raise
+    print(f"Launched {len(jobs)} jobs!")
+
+
+def delete(jobs: list[Job]) -> None:
+    print("Deleting...")
+    for job in jobs:
+        shutil.rmtree(job.output_dir)
+    print(f"Deleted {len(jobs)} jobs!")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,235 @@
+"""Train one algorithm on one data set, evaluating every split of every environment at checkpoints."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import math
+import os
+import platform
+import random
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from cim_dg.errors import RunError, UserError
+from cim_dg.files import write_atomically
+
+from .. import algorithms, datasets, hparams_registry
+from ..lib import command, provenance
+from ..lib.environments import Loaders, check_test_envs, make_loaders, split_environments
+from ..lib.misc import Tee, accuracy, print_row, seed_hash
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="domainbed.scripts.train", description=__doc__)
+    parser.add_argument("--data_dir", help="the folder of all data sets")
+    parser.add_argument("--dataset", default="RotatedMNIST")
+    parser.add_argument("--algorithm", default="ERM")
+    parser.add_argument(
+        "--task", default="domain_generalization", choices=["domain_generalization", "domain_adaptation"]
+    )
+    parser.add_argument("--hparams", help="a JSON object: values that replace default or random ones")
+    parser.add_argument("--hparams_seed", type=int, default=0, help="seed of random hparams; 0 for the defaults")
+    parser.add_argument("--trial_seed", type=int, default=0, help="seed of the splits, and of random hparams")
+    parser.add_argument("--seed", type=int, default=0, help="seed of everything else")
+    parser.add_argument("--steps", type=int, help="number of steps; the data set's own if not given")
+    parser.add_argument("--checkpoint_freq", type=int, help="steps from checkpoint to checkpoint; likewise")
+    parser.add_argument("--test_envs", type=int, nargs="+", default=[0])
+    parser.add_argument("--output_dir", default="train_output")
+    parser.add_argument("--holdout_fraction", type=float, default=0.2, help="share of each environment's out-split")
+    parser.add_argument(
+        "--uda_holdout_fraction",
+        type=float,
+        default=0,
+        help="share of test environments that domain adaptation may see",
+    )
+    parser.add_argument("--skip_model_save", action="store_true")
+    parser.add_argument("--save_model_every_checkpoint", action="store_true")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    try:
+        os.makedirs(args.output_dir, exist_ok=True)
+    except OSError as error:
+        print(f"error: --output_dir {args.output_dir} cannot be made: {error.strerror}", file=sys.stderr)
+        return 2
+    out, err = (os.path.join(args.output_dir, name) for name in ("out.txt", "err.txt"))
+    with (
+        Tee(sys.stdout, out) as stdout,
+        Tee(sys.stderr, err) as stderr,
+        contextlib.redirect_stdout(stdout),
+        contextlib.redirect_stderr(stderr),
+    ):
+        command.announce(stderr.file if command.announced() else stderr)
+        return command.run(lambda: train(args))
+
+
+def train(args: argparse.Namespace) -> None:
+    """Run what the arguments say, and leave `done` in the output folder."""
+    done = os.path.join(args.output_dir, "done")
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(done)  # of an earlier run in this folder: this one may fail
+    check(args)
+    print_section("Environment", environment())
+    print_section("Args", vars(args))
+    hparams = choose_hparams(args)
+    print_section("HParams", hparams)
+
+    # From here on the order of random draws is DomainBed's: data set, loaders, weights, then the steps.
+    seed_everything(args.seed)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dataset: datasets.MultipleDomainDataset = datasets.get_dataset_class(args.dataset)(
+        args.data_dir, args.test_envs, hparams
+    )
+    splits = split_environments(dataset, args, hparams["class_balanced"])
+    loaders = make_loaders(splits, args.test_envs, hparams["batch_size"], dataset.N_WORKERS)
+    num_domains = len(dataset) - len(args.test_envs)
+    algorithm_class = algorithms.get_algorithm_class(args.algorithm)
+    algorithm = algorithm_class(dataset.input_shape, dataset.num_classes, num_domains, hparams).to(device)
+    provenance.write(args.output_dir, args, hparams, algorithm, device)
+
+    def save_model(name: str) -> None:
+        if args.skip_model_save:
+            return
+        buffer = io.BytesIO()
+        torch.save(
+            {
+                "args": vars(args),
+                "model_input_shape": dataset.input_shape,
+                "model_num_classes": dataset.num_classes,
+                "model_num_domains": num_domains,
+                "model_hparams": hparams,
+                "model_dict": algorithm.state_dict(),
+            },
+            buffer,
+        )
+        write_atomically(os.path.join(args.output_dir, name), buffer.getvalue())
+
+    steps_per_epoch = min(len(split) for split, _ in splits.train) / hparams["batch_size"]
+    n_steps = args.steps or dataset.N_STEPS
+    checkpoint_freq = args.checkpoint_freq or dataset.CHECKPOINT_FREQ
+    columns: list[str] | None = None
+    since_checkpoint: defaultdict[str, list[float]] = defaultdict(list)
+    for step, values in enumerate(updates(algorithm, loaders, args, device)):
+        for name, value in values.items():
+            since_checkpoint[name].append(value)
+        last = step == n_steps - 1
+        if step % checkpoint_freq == 0 or last:
+            results: dict[str, Any] = {"step": step, "epoch": step / steps_per_epoch}
+            results |= {name: float(np.mean(recent)) for name, recent in since_checkpoint.items()}
+            for name, batches in loaders.evaluation.items():
+                results[f"{name}_acc"] = accuracy(algorithm, batches, device)
+            results["mem_gb"] = torch.cuda.max_memory_allocated() / 2**30
+            if sorted(results) != columns:
+                columns = sorted(results)
+                print_row(columns, colwidth=12)
+            print_row([results[name] for name in columns], colwidth=12)
+            append_line(
+                os.path.join(args.output_dir, "results.jsonl"), {**results, "hparams": hparams, "args": vars(args)}
+            )
+            since_checkpoint.clear()
+            if args.save_model_every_checkpoint:
+                save_model(f"model_step{step}.pkl")
+        if last:
+            break
+    save_model("model.pkl")
+    write_atomically(done, "done")
+
+
+def updates(
+    algorithm: algorithms.Algorithm, loaders: Loaders, args: argparse.Namespace, device: str
+) -> Iterator[dict[str, float]]:
+    """Train for ever; give the values of each step, with its time in seconds.
+
+    Raises:
+        RunError: a value is not finite.
+    """
+    train, adaptation = iter(loaders.train), iter(loaders.adaptation)
+    step = 0
+    while True:
+        start = time.time()
+        minibatches = [(x.to(device), y.to(device)) for x, y in next(train)]
+        unlabeled = None
+        if args.task == "domain_adaptation":
+            unlabeled = [x.to(device) for x, _ in next(adaptation)]
+        values = algorithm.update(minibatches, unlabeled)
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise RunError(f"{args.algorithm}'s {name} is {value} at step {step}; the run is stopped")
+        yield {"step_time": time.time() - start, **values}
+        step += 1
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuse arguments that cannot be meant.
+
+    Raises:
+        UserError: as said.
+    """
+    algorithms.get_algorithm_class(args.algorithm)
+    check_test_envs(args.test_envs, datasets.get_dataset_class(args.dataset).ENVIRONMENTS)
+    for name in ("steps", "checkpoint_freq"):
+        value = vars(args)[name]
+        if value is not None and value < 1:
+            raise UserError(f"--{name} is {value}; it must be at least 1")
+    for name, least in (("holdout_fraction", "more than 0"), ("uda_holdout_fraction", "at least 0")):
+        value = vars(args)[name]
+        if not 0 <= value < 1 or (value == 0 and name == "holdout_fraction"):
+            raise UserError(f"--{name} is {value}; it must be {least} and less than 1")
+
+
+def choose_hparams(args: argparse.Namespace) -> dict[str, Any]:
+    """The default hyper-parameters or random ones, with those of --hparams in place of theirs."""
+    if args.hparams_seed == 0:
+        hparams = hparams_registry.default_hparams(args.algorithm, args.dataset)
+    else:
+        seed = seed_hash(args.hparams_seed, args.trial_seed)
+        hparams = hparams_registry.random_hparams(args.algorithm, args.dataset, seed)
+    return hparams_registry.with_overrides(hparams, args.hparams, args.algorithm)
+
+
+def environment() -> dict[str, object]:
+    """The versions that DomainBed prints at the head of a run."""
+    return {
+        "Python": platform.python_version(),
+        "PyTorch": torch.__version__,
+        "Torchvision": provenance.version_of("torchvision"),
+        "CUDA": torch.version.cuda,
+        "CUDNN": torch.backends.cudnn.version(),
+        "NumPy": np.__version__,
+        "PIL": provenance.version_of("pillow"),
+    }
+
+
+def print_section(title: str, values: dict[str, Any]) -> None:
+    print(f"{title}:")
+    for name, value in values.items() if title == "Environment" else sorted(values.items()):
+        print(f"\t{name}: {value}")
+
+
+def seed_everything(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+
+
+def append_line(path: str, record: dict[str, Any]) -> None:
+    """Append a line to a file in a single write: an interrupted run leaves whole lines."""
+    with open(path, "ab", buffering=0) as file:
+        file.write((json.dumps(record, sort_keys=True) + "\n").encode("utf-8"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""WILDS (Koh et al. 2021): its PyPI package, its examples harness, and leaderboard submissions."""

@@ -1,0 +1,97 @@
+"""What the runner and the plugin share: our methods' options on a command line, and when they see domains."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from cim_dg import hparams as spaces
+from cim_dg.algorithms import REGISTRY
+from cim_dg.errors import UserError
+from cim_dg.hparams import HParam
+
+NEEDS_DOMAINS = frozenset({"GroupDRO"})
+ALIASES = {"groupDRO": "GroupDRO"}  # as WILDS writes it
+USES_DOMAINS = {"cim_positives": "other_domain", "cim_negatives": "same_domain"}
+
+
+def canonical(algorithm: str) -> str:
+    """The one name of a method that is used everywhere here.
+
+    Raises:
+        UserError: no such method.
+    """
+    algorithm = ALIASES.get(algorithm, algorithm)
+    if algorithm not in REGISTRY:
+        raise UserError(f"algorithm is {algorithm!r}; accepted is one of {', '.join(sorted(REGISTRY))}")
+    return algorithm
+
+
+def add_hparam_options(parser: argparse.ArgumentParser) -> None:
+    """Add an option --NAME for each hyper-parameter of each registered method, None where it is not given."""
+    group = parser.add_argument_group("hyper-parameters of the methods")
+    for entry in _all_entries().values():
+        # argparse reads % in a help text as a format.
+        text = f"{entry.help} (default {entry.default})".replace("%", "%%")
+        group.add_argument(f"--{entry.name}", metavar=entry.type.upper(), help=text)
+
+
+def read_hparam_options(arguments: argparse.Namespace, algorithm: str) -> dict[str, Any]:
+    """The hyper-parameters that were given on the command line, checked.
+
+    Raises:
+        UserError: one that `algorithm` does not have, or a value that is not accepted.
+    """
+    given = {name: getattr(arguments, name, None) for name in _all_entries()}
+    own = spaces.space(algorithm)
+    values = {}
+    for name, text in given.items():
+        if text is None:
+            continue
+        if name not in own:
+            accepted = ", ".join(f"--{key}" for key in own) or "none"
+            raise UserError(f"--{name} is not an option of {algorithm}; it has {accepted}")
+        values[name] = own[name].check(parse_value(own[name], text))
+    return values
+
+
+def parse_value(entry: HParam, text: str) -> Any:
+    """What `text` on a command line stands for; text that is of another type is left to `HParam.check`."""
+    if entry.optional and text.lower() in ("none", "null"):
+        return None
+    if entry.type == "bool":
+        return {"true": True, "false": False}.get(text.lower(), text)
+    convert: Callable[[str], Any] = {"float": float, "int": int}.get(entry.type, str)
+    try:
+        return convert(text)
+    except ValueError:
+        return text
+
+
+def check_domains(algorithm: str, hparams: Mapping[str, Any], use_domains: bool) -> bool:
+    """Whether the method is fed domain labels: if the user asks for it, or the method is about domains.
+
+    In WILDS the domain of Waterbirds and CelebA is the very group that accuracy is reported for, so that a method which
+    claims no group labels must not be handed it.
+
+    Raises:
+        UserError: a hyper-parameter that needs domains, without `use_domains`.
+    """
+    for name, value in USES_DOMAINS.items():
+        if hparams.get(name) == value and not use_domains:
+            raise UserError(
+                f"{name} {value} uses domain labels, which on some datasets are the groups; add --use_domains True"
+            )
+    return use_domains or algorithm in NEEDS_DOMAINS
+
+
+def check_finite(algorithm: str, terms: Mapping[str, float], where: str) -> str | None:
+    """A sentence on the terms that are not finite, None if all are."""
+    bad = [f"{name} is {value}" for name, value in terms.items() if not math.isfinite(value)]
+    return f"{algorithm} stopped at {where}: {', '.join(bad)}" if bad else None
+
+
+def _all_entries() -> dict[str, HParam]:
+    return {name: entry for method in REGISTRY for name, entry in spaces.space(method).items()}

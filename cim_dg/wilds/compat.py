@@ -1,0 +1,83 @@
+"""What the PyPI package `wilds` 2.0.0 needs to work on today's pandas and without torch_scatter.
+
+`cim_dg.autoload` calls the functions here right after the module in question was imported, so that a plain
+`import wilds` works; `repair` does the same without autoload. The package's files stay as they are.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+# celebA and rxrx1 assign to `values`, which pandas 3 forbids; the others make tensors of them, of which PyTorch warns.
+DATASETS_ON_PANDAS = ("camelyon17", "celebA", "rxrx1", "waterbirds")
+
+
+def avg_over_groups(v: Tensor, g: Tensor, n_groups: int) -> tuple[Tensor, Tensor]:
+    """The mean of `v` in each group, and the groups' sizes: wilds' own needs torch_scatter's `scatter(reduce="mean")`.
+
+    Args:
+        v: (N,) values.
+        g: (N,) group indices in [0, n_groups).
+        n_groups: the number of groups.
+
+    Returns:
+        (n_groups,) means, 0 for an empty group, differentiable in `v`; (n_groups,) counts, float32.
+    """
+    means = v.new_zeros(n_groups).scatter_reduce(0, g, v, reduce="mean", include_self=False)
+    return means, torch.bincount(g, minlength=n_groups).to(torch.float32)
+
+
+class _WritableSeries(pd.Series):
+    """A column whose `values` may be assigned to, as they could be before pandas 3."""
+
+    @property
+    def _constructor(self) -> type[_WritableSeries]:
+        return _WritableSeries
+
+    @property
+    def values(self) -> Any:
+        return self.to_numpy(copy=True)
+
+
+class _WritableFrame(pd.DataFrame):
+    """A table whose `values`, and its columns', may be assigned to."""
+
+    @property
+    def _constructor(self) -> type[_WritableFrame]:
+        return _WritableFrame
+
+    _constructor_sliced = _WritableSeries
+
+    @property
+    def values(self) -> Any:
+        return self.to_numpy(copy=True)
+
+
+def _read_csv(*args: Any, **kwargs: Any) -> _WritableFrame:
+    return _WritableFrame(pd.read_csv(*args, **kwargs))
+
+
+def on_common_utils(module: ModuleType) -> None:
+    """Give `wilds.common.utils` group averages that need no torch_scatter; a real torch_scatter stays in use."""
+    if importlib.util.find_spec("torch_scatter") is None:
+        module.avg_over_groups = avg_over_groups  # type: ignore[attr-defined]
+
+
+def on_dataset(module: ModuleType) -> None:
+    """Let a module `wilds.datasets.*_dataset` read tables whose arrays it can write to."""
+    module.pd = SimpleNamespace(**{**vars(pd), "read_csv": _read_csv})  # type: ignore[attr-defined]
+
+
+def repair() -> None:
+    """Do the same where autoload is not at work, or was not yet when wilds was imported; harmless when repeated."""
+    for name in ("utils", "metrics.metric", "metrics.loss", "metrics.all_metrics"):
+        on_common_utils(importlib.import_module(f"wilds.common.{name}"))
+    for name in DATASETS_ON_PANDAS:
+        on_dataset(importlib.import_module(f"wilds.datasets.{name}_dataset"))

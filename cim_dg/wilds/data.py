@@ -1,0 +1,201 @@
+"""Datasets of the package `wilds` as splits, loaders and groups."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import wilds
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+from wilds.common.data_loaders import get_eval_loader, get_train_loader
+from wilds.common.grouper import CombinatorialGrouper
+from wilds.datasets.wilds_dataset import WILDSDataset, WILDSSubset
+
+from cim_dg.errors import UserError
+from cim_dg.wilds import compat
+from cim_dg.wilds.config import Config
+from cim_dg.wilds.transforms import make_transform
+
+
+class ReadableSubset(WILDSSubset):
+    """A split whose unreadable images are a `UserError` that names the file."""
+
+    def __getitem__(self, index: int) -> tuple[Any, Tensor, Tensor]:
+        try:
+            return super().__getitem__(index)
+        except (OSError, SyntaxError) as error:  # what PIL raises
+            names = getattr(self.dataset, "_input_array", None)
+            name = f"image {self.indices[index]}" if names is None else f"image {names[self.indices[index]]}"
+            raise UserError(f"{name} of {self.dataset_name} cannot be read: {error}") from None
+
+
+class ClassMates(Sampler[list[int]]):
+    """Batches in which every image has others of its class, where its class has any.
+
+    Drawn as in a shuffled epoch, so that classes keep their frequencies; each image brings `per_class` - 1 others of
+    its class, drawn at random. A batch has at most `batch_size` images, an epoch as many as the split.
+
+    Args:
+        labels: (N,) class indices.
+        batch_size: a multiple of `per_class`.
+        per_class: images per image drawn, itself included.
+    """
+
+    def __init__(self, labels: Tensor, batch_size: int, per_class: int) -> None:
+        self.labels, self.batch_size, self.per_class = labels, batch_size, per_class
+        order = torch.argsort(labels, stable=True)
+        self.members = order.split(torch.bincount(labels).tolist())
+        self.place = torch.empty_like(order)
+        for members in self.members:
+            self.place[members] = torch.arange(len(members))
+
+    def __len__(self) -> int:
+        return max(1, len(self.labels) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        leads = self.batch_size // self.per_class
+        for chunk in torch.randperm(len(self.labels)).split(leads)[: len(self)]:
+            yield [index for lead in chunk.tolist() for index in (lead, *self._mates(lead))]
+
+    def _mates(self, lead: int) -> list[int]:
+        members = self.members[int(self.labels[lead])]
+        if len(members) == 1:
+            return []
+        # An offset of 1 to len - 1 along the class never comes back to the image itself.
+        offsets = torch.randint(1, len(members), (self.per_class - 1,))
+        return members[(self.place[lead] + offsets) % len(members)].tolist()
+
+
+@dataclass(frozen=True)
+class Data:
+    """A dataset ready for a run: its splits and loaders by name, and its two ways of grouping."""
+
+    dataset: WILDSDataset
+    splits: dict[str, WILDSSubset]
+    loaders: dict[str, DataLoader]
+    domains: CombinatorialGrouper
+    groups: CombinatorialGrouper | None
+
+    @property
+    def num_classes(self) -> int:
+        return int(self.dataset.n_classes)
+
+    def train_shares(self) -> list[float]:
+        """The groups' shares of the whole training split."""
+        assert self.groups is not None
+        train = self.dataset.split_array == self.dataset.split_dict["train"]
+        group = self.groups.metadata_to_group(self.dataset.metadata_array[torch.as_tensor(train)])
+        counts = torch.bincount(group, minlength=self.groups.n_groups)
+        return (counts / counts.sum()).tolist()
+
+
+def load_dataset(
+    name: str, root_dir: str, download: bool = False, version: str | None = None, **kwargs: Any
+) -> WILDSDataset:
+    """The dataset `name` below `root_dir`, silently.
+
+    Raises:
+        UserError: it is not there, or its tables are not as they should be.
+    """
+    compat.repair()
+    if not download and not Path(root_dir).is_dir():
+        raise UserError(f"root_dir {root_dir} is not a folder")
+    try:
+        # wilds prints notes on versions, and warns of empty groups, which our reports leave out anyway.
+        quiet = contextlib.nullcontext() if download else contextlib.redirect_stdout(io.StringIO())
+        with warnings.catch_warnings(), quiet:
+            warnings.filterwarnings("ignore", message="Minimum metadata value")
+            return wilds.get_dataset(name, version=version, root_dir=root_dir, download=download, **kwargs)
+    except FileNotFoundError as error:
+        if error.filename is not None:
+            raise UserError(f"{name} below {root_dir} is incomplete: there is no {error.filename}") from None
+        raise UserError(f"{name} is not below {root_dir}; add --download True, or put it there") from None
+    except KeyError as error:
+        raise UserError(f"a table of {name} below {root_dir} has no column {error}") from None
+    except (AttributeError, ValueError, TypeError, AssertionError, OSError) as error:
+        detail = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{name} below {root_dir} cannot be loaded: {detail}") from None
+
+
+def load_data(config: Config, pin_memory: bool = False) -> Data:
+    """All splits of the dataset of `config`, with their loaders.
+
+    Raises:
+        UserError: see `load_dataset`; also an unknown split, or groups or loaders that do not fit the dataset.
+    """
+    dataset = load_dataset(
+        config.dataset,
+        config.root_dir,
+        config.download,
+        config.version,
+        split_scheme=config.split_scheme,
+        **config.dataset_kwargs,
+    )
+    evaluated = [s for s in dataset.split_dict if s != "train"] if config.eval_splits is None else config.eval_splits
+    for split in evaluated:
+        if split not in dataset.split_dict:
+            raise UserError(
+                f"{config.dataset} has no split {split!r}; accepted is one of {', '.join(dataset.split_dict)}"
+            )
+    splits = {}
+    for split in dict.fromkeys(["train", "val", *evaluated]):
+        transform = make_transform(
+            config.transform,
+            dataset.original_resolution,
+            config.target_resolution,
+            config.resize_scale,
+            training=split == "train",
+        )
+        subset = dataset.get_subset(split, frac=config.frac)
+        splits[split] = ReadableSubset(dataset, subset.indices, transform)
+        if not len(subset):
+            raise UserError(f"split {split} of {config.dataset} has no images (frac is {config.frac})")
+    domains = _grouper(dataset, config.groupby_fields)
+    kwargs = {"num_workers": min(4, os.cpu_count() or 1), "pin_memory": pin_memory} | config.loader_kwargs
+    loaders = {"train": _train_loader(config, splits["train"], domains, kwargs)}
+    for split in list(splits)[1:]:
+        # With a generator of its own, an evaluation takes nothing from the random stream that training draws from.
+        loaders[split] = get_eval_loader(
+            "standard", splits[split], config.batch_size, generator=torch.Generator(), **kwargs
+        )
+    groups = _grouper(dataset, config.report_groups) if config.report_groups else None
+    return Data(dataset, splits, loaders, domains, groups)
+
+
+def _grouper(dataset: WILDSDataset, fields: list[str]) -> CombinatorialGrouper:
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Minimum metadata value")
+            return CombinatorialGrouper(dataset, fields)
+    except ValueError:
+        known = ", ".join(dataset.metadata_fields)
+        raise UserError(f"groups are by {', '.join(fields)}; accepted are fields among {known}") from None
+
+
+def _train_loader(
+    config: Config, train: WILDSSubset, domains: CombinatorialGrouper, kwargs: dict[str, Any]
+) -> DataLoader:
+    if config.images_per_class > 1:
+        sampler = ClassMates(train.y_array, config.batch_size, config.images_per_class)
+        return DataLoader(train, batch_sampler=sampler, collate_fn=train.collate, **kwargs)
+    try:
+        return get_train_loader(
+            config.train_loader,
+            train,
+            config.batch_size,
+            uniform_over_groups=config.uniform_over_groups,
+            grouper=domains,
+            distinct_groups=config.distinct_groups,
+            n_groups_per_batch=config.n_groups_per_batch,
+            **kwargs,
+        )
+    except (ValueError, TypeError) as error:
+        raise UserError(f"the training loader cannot be made: {' '.join(str(error).split())}") from None

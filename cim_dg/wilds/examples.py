@@ -1,0 +1,172 @@
+"""A method of ours as an algorithm of WILDS' examples harness. Imported inside a run_expt.py only (see `plugin`)."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cim_dg import hparams as spaces
+from cim_dg.algorithms import REGISTRY, Algorithm, Batch
+from cim_dg.diagnostics import FewPositives
+from cim_dg.errors import RunError, UserError
+from cim_dg.wilds.adapter import ALIASES, add_hparam_options, check_domains, check_finite, read_hparam_options
+from cim_dg.wilds.config import DATASETS
+from cim_dg.wilds.models import Featurizer
+from cim_dg.wilds.plugin import our_methods
+from cim_dg.wilds.record import RunFolder, provenance
+from cim_dg.wilds.transforms import pixel_space
+
+IMAGES = (*DATASETS, "domainnet")  # what of WILDS is image classification
+# What run_expt.py selects its best epoch by, in our words; its other metrics are passed on under their own names.
+SELECTIONS = {"acc_wg": "worst-group", "acc_worst_region": "worst-group", "acc_avg": "average"}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of our methods to run_expt.py's parser."""
+    add_hparam_options(parser)
+    parser.add_argument("--use_domains", action="store_true", help="let the method see the groups of --groupby_fields")
+    parser.add_argument("--bf16", action="store_true", help="autocast the methods of cim-dg to bfloat16")
+
+
+def check_options(config: argparse.Namespace) -> None:
+    """Read our options into `config.hparams`, early enough for an error to be one of the command line.
+
+    Raises:
+        UserError: an option of another method, a value that is not accepted, or a dataset without images.
+    """
+    if config.algorithm in our_methods():
+        config.hparams = spaces.complete(config.algorithm, read_hparam_options(config, config.algorithm))
+        check_domains(config.algorithm, config.hparams, config.use_domains)
+        if config.dataset not in IMAGES or config.unlabeled_split is not None:
+            raise UserError(f"{config.algorithm} takes labelled images, of {', '.join(IMAGES)}")
+        vars(config).update(config.hparams)  # where the harness' log shows them
+        return
+    given = [entry for name in our_methods() for entry in spaces.space(name) if getattr(config, entry) is not None]
+    given += [name for name in ("use_domains", "bf16") if getattr(config, name)]
+    if given:
+        raise UserError(f"--{given[0]} is not an option of {config.algorithm}")
+
+
+class Model(nn.Module):
+    """A method in the form that the harness trains: everything inside one module, logits and terms from one pass.
+
+    Shape:
+        (N, C, H, W), (N,), (N,) or None -> (N, K), {name: (1,)}; one value per replica under DataParallel.
+    """
+
+    def __init__(self, method: Algorithm, bf16: bool) -> None:
+        super().__init__()
+        self.method, self.bf16 = method, bf16
+
+    def forward(self, x: Tensor, y: Tensor, domain: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
+            output = self.method(Batch(x, y, domain))
+        return output.logits.float(), {name: term.float().view(1) for name, term in output.terms.items()}
+
+
+def initialize(config: Any, datasets: Any, grouper: Any) -> Any:
+    """The harness' algorithm object for `config.algorithm`, a method of ours."""
+    # By name: these modules are the harness', which no other interpreter has.
+    initializer = import_module("algorithms.initializer")
+    base = import_module("algorithms.single_model_algorithm")
+    loss = import_module("losses").initialize_loss(config.loss_function, config)
+    train = datasets["train"]
+    d_out = initializer.infer_d_out(train["dataset"], config)
+    models = import_module("models.initializer")
+    featurizer, classifier = models.initialize_model(config, d_out, is_featurizer=True)
+    method = REGISTRY[config.algorithm](
+        Featurizer(featurizer, featurizer.d_out, standardize=config.transform == "rxrx1"),
+        _classifiers(classifier, featurizer.d_out, d_out),
+        pixel_space(config.transform),
+        d_out,
+        grouper.n_groups,
+        config.hparams,
+    )
+    steps = math.ceil(len(train["loader"]) / config.gradient_accumulation_steps) * config.n_epochs
+    return _algorithm_class(base)(
+        config,
+        Model(method, config.bf16),
+        grouper,
+        loss,
+        initializer.algo_log_metrics[config.algo_log_metric],
+        steps,
+    )
+
+
+def _classifiers(first: nn.Module, n_features: int, d_out: int) -> Any:
+    """The factory of classifiers: the harness' own, which may hold pretrained weights, and after it new ones."""
+    own = [first]
+
+    def make(n: int) -> nn.Module:
+        return own.pop() if n == n_features and own else nn.Linear(n, d_out)
+
+    return make
+
+
+def _algorithm_class(base: ModuleType) -> type:
+    """The harness' SingleModelAlgorithm with our model's forward pass in it."""
+    parent: Any = base.SingleModelAlgorithm
+
+    class MethodAlgorithm(parent):
+        def __init__(self, config: Any, model: Model, grouper: Any, loss: Any, metric: Any, n_steps: int) -> None:
+            super().__init__(config, model, grouper, loss, metric, n_steps)
+            self.method = [model.method]  # in a list: it is part of `model` already
+            self.sees_domains = check_domains(config.algorithm, config.hparams, config.use_domains)
+            self.few_positives = FewPositives(config.algorithm)
+
+        def process_batch(self, batch: Any, unlabeled_batch: Any = None) -> dict[str, Any]:
+            x, y, metadata = batch
+            x, y = x.to(self.device), y.to(self.device)
+            g = self.grouper.metadata_to_group(metadata).to(self.device)
+            logits, terms = self.model(x, y, g if self.sees_domains else None)
+            terms = {name: term.mean() for name, term in terms.items()}
+            self.logged_fields = ["objective", *(name for name in terms if name != "loss")]
+            return {"g": g, "y_true": y, "y_pred": logits, "metadata": metadata, **terms}
+
+        def objective(self, results: dict[str, Any]) -> Tensor:
+            return results["loss"]
+
+        def _update(self, results: dict[str, Any], should_step: bool = False) -> None:
+            super()._update(results, should_step=should_step)
+            name = self.method[0].name
+            if problem := check_finite(name, {"loss": results["objective"]}, f"batch {self.batch_idx}"):
+                raise RunError(problem)
+            if "positives" in results:
+                self.few_positives.see(float(results["positives"]))
+            if should_step:
+                self.method[0].after_step()
+
+    return MethodAlgorithm
+
+
+def write_record(config: Any, algorithm: Any) -> None:
+    """Leave a run.json in the log folder that says what is being trained; which epoch is best, val_eval.csv says."""
+    if config.eval_only:
+        return
+    method = getattr(algorithm, "method", None)
+    sees_groups = bool(getattr(algorithm, "sees_domains", False)) or config.algorithm == "groupDRO"
+    RunFolder(config.log_dir, config.dataset, config.seed).write_record(
+        {
+            "harness": "wilds",
+            "runner": "run_expt.py",
+            "dataset": config.dataset,
+            "algorithm": ALIASES.get(config.algorithm, config.algorithm),
+            "seed": config.seed,
+            "selection": SELECTIONS.get(config.val_metric, config.val_metric),
+            "val_metric": config.val_metric,
+            "selected_epoch": None,
+            "used_domains": sees_groups or config.uniform_over_groups or config.train_loader == "group",
+            "hparams": dict(method[0].hparams) if method else {},
+            "config": {
+                k: v for k, v in vars(config).items() if isinstance(v, (str, int, float, bool, list, dict, type(None)))
+            },
+            "device": str(config.device),
+            **provenance(),
+        }
+    )

@@ -1,0 +1,99 @@
+"""One training run, from its configuration to its record."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from cim_dg.algorithms import REGISTRY
+from cim_dg.errors import RunError, UserError
+from cim_dg.wilds.adapter import check_domains
+from cim_dg.wilds.checkpoint import set_seed
+from cim_dg.wilds.config import FIELDS, Config
+from cim_dg.wilds.data import load_data
+from cim_dg.wilds.models import make_featurizer
+from cim_dg.wilds.record import RunFolder, provenance
+from cim_dg.wilds.training import Trainer
+from cim_dg.wilds.transforms import pixel_space
+
+
+def train(config: Config) -> dict[str, Any]:
+    """Run `config`; returns what its run.json holds at the end.
+
+    Raises:
+        UserError: wrong input.
+        RunError: the loss is not finite, or the device ran out of memory.
+    """
+    device = _device(config.device)
+    sees_domains = check_domains(config.algorithm, config.hparams, config.use_domains)
+    folder = RunFolder(config.log_dir, config.dataset, config.seed)
+    if folder.record.exists() and not config.resume:
+        raise UserError(
+            f"log_dir {config.log_dir} holds a run already; add --resume to go on with it, or choose another"
+        )
+    set_seed(config.seed)
+    data = load_data(config, pin_memory=device.type == "cuda")
+    featurizer, weights = make_featurizer(
+        config.model, config.model_kwargs, config.pretrained_model_path, standardize=config.transform == "rxrx1"
+    )
+    method = REGISTRY[config.algorithm](
+        featurizer,
+        lambda n_features: torch.nn.Linear(n_features, data.num_classes),
+        pixel_space(config.transform),
+        data.num_classes,
+        data.domains.n_groups,
+        config.hparams,
+    )
+    record = {
+        "harness": "wilds",
+        "runner": "cim-dg wilds train",
+        "dataset": config.dataset,
+        "algorithm": config.algorithm,
+        "seed": config.seed,
+        "selection": config.selection,
+        "used_domains": sees_domains or config.trains_with_groups,
+        "hparams": dict(method.hparams),
+        "config": {name: getattr(config, name) for name in FIELDS if name != "hparams"},
+        "weights": weights,
+        "device": _describe(device),
+        **provenance(),
+    }
+    folder.create()
+    trainer = Trainer(config, data, method, sees_domains, folder, record, device)
+    with _readable_errors():
+        trainer.fit()
+    folder.log(
+        f"\nSelected epoch {trainer.progress.best_epoch} by {config.selection} of validation; see {folder.record}"
+    )
+    return trainer.full_record()
+
+
+@contextlib.contextmanager
+def _readable_errors() -> Iterator[None]:
+    """One sentence of what a worker process of a loader, or the GPU's allocator, says in many lines."""
+    try:
+        yield
+    except UserError as error:
+        last = str(error).strip().splitlines()[-1]
+        raise UserError(last.removeprefix("cim_dg.errors.UserError: ")) from None
+    except torch.cuda.OutOfMemoryError as error:
+        raise RunError(f"out of memory, try a smaller batch_size: {str(error).splitlines()[0]}") from None
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    if name.isdigit() and int(name) < torch.cuda.device_count():
+        return torch.device(f"cuda:{name}")
+    raise UserError(
+        f"device is {name!r}; accepted is cpu or the number of a GPU, of which there are {torch.cuda.device_count()}"
+    )
+
+
+def _describe(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

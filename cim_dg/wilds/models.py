@@ -1,0 +1,103 @@
+"""The featurizers of WILDS' image datasets, and our small one.
+
+Weights are never substituted: pretrained ones that cannot be had are an error, and random ones are asked for by
+`pretrained=False`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from cim_dg.errors import UserError
+from cim_dg.networks import SmallCNN
+from cim_dg.wilds.transforms import Standardize
+
+
+class Featurizer(nn.Module):
+    """A network that gives features, with the number of them as `n_outputs`.
+
+    Args:
+        network: (N, 3, H, W) -> (N, n_outputs).
+        n_outputs: the number of features.
+        standardize: whether each image is standardised first, for RxRx1.
+    """
+
+    def __init__(self, network: nn.Module, n_outputs: int, standardize: bool = False) -> None:
+        super().__init__()
+        self.standardize = Standardize() if standardize else nn.Identity()
+        self.network = network
+        self.n_outputs = n_outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(self.standardize(x))
+
+
+def make_featurizer(
+    model: str, model_kwargs: Mapping[str, Any], weights_file: str | None = None, standardize: bool = False
+) -> tuple[Featurizer, str]:
+    """The featurizer `model` and what its weights are, in words for the record.
+
+    Args:
+        model: resnet18, resnet34, resnet50 or densenet121 of torchvision without their last layer, or small-cnn.
+        model_kwargs: for torchvision's constructor; `pretrained` (true if left out, as in WILDS) takes ImageNet's
+            weights. For small-cnn: `width`.
+        weights_file: a state_dict of the torchvision model to be taken instead; its last layer is ignored.
+        standardize: see `Featurizer`.
+
+    Raises:
+        UserError: weights that cannot be downloaded or do not fit, or an unknown argument.
+    """
+    if weights_file is not None and not Path(weights_file).is_file():
+        raise UserError(f"pretrained_model_path {weights_file} is not a file")
+    kwargs = dict(model_kwargs)
+    if model == "small-cnn":
+        if weights_file is not None or kwargs.pop("pretrained", False):
+            raise UserError("there are no pretrained weights for small-cnn; use --model_kwargs pretrained=False")
+        small: Any = _construct(SmallCNN, {"in_channels": 3, **kwargs}, model)
+        return Featurizer(small, small.n_outputs, standardize), "random"
+    pretrained = kwargs.pop("pretrained", True) and weights_file is None
+    weights = torchvision.models.get_model_weights(model).IMAGENET1K_V1 if pretrained else None
+    try:
+        network = _construct(torchvision.models.get_model_builder(model), {"weights": weights, **kwargs}, model)
+    except (URLError, OSError, RuntimeError) as error:
+        if weights is None:
+            raise
+        raise UserError(
+            f"the ImageNet weights of {model} cannot be had ({_one_line(error)}): put {weights.url} into "
+            f"{torch.hub.get_dir()}/checkpoints, give them by --pretrained_model_path FILE, or ask for random ones by "
+            "--model_kwargs pretrained=False"
+        ) from None
+    last = "classifier" if model == "densenet121" else "fc"
+    n_outputs = int(getattr(network, last).in_features)
+    setattr(network, last, nn.Identity())
+    if weights_file is not None:
+        _load(network, weights_file, last)
+    described = f"file {weights_file}" if weights_file else str(weights) if weights else "random"
+    return Featurizer(network, n_outputs, standardize), described
+
+
+def _construct(constructor: Any, kwargs: dict[str, Any], model: str) -> nn.Module:
+    try:
+        return constructor(**kwargs)
+    except TypeError as error:
+        raise UserError(f"model_kwargs does not fit {model}: {_one_line(error)}") from None
+
+
+def _load(network: nn.Module, file: str, last: str) -> None:
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        state = state.get("state_dict", state)
+        network.load_state_dict({k: v for k, v in state.items() if k.split(".")[0] != last})
+    except Exception as error:  # a file that holds something else can raise anything
+        raise UserError(f"{file} does not hold the weights of this model: {_one_line(error)}") from None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,97 @@
+"""Optimisers and schedules by the names that WILDS' examples give them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer, lr_scheduler
+
+from cim_dg.errors import UserError
+from cim_dg.wilds.config import Config
+
+
+def make_optimizer(config: Config, parameters: Iterable[nn.Parameter]) -> Optimizer:
+    """SGD, Adam or AdamW of PyTorch over `parameters`.
+
+    Raises:
+        UserError: an argument in `optimizer_kwargs` that the optimiser does not take.
+    """
+    constructor = {"SGD": torch.optim.SGD, "Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW}[config.optimizer]
+    kwargs: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay, **config.optimizer_kwargs}
+    try:
+        return constructor(parameters, **kwargs)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"optimizer_kwargs does not fit {config.optimizer}: {error}") from None
+
+
+class Schedule:
+    """A learning rate schedule that is stepped after every batch, or after every epoch, as WILDS does with it.
+
+    Args:
+        config: its `scheduler`, `scheduler_kwargs` and `scheduler_metric_name`.
+        optimizer: whose learning rates it sets.
+        n_steps: optimising steps of the whole run.
+
+    Raises:
+        UserError: an argument in `scheduler_kwargs` that the schedule does not take, or ReduceLROnPlateau without a
+            metric.
+    """
+
+    def __init__(self, config: Config, optimizer: Optimizer, n_steps: int) -> None:
+        self.metric = config.scheduler_metric_name
+        self.by_step = config.scheduler in ("linear_schedule_with_warmup", "cosine_schedule_with_warmup")
+        self.by_metric = config.scheduler == "ReduceLROnPlateau"
+        if self.by_metric and self.metric is None:
+            raise UserError("scheduler ReduceLROnPlateau needs scheduler_metric_name, a column of val_eval.csv")
+        constructors: dict[str | None, Callable[..., Any]] = {
+            "linear_schedule_with_warmup": lambda **k: _warmup(optimizer, n_steps, lambda done: 1 - done, **k),
+            "cosine_schedule_with_warmup": lambda **k: _warmup(optimizer, n_steps, _half_cosine, **k),
+            "ReduceLROnPlateau": lambda **k: lr_scheduler.ReduceLROnPlateau(optimizer, **k),
+            "StepLR": lambda **k: lr_scheduler.StepLR(optimizer, **k),
+            "MultiStepLR": lambda **k: lr_scheduler.MultiStepLR(optimizer, **k),
+            None: lambda **k: lr_scheduler.ConstantLR(optimizer, factor=1.0, **k),
+        }
+        try:
+            self.scheduler = constructors[config.scheduler](**config.scheduler_kwargs)
+        except TypeError as error:
+            raise UserError(f"scheduler_kwargs does not fit {config.scheduler}: {error}") from None
+
+    def after_batch(self) -> None:
+        """To be called after each optimising step."""
+        if self.by_step:
+            self.scheduler.step()
+
+    def after_epoch(self, validation: dict[str, Any]) -> None:
+        """To be called after the validation of each epoch, with its figures by name.
+
+        Raises:
+            UserError: `scheduler_metric_name` is not among them.
+        """
+        if self.by_metric:
+            if self.metric not in validation:
+                names = ", ".join(validation)
+                raise UserError(f"scheduler_metric_name is {self.metric!r}; accepted is one of {names}")
+            self.scheduler.step(validation[self.metric])
+        elif not self.by_step:
+            self.scheduler.step()
+
+
+def _warmup(
+    optimizer: Optimizer, n_steps: int, fall: Callable[[float], float], num_warmup_steps: int = 0
+) -> lr_scheduler.LambdaLR:
+    """Up from 0 to the full rate in `num_warmup_steps`, then down to 0 along `fall`, at the last of `n_steps`."""
+
+    def factor(step: int) -> float:
+        if step < num_warmup_steps:
+            return step / num_warmup_steps
+        return max(0.0, fall((step - num_warmup_steps) / max(1, n_steps - num_warmup_steps)))
+
+    return lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def _half_cosine(done: float) -> float:
+    return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))

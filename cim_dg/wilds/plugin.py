@@ -1,0 +1,128 @@
+"""Our methods in WILDS' examples harness: what is registered where when run_expt.py is run.
+
+The harness' modules have generic names (`configs.supported`, `transforms`, ...), so nothing of this happens unless the
+program that runs is a run_expt.py with those modules beside it: `on_wilds`, which `cim_dg.autoload` calls as soon as
+that program has imported `wilds`, asks for the rest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import sys
+from types import ModuleType
+from typing import Any
+
+HOOKS = {
+    "transformers": "cim_dg.wilds.plugin:on_transformers",
+    "transforms": "cim_dg.wilds.plugin:on_transforms",
+    "configs.supported": "cim_dg.wilds.plugin:on_supported",
+    "configs.algorithm": "cim_dg.wilds.plugin:on_algorithm_defaults",
+    "algorithms.initializer": "cim_dg.wilds.plugin:on_initializer",
+}
+"""Modules of the harness -> our functions, in the form of `cim_dg.autoload.HOOKS`."""
+
+HARNESS_OWN = ("ERM", "GroupDRO")  # the harness runs its own, so that our methods are compared with what it publishes
+
+
+def is_examples(program: str) -> bool:
+    """Whether `program` is a run_expt.py of WILDS."""
+    folder = os.path.dirname(os.path.abspath(program))
+    return os.path.basename(program) == "run_expt.py" and all(
+        os.path.isfile(os.path.join(folder, *path))
+        for path in (("configs", "supported.py"), ("algorithms", "initializer.py"))
+    )
+
+
+def on_wilds(module: ModuleType) -> None:
+    """Prepare for the imports that run_expt.py is about to make, if it is what is being run."""
+    from cim_dg import autoload
+
+    if is_examples(sys.argv[0]) and not HOOKS.keys() <= autoload.HOOKS.keys():
+        autoload.HOOKS.update(HOOKS)
+        _extend_parser()
+
+
+def on_transformers(module: ModuleType) -> None:
+    """Give transformers 4.50 and later the AdamW that the harness imports: PyTorch's, with the old one's defaults."""
+    # transformers puts a lazily importing module in place of the one that was executed.
+    served = sys.modules[module.__name__]
+    if not hasattr(served, "AdamW"):
+        import torch
+
+        served.AdamW = functools.partial(torch.optim.AdamW, eps=1e-6, weight_decay=0.0)  # type: ignore[attr-defined]
+
+
+def on_transforms(module: ModuleType) -> None:
+    """Keep the pixels of RxRx1 for our methods, whose featurizer standardises them (`transforms.Standardize`)."""
+    from cim_dg.wilds.transforms import make_transform
+
+    original = module.initialize_transform
+
+    @functools.wraps(original)
+    def initialize_transform(transform_name: Any, config: Any, dataset: Any, is_training: bool, **kwargs: Any) -> Any:
+        if transform_name == "rxrx1" and config.algorithm in our_methods():
+            return make_transform("rxrx1", None, None, None, training=is_training)
+        return original(transform_name, config, dataset, is_training, **kwargs)
+
+    module.initialize_transform = initialize_transform  # type: ignore[attr-defined]
+
+
+def on_supported(module: ModuleType) -> None:
+    """Make our methods choices of --algorithm."""
+    choices: list[str] = vars(module)["algorithms"]
+    choices += [name for name in our_methods() if name not in choices]
+
+
+def on_algorithm_defaults(module: ModuleType) -> None:
+    """Train our methods with the loaders that the harness' ERM has."""
+    for name in our_methods():
+        module.algorithm_defaults.setdefault(name, dict(module.algorithm_defaults["ERM"]))
+
+
+def on_initializer(module: ModuleType) -> None:
+    """Have `initialize_algorithm` build our methods, and record the run of any."""
+    from cim_dg.wilds import examples
+
+    original = module.initialize_algorithm
+
+    @functools.wraps(original)
+    def initialize_algorithm(config: Any, datasets: Any, train_grouper: Any, unlabeled_dataset: Any = None) -> Any:
+        if config.algorithm in our_methods():
+            algorithm = examples.initialize(config, datasets, train_grouper)
+        else:
+            algorithm = original(config, datasets, train_grouper, unlabeled_dataset)
+        examples.write_record(config, algorithm)
+        return algorithm
+
+    module.initialize_algorithm = initialize_algorithm  # type: ignore[attr-defined]
+
+
+def our_methods() -> list[str]:
+    """The registered methods that the harness does not have itself."""
+    from cim_dg.algorithms import REGISTRY
+
+    return [name for name in REGISTRY if name not in HARNESS_OWN]
+
+
+def _extend_parser() -> None:
+    """Have the next parser that knows --algorithm accept our options too; there is no other place to add them."""
+    original = argparse.ArgumentParser.parse_args
+
+    def parse_args(self: argparse.ArgumentParser, args: Any = None, namespace: Any = None) -> Any:
+        if "--algorithm" not in self._option_string_actions:
+            return original(self, args, namespace)
+        argparse.ArgumentParser.parse_args = original  # type: ignore[method-assign]
+        from cim_dg.errors import UserError
+        from cim_dg.wilds import examples
+
+        examples.add_options(self)
+        config = original(self, args, namespace)
+        try:
+            examples.check_options(config)
+        except UserError as error:
+            self.error(str(error))
+        return config
+
+    argparse.ArgumentParser.parse_args = parse_args  # type: ignore[method-assign]

@@ -1,0 +1,106 @@
+"""The folder of a run: run_expt.py's files, and run.json, which says what made them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+import cim_dg
+from cim_dg.errors import UserError
+from cim_dg.files import write_atomically
+
+RECORD = "run.json"
+
+
+class RunFolder:
+    """Names and writes the files of one run; all but the log are replaced in one step, so that a crash leaves no half.
+
+    Args:
+        path: the run's own folder.
+        dataset: name of the dataset, for the file names.
+        seed: of the run, likewise.
+    """
+
+    def __init__(self, path: str | Path, dataset: str, seed: int) -> None:
+        self.path, self.dataset, self.seed = Path(path), dataset, seed
+
+    def create(self) -> None:
+        """Make the folder, if need be.
+
+        Raises:
+            UserError: it cannot be made.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"log_dir {self.path} cannot be made: {error.strerror}") from None
+
+    @property
+    def record(self) -> Path:
+        """run.json."""
+        return self.path / RECORD
+
+    def model(self, which: str) -> Path:
+        """The checkpoint of epoch `which`: best or last."""
+        return self.path / f"{self.dataset}_seed:{self.seed}_epoch:{which}_model.pth"
+
+    def prediction(self, split: str, which: str) -> Path:
+        """The predictions on `split` of epoch `which`: best or last."""
+        return self.path / f"{self.dataset}_split:{split}_seed:{self.seed}_epoch:{which}_pred.csv"
+
+    def log(self, text: str) -> None:
+        """Print a line, and append it to log.txt."""
+        print(text, flush=True)
+        with open(self.path / "log.txt", "a", encoding="utf-8") as file:
+            file.write(text + "\n")
+
+    def write_table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write NAME.csv with the columns of the first row."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n", extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(self.path / f"{name}.csv", text.getvalue())
+
+    def write_predictions(self, split: str, which: str, y_pred: Tensor) -> None:
+        """One predicted class a line, (N,) in the order of the split."""
+        write_atomically(self.prediction(split, which), "".join(f"{y}\n" for y in y_pred.tolist()))
+
+    def write_record(self, record: Mapping[str, Any]) -> None:
+        """Write run.json."""
+        write_atomically(self.record, json.dumps(record, indent=2, sort_keys=True) + "\n")
+
+
+def provenance() -> dict[str, Any]:
+    """What ran: command, versions, and the commit of a checkout (None for an installed package)."""
+    versions = {"python": platform.python_version(), "cim-dg": cim_dg.__version__}
+    for package in ("wilds", "torch", "torchvision", "numpy", "pandas"):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {"command": shlex.join(sys.argv), "versions": versions, "commit": _commit()}
+
+
+def _commit() -> str | None:
+    checkout = Path(cim_dg.__file__).resolve().parent.parent
+    if not (checkout / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(checkout), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

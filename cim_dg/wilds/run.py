@@ -1,0 +1,136 @@
+"""`cim-dg wilds train`: a run on the package `wilds` alone, with run_expt.py's options and files."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+from cim_dg.errors import UserError
+from cim_dg.wilds import config as settings
+from cim_dg.wilds.config import FIELDS, make_config
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command `train`; `subparsers` makes parsers of the class `LateParser`."""
+    parser = subparsers.add_parser("train", help="train a method on a WILDS dataset", allow_abbrev=False)
+    add = parser.add_argument
+    add("-d", "--dataset", choices=settings.DATASETS, required=True)
+    add("--algorithm", required=True, help="CIM, CIM_VIB, SCL, VIB, ERM or GroupDRO")
+    add("--root_dir", required=True, help="folder that holds the datasets, such as waterbirds_v1.0")
+    add("--log_dir", help="folder of this run (default logs)")
+    add("--defaults", help="named defaults or a YAML file instead of the dataset's, such as waterbirds-group_dro")
+    add("--seed", type=int)
+    add("--selection", choices=settings.SELECTIONS, help="which epoch counts as best on validation (default average)")
+    flag(parser, "--use_domains", help="let the method see the domain labels, which on some datasets are the groups")
+
+    group = parser.add_argument_group("data")
+    add = group.add_argument
+    add("--split_scheme")
+    add("--dataset_kwargs", nargs="*", action=KeyValues)
+    add("--version")
+    flag(group, "--download")
+    add("--frac", type=float, help="share of every split that is used, to try things out")
+    add("--eval_splits", nargs="+", help="splits that are evaluated (default all)")
+    add("--transform", choices=settings.TRANSFORMS)
+    add("--target_resolution", nargs="+", type=int, help="height and width")
+    add("--resize_scale", type=float)
+    add("--batch_size", type=int)
+    add("--train_loader", choices=["standard", "group"])
+    flag(group, "--uniform_over_groups", help="sample groups evenly (default for GroupDRO)")
+    flag(group, "--distinct_groups")
+    add("--n_groups_per_batch", type=int)
+    add("--groupby_fields", nargs="+", help="what makes a domain")
+    add("--images_per_class", type=int, help="bring that many images of each drawn image's class into the batch")
+    add("--loader_kwargs", nargs="*", action=KeyValues)
+
+    group = parser.add_argument_group("model and optimisation")
+    add = group.add_argument
+    add("--model", choices=settings.MODELS)
+    add("--model_kwargs", nargs="*", action=KeyValues, help="such as pretrained=False")
+    add("--pretrained_model_path", help="file with weights of the model, taken instead of ImageNet's")
+    add("--n_epochs", type=int)
+    add("--optimizer", choices=settings.OPTIMIZERS)
+    add("--lr", type=float)
+    add("--weight_decay", type=float)
+    add("--optimizer_kwargs", nargs="*", action=KeyValues)
+    add("--max_grad_norm", type=float)
+    add("--scheduler", choices=settings.SCHEDULERS)
+    add("--scheduler_kwargs", nargs="*", action=KeyValues)
+    add("--scheduler_metric_name", help="column of val_eval.csv for ReduceLROnPlateau")
+
+    group = parser.add_argument_group("running")
+    add = group.add_argument
+    add("--device", help="cpu, or the number of a GPU (default the first GPU, if there is one)")
+    flag(group, "--bf16", help="autocast to bfloat16; worth it on a GPU")
+    flag(group, "--resume", help="go on from the last epoch in log_dir")
+    flag(group, "--progress_bar")
+    add("--log_every", type=int, help="batches between two lines of the log")
+    parser.before_parsing = _add_hparam_options
+    parser.set_defaults(run=run)
+
+
+class LateParser(argparse.ArgumentParser):
+    """A parser that gets its last options when it parses: those that must be imported stay unimported till then."""
+
+    before_parsing: Callable[[argparse.ArgumentParser], None] | None = None
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As in argparse, with the late options."""
+        if self.before_parsing is not None:
+            add, self.before_parsing = self.before_parsing, None
+            add(self)
+        return super().parse_known_args(args, namespace)
+
+
+def _add_hparam_options(parser: argparse.ArgumentParser) -> None:
+    from cim_dg.wilds.adapter import add_hparam_options
+
+    add_hparam_options(parser)
+
+
+def flag(parser: Any, name: str, **kwargs: Any) -> None:
+    """An option that is true when given alone, as in run_expt.py, or takes true or false."""
+    parser.add_argument(name, nargs="?", const=True, type=boolean, metavar="BOOL", **kwargs)
+
+
+def boolean(text: str) -> bool:
+    """true or false, in any case."""
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return text.lower() == "true"
+
+
+class KeyValues(argparse.Action):
+    """key=value ... -> a dict of numbers, true, false, none, and texts."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        pairs = [str(value).partition("=") for value in values]
+        for key, separator, _ in pairs:
+            if not key or not separator:
+                parser.error(f"{option_string} takes key=value, not {key!r}")
+        setattr(namespace, self.dest, {key: self.read(value) for key, _, value in pairs})
+
+    @staticmethod
+    def read(text: str) -> Any:
+        """The value that `text` stands for."""
+        for convert in (int, float):
+            with contextlib.suppress(ValueError):
+                return convert(text)
+        return {"true": True, "false": False, "none": None}.get(text.lower(), text)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train as the arguments say; 0, or an error."""
+    if importlib.util.find_spec("wilds") is None:
+        raise UserError("wilds train needs the package wilds: pip install wilds")
+    from cim_dg.wilds.adapter import canonical, read_hparam_options
+    from cim_dg.wilds.experiment import train
+
+    algorithm = canonical(arguments.algorithm)
+    given = {name: getattr(arguments, name, None) for name in FIELDS}
+    given |= {"algorithm": algorithm, "hparams": read_hparam_options(arguments, algorithm)}
+    train(make_config(given, arguments.defaults))
+    return 0

@@ -1,0 +1,252 @@
+"""The training loop: epochs, evaluation, selection, and resuming where a killed run stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from cim_dg.algorithms import Algorithm, Batch
+from cim_dg.diagnostics import FewPositives
+from cim_dg.errors import RunError, UserError
+from cim_dg.wilds import checkpoint
+from cim_dg.wilds.adapter import check_finite
+from cim_dg.wilds.config import Config
+from cim_dg.wilds.data import Data
+from cim_dg.wilds.evaluation import Report, format_report, make_report
+from cim_dg.wilds.optimisers import Schedule, make_optimizer
+from cim_dg.wilds.record import RunFolder
+
+# What may differ between a run and its continuation: where it runs and how it talks.
+FREE = ("root_dir", "log_dir", "download", "device", "log_every", "progress_bar", "resume", "loader_kwargs", "n_epochs")
+
+
+@dataclass
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        epochs: completed ones.
+        best_value: the selection's figure of the best epoch so far, None before the first.
+        best_epoch: that epoch, counted from 0; the first among equals.
+        results: the reports of the best epoch by split.
+        tables: the rows of the CSV files by name.
+    """
+
+    epochs: int = 0
+    best_value: float | None = None
+    best_epoch: int | None = None
+    results: dict[str, Any] = field(default_factory=dict)
+    tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+
+class Trainer:
+    """One run.
+
+    Args:
+        config: what to run.
+        data: its dataset.
+        method: the algorithm, on any device.
+        sees_domains: whether the method is fed the domains of `config.groupby_fields`.
+        folder: where the files go.
+        record: what run.json says beside the results.
+        device: where to compute.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        data: Data,
+        method: Algorithm,
+        sees_domains: bool,
+        folder: RunFolder,
+        record: dict[str, Any],
+        device: torch.device,
+    ) -> None:
+        self.config, self.data, self.sees_domains = config, data, sees_domains
+        self.folder, self.record, self.device = folder, record, device
+        self.method = method.to(device)
+        self.optimizer = make_optimizer(config, self.method.parameters())
+        self.schedule = Schedule(config, self.optimizer, len(data.loaders["train"]) * config.n_epochs)
+        self.few_positives = FewPositives(method.name)
+        self.shares = data.train_shares() if config.adjust_average else None
+        self.progress = Progress()
+
+    def fit(self) -> Progress:
+        """Train to the last epoch, from the first or from where the folder's last checkpoint is.
+
+        Raises:
+            RunError: a term of the loss is not finite.
+            UserError: the checkpoint is of another run.
+        """
+        if self.config.resume and self.folder.model("last").exists():
+            self._restore()
+        self.folder.write_record(self.full_record())
+        for epoch in range(self.progress.epochs, self.config.n_epochs):
+            self.folder.log(f"\nEpoch [{epoch}]:")
+            outcomes = {"train": self.train_epoch(epoch)} | self.evaluate()
+            reports = {split: self._report(*outcome) for split, outcome in outcomes.items()}
+            for split, report in reports.items():
+                self.folder.log(format_report(split, report))
+            self._finish_epoch(epoch, outcomes, reports)
+        return self.progress
+
+    def train_epoch(self, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
+        """One pass over the training split; returns predictions made on the way, labels and metadata."""
+        self.method.train()
+        seen, since_log = [], []
+        loader = self._bar(self.data.loaders["train"], f"epoch {epoch}")
+        for index, (x, y, metadata) in enumerate(loader):
+            x, y = x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
+            domain = self.data.domains.metadata_to_group(metadata).to(self.device) if self.sees_domains else None
+            with self._autocast():
+                output = self.method(Batch(x, y, domain))
+            self.optimizer.zero_grad()
+            output.terms["loss"].backward()
+            if self.config.max_grad_norm is not None:
+                clip_grad_norm_(self.method.parameters(), self.config.max_grad_norm)
+            self.optimizer.step()
+            self.method.after_step()
+            self.schedule.after_batch()
+            # The one place that waits for the device.
+            values = torch.stack([term.detach().float() for term in output.terms.values()]).tolist()
+            terms = dict(zip(output.terms, values, strict=True))
+            if problem := check_finite(self.method.name, terms, f"epoch {epoch}, batch {index}"):
+                raise RunError(problem)
+            self.few_positives.see(terms.get("positives"))
+            since_log.append(terms)
+            seen.append((output.logits.detach().argmax(dim=1).cpu(), y.cpu(), metadata))
+            if (index + 1) % self.config.log_every == 0 or index + 1 == len(loader):
+                self._log_terms(epoch, index + 1, since_log)
+                since_log = []
+        return _joined(seen)
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+        """Predictions, labels and metadata of every split but train; leaves no trace on the run."""
+        self.method.eval()
+        outcomes = {}
+        with checkpoint.preserved_randomness():
+            for split, loader in self.data.loaders.items():
+                if split == "train":
+                    continue
+                seen = []
+                for x, y, metadata in self._bar(loader, split):
+                    with self._autocast():
+                        logits = self.method.predict(x.to(self.device, non_blocking=True))
+                    seen.append((logits.argmax(dim=1).cpu(), y, metadata))
+                outcomes[split] = _joined(seen)
+        return outcomes
+
+    def _report(self, y_pred: Tensor, y_true: Tensor, metadata: Tensor) -> Report:
+        grouper = self.data.groups
+        if grouper is None:
+            return make_report(y_pred, y_true)
+        names = [grouper.group_field_str(group) for group in range(grouper.n_groups)]
+        groups = grouper.metadata_to_group(metadata)
+        return make_report(y_pred, y_true, groups, names, self.config.ignored_groups, self.shares)
+
+    def _finish_epoch(
+        self, epoch: int, outcomes: dict[str, tuple[Tensor, Tensor, Tensor]], reports: dict[str, Report]
+    ) -> None:
+        """Write everything that the epoch gave, the checkpoint last: with it the epoch counts as done."""
+        progress = self.progress
+        for split, outcome in outcomes.items():
+            row = self._table_row(epoch, outcome, reports[split])
+            progress.tables.setdefault(f"{split}_eval", []).append(row)
+        self.schedule.after_epoch(progress.tables["val_eval"][-1])
+        value = reports["val"].select(self.config.selection)
+        improved = progress.best_value is None or value > progress.best_value
+        if improved:
+            progress.best_value, progress.best_epoch = value, epoch
+            progress.results = {split: report.as_dict() for split, report in reports.items() if split != "train"}
+            self.folder.log(f"Epoch {epoch} has the best {self.config.selection} of validation so far: {value:.3f}")
+        progress.epochs = epoch + 1
+        for name, rows in progress.tables.items():
+            self.folder.write_table(name, rows)
+        for which in ("last", *(["best"] if improved else [])):
+            for split, (y_pred, _, _) in outcomes.items():
+                if split != "train":
+                    self.folder.write_predictions(split, which, y_pred)
+        self._save("best" if improved else None)
+        self.folder.write_record(self.full_record())
+
+    def _table_row(self, epoch: int, outcome: tuple[Tensor, Tensor, Tensor], report: Report) -> dict[str, Any]:
+        """What the package's own evaluation says, and what it leaves out; its average on Waterbirds is ours."""
+        results, _ = self.data.dataset.eval(*outcome)
+        row = {
+            "epoch": epoch,
+            **{k: float(v) for k, v in results.items()},
+            "acc_avg": report.average,
+            "acc_worst_class": report.worst_class,
+        }
+        return row | ({"adj_acc_avg": report.adjusted_average} if report.adjusted_average is not None else {})
+
+    def _log_terms(self, epoch: int, batch: int, terms: list[dict[str, float]]) -> None:
+        means = {name: sum(t[name] for t in terms) / len(terms) for name in terms[0]}
+        rate = self.optimizer.param_groups[0]["lr"]
+        self.progress.tables.setdefault("train_algo", []).append({"epoch": epoch, "batch": batch, "lr": rate, **means})
+        self.folder.log(f"batch {batch}: " + ", ".join(f"{name} {value:.4f}" for name, value in means.items()))
+
+    def _save(self, also: str | None) -> None:
+        state = {
+            "algorithm": self.method.state_dict(),
+            "epoch": self.progress.epochs - 1,
+            "best_val_metric": self.progress.best_value,
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.schedule.scheduler.state_dict(),
+            "random": checkpoint.random_state(),
+            "progress": dataclasses.asdict(self.progress),
+            "config": self._identity(),
+        }
+        for which in (*([also] if also else []), "last"):
+            checkpoint.save(self.folder.model(which), state)
+
+    def _restore(self) -> None:
+        state = checkpoint.load(self.folder.model("last"), self.device)
+        before, now = state.get("config", {}), self._identity()
+        for name in now:
+            if before.get(name) != now[name]:
+                raise UserError(
+                    f"the run in {self.folder.path} has {name} {before.get(name)!r} and is to go on with {now[name]!r}"
+                )
+        self.method.load_state_dict(state["algorithm"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.scheduler.load_state_dict(state["scheduler"])
+        self.progress = Progress(**state["progress"])
+        checkpoint.restore_random_state(state["random"])
+        self.folder.log(f"Resuming from epoch {self.progress.epochs}")
+
+    def _identity(self) -> dict[str, Any]:
+        """What a continuation must share with its run; the length too, where the learning rate depends on it."""
+        free = set(FREE) - ({"n_epochs"} if self.schedule.by_step else set())
+        own = {f.name: getattr(self.config, f.name) for f in dataclasses.fields(self.config) if f.name not in free}
+        return own | {"hparams": dict(self.method.hparams)}
+
+    def full_record(self) -> dict[str, Any]:
+        """What run.json holds."""
+        progress = self.progress
+        return self.record | {
+            "selected_epoch": progress.best_epoch,
+            "selected_value": progress.best_value,
+            "epochs": progress.epochs,
+            "finished": progress.epochs >= self.config.n_epochs,
+            "results": progress.results,
+        }
+
+    def _bar(self, loader: DataLoader, what: str) -> Any:
+        return tqdm(loader, desc=what, leave=False) if self.config.progress_bar else loader
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16)
+
+
+def _joined(seen: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
+    y_pred, y_true, metadata = (torch.cat(parts) for parts in zip(*seen, strict=True))
+    return y_pred, y_true, metadata

@@ -1,0 +1,92 @@
+"""From the images on disk to what a network is fed, as WILDS does it.
+
+The pixel space (`cim_dg.pixels`) follows from the transform: WILDS normalises natural images with ImageNet's
+statistics, and standardises each image of RxRx1 by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision import transforms
+from torchvision.transforms import functional as TF
+
+from cim_dg.errors import UserError
+from cim_dg.pixels import NAMED, PixelSpace
+
+Transform = Callable[[Any], Tensor]
+
+
+def make_transform(
+    name: str,
+    original_resolution: Sequence[int] | None,
+    target_resolution: Sequence[int] | None,
+    resize_scale: float | None,
+    training: bool,
+) -> Transform:
+    """The transform `name` of WILDS' examples, from a PIL image to a (3, H, W) tensor.
+
+    Args:
+        name: image_base (crop to a square, resize), image_resize (resize to `resize_scale` times the original),
+            image_resize_and_center_crop (the same, then the centre), or rxrx1 (turned and mirrored in training).
+        original_resolution: (width, height) of the dataset, None where its images differ.
+        target_resolution: (height, width) for the network, None to leave the size as it is.
+        resize_scale: see image_resize.
+        training: whether the images are for training.
+
+    Raises:
+        UserError: a resolution or the scale is needed and not given.
+    """
+    steps: list[Callable[[Any], Any]] = []
+    size = list(target_resolution) if target_resolution is not None else None
+    if name == "rxrx1":
+        # Not standardised here: see `Standardize`.
+        return transforms.Compose([*([quarter_turn, transforms.RandomHorizontalFlip()] if training else []), rgb])
+    if name == "image_base":
+        if original_resolution is not None and len(set(original_resolution)) > 1:
+            steps.append(transforms.CenterCrop(min(original_resolution)))
+        if size is not None:
+            steps.append(transforms.Resize(size))
+    else:
+        if original_resolution is None or resize_scale is None:
+            raise UserError(f"transform {name} needs resize_scale and a dataset of one image size; use image_base")
+        steps.append(transforms.Resize([int(side * resize_scale) for side in original_resolution]))
+        if name == "image_resize_and_center_crop":
+            steps.append(transforms.CenterCrop(size or list(original_resolution)))
+    mean, std = NAMED["imagenet"]
+    return transforms.Compose([*steps, rgb, transforms.Normalize(mean, std)])
+
+
+def rgb(image: Any) -> Tensor:
+    """A PIL image -> (3, H, W) pixels in [0, 1]."""
+    return TF.to_tensor(image.convert("RGB"))
+
+
+def quarter_turn(image: Any) -> Any:
+    """The image turned by 0, 90, 180 or 270 degrees, at random."""
+    angle = 90 * int(torch.randint(4, ()))
+    return TF.rotate(image, angle) if angle else image
+
+
+def pixel_space(transform: str) -> PixelSpace:
+    """The pixel space of the images that `transform` gives."""
+    return PixelSpace.of("unit" if transform == "rxrx1" else "imagenet", channels=3)
+
+
+class Standardize(nn.Module):
+    """Brings every image to mean 0 and standard deviation 1 per channel: RxRx1's normalisation, as a layer.
+
+    WILDS does it in the data loader, after which pixels cannot be had back. Here the loader gives pixels and the
+    featurizer begins with this layer: without morphing the network sees exactly what it sees in WILDS; with it, the
+    morphed image, standardised.
+
+    Shape:
+        (N, C, H, W) -> (N, C, H, W). A constant channel becomes 0.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        std, mean = torch.std_mean(x, dim=(2, 3), keepdim=True)
+        return (x - mean) / torch.where(std == 0, 1.0, std)

@@ -1,0 +1,68 @@
+"""Fixtures of the stand-in's tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+# pytest's importlib mode leaves what stands beside the tests unimportable.
+sys.path.insert(0, str(Path(__file__).parent))
+
+from standin_samples import GOLDEN, write_mnist, write_sweep
+
+
+@pytest.fixture(scope="session", autouse=True)
+def the_standin_is_tested() -> None:
+    """These tests have `import domainbed` at their head, and a real one on the path would be it."""
+    import domainbed
+
+    assert domainbed.STANDIN
+
+
+@pytest.fixture(scope="session")
+def golden() -> dict[str, Any]:
+    """What functions of the real DomainBed gave (see `make_golden.py`)."""
+    return json.loads((GOLDEN / "protocol.json").read_text())
+
+
+@pytest.fixture
+def sweep_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The results that `write_sweep` makes, in the current folder and listed in a fixed order."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "listdir", lambda path, listdir=os.listdir: sorted(listdir(path)))
+    write_sweep(Path("sweep"))
+    return "sweep"
+
+
+@pytest.fixture(scope="session")
+def mnist(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A --data_dir with the small files of MNIST's format that `write_mnist` makes."""
+    folder = tmp_path_factory.mktemp("data")
+    write_mnist(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Callable[..., str]:
+    """Make a --data_dir with the image folder NAME: `size` images of 30x20 a class and environment."""
+
+    def make(name: str, environments: list[str], classes: tuple[str, ...] = ("cat", "dog"), size: int = 2) -> str:
+        rng = np.random.RandomState(0)
+        for environment in environments:
+            for label in classes:
+                folder = tmp_path / name / environment / label
+                folder.mkdir(parents=True)
+                for number in range(size):
+                    pixels = rng.randint(256, size=(20, 30, 3)).astype(np.uint8)
+                    Image.fromarray(pixels).save(folder / f"{number}.png")
+        return str(tmp_path)
+
+    return make

@@ -1,0 +1,142 @@
+"""Plans and job folders are those of the real DomainBed's sweep; wrong input starts nothing; failures are told."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+from domainbed import command_launchers
+from domainbed.lib import command
+from domainbed.scripts import sweep
+from standin_samples import GOLDEN, PAIRS, SINGLE, SINGLE_HPARAMS, in_fixed_order
+
+from cim_dg.errors import RunError, UserError
+
+ONE_JOB_EACH = "--datasets Debug28 --algorithms ERM --n_trials 1 --n_hparams 1 --single_test_envs --skip_confirmation"
+ONE_JOB_EACH += " --output_dir sweep --data_dir data --steps 2"
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(command.ANNOUNCED, "0")
+
+
+def test_plan_with_pairs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("builtins.input", lambda question: print(question, end="") or "n")
+    assert sweep.main(PAIRS.split()) == 0
+    out, err = capsys.readouterr()
+    assert out == (GOLDEN / "plan_pairs.txt").read_text()
+    assert err.count("stand-in for DomainBed") == 1
+    assert not Path("sweep").exists()
+
+
+def test_plan_and_commands_with_single_test_environments(capsys: pytest.CaptureFixture[str]) -> None:
+    assert sweep.main([*SINGLE.split(), "--hparams", SINGLE_HPARAMS]) == 0
+    assert in_fixed_order(capsys.readouterr().out) == (GOLDEN / "plan_single.txt").read_text()
+
+
+def _launch(monkeypatch: pytest.MonkeyPatch, script: str) -> int:
+    """Launch three jobs, in each of which `script` is run by a shell with the job's folder in $1."""
+
+    def launcher(commands: list[str]) -> None:
+        folders = [words[words.index("--output_dir") + 1] for words in map(shlex.split, commands)]
+        command_launchers.local_launcher([f"sh -c {shlex.quote(script)} job {folder}" for folder in folders])
+
+    monkeypatch.setitem(command_launchers.REGISTRY, "scripted", launcher)
+    return sweep.main(["launch", *ONE_JOB_EACH.split(), "--command_launcher", "scripted"])
+
+
+def test_launch_again_runs_what_is_not_launched(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _launch(monkeypatch, "echo >$1/done") == 0
+    assert len(list(Path("sweep").glob("*/done"))) == 3
+    first, second, third = sorted(Path("sweep").iterdir())
+    (first / "done").unlink()
+    (second / "done").unlink()
+    second.rmdir()
+    capsys.readouterr()
+    assert _launch(monkeypatch, "echo again >$1/done") == 0
+    out, err = capsys.readouterr()
+    assert "3 jobs: 1 done, 1 incomplete, 1 not launched." in out
+    assert "1 jobs are incomplete and are left alone; to clear them: delete_incomplete." in err
+    assert not (first / "done").exists()
+    assert (second / "done").read_text() == "again\n"
+    assert third.exists()
+
+    delete = ["delete_incomplete", *ONE_JOB_EACH.split(), "--command_launcher", "local"]
+    assert sweep.main(delete) == 0
+    assert "Deleted 1 jobs!" in capsys.readouterr().out
+    assert sorted(Path("sweep").iterdir()) == [second, third]
+
+
+def test_jobs_that_fail_are_named_and_the_others_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _launch(monkeypatch, "mkdir lock || exit 3; echo >$1/done") == 1
+    err = capsys.readouterr().err
+    assert "2 of 3 jobs failed" in err
+    (done,) = Path("sweep").glob("*/done")
+    for job in Path("sweep").iterdir():
+        assert (job.name in err) == (job != done.parent)
+
+
+def test_a_launcher_that_refuses_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert sweep.main(["launch", *ONE_JOB_EACH.split(), "--command_launcher", "multi_gpu"]) == 2
+    assert "needs a GPU" in capsys.readouterr().err
+    assert list(Path("sweep").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        ("--algorithms ERM Nonesuch", "no algorithm 'Nonesuch'.*CIM.*ERM"),
+        ("--datasets VLCS Nonesuch", "no dataset 'Nonesuch'.*ColoredMNIST.*NuisanceDigits"),
+        ("--command_launcher nonesuch", "no launcher 'nonesuch'; there are local, dummy, multi_gpu"),
+        ("--hparams {lr}", "not JSON"),
+        ('--hparams {"lrr":1}', "no hyper-parameter 'lrr'"),
+    ],
+)
+def test_wrong_input_starts_nothing(flags: str, complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sweep.main(["launch", *ONE_JOB_EACH.split(), "--command_launcher", "dummy", *flags.split()]) == 2
+    out, err = capsys.readouterr()
+    assert re.search(complaint, err)
+    assert out == ""
+    assert not Path("sweep").exists()
+
+
+def test_nobody_to_confirm(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def closed(question: str) -> str:
+        raise EOFError
+
+    monkeypatch.setattr("builtins.input", closed)
+    flags = [flag for flag in ONE_JOB_EACH.split() if flag != "--skip_confirmation"]
+    assert sweep.main(["launch", *flags, "--command_launcher", "dummy"]) == 2
+    assert "--skip_confirmation" in capsys.readouterr().err
+
+
+def test_commands_run_on_this_interpreter(tmp_path: Path) -> None:
+    report = shlex.quote("import sys; open('which', 'w').write(sys.executable)")
+    command_launchers.local_launcher([f"python -c {report}"])
+    assert Path("which").read_text() == sys.executable
+    assert command_launchers.with_this_python("pythonic -c x") == "pythonic -c x"
+
+
+def test_multi_gpu_runs_one_job_at_a_time_on_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command_launchers.time, "sleep", lambda seconds: None)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, 7,")
+    lock = "mkdir lock$CUDA_VISIBLE_DEVICES || exit 9; sleep 0.05; rmdir lock$CUDA_VISIBLE_DEVICES"
+    commands = [f"{lock}; echo $CUDA_VISIBLE_DEVICES >job{number}" for number in range(5)]
+    with pytest.raises(RunError, match=r"1 of 6 jobs failed.*\nfalse"):
+        command_launchers.multi_gpu_launcher([*commands, "false"])
+    assert {Path(f"job{number}").read_text().strip() for number in range(5)} == {"4", "7"}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(UserError, match="needs a GPU"):
+        command_launchers.multi_gpu_launcher(["true"])

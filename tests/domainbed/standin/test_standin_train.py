@@ -1,0 +1,201 @@
+"""`domainbed.scripts.train`: the real DomainBed's numbers for the same seeds, its files, and ends that tell why."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from domainbed import algorithms
+from domainbed.lib import command
+from domainbed.scripts import train
+from standin_samples import RUNS, results_of, run_flags
+
+import cim_dg
+from cim_dg.errors import RunError
+
+DEBUG = ["--dataset", "Debug28", "--hparams", '{"batch_size": 8}', "--output_dir", "job"]
+AS_A_COMMAND = "import sys, runpy; from cim_dg import autoload; autoload.install(); sys.argv[0] = 'train'; "
+AS_A_COMMAND += "runpy.run_module('domainbed.scripts.train', run_name='__main__', alter_sys=True)"
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(command.ANNOUNCED, raising=False)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_same_seeds_same_results_as_the_real_one(name: str, mnist: str, golden: dict[str, Any]) -> None:
+    assert train.main([*run_flags(name), "--data_dir", mnist, "--output_dir", "job"]) == 0
+    ours, theirs = results_of(Path("job")), golden["runs"][name]
+    assert [list(record) for record in ours] == [sorted(record) for record in theirs]
+    for record, expected in zip(ours, theirs, strict=True):
+        assert record.pop("args") == expected.pop("args")
+        assert record.pop("hparams") == expected.pop("hparams")
+        assert record == pytest.approx(expected, abs=1e-5)
+
+
+def test_files_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = [*DEBUG, "--steps", "3", "--checkpoint_freq", "2", "--save_model_every_checkpoint"]
+    assert train.main(flags) == 0
+    out, err = capsys.readouterr()
+    job = Path("job")
+    names = {"done", "err.txt", "model.pkl", "model_step0.pkl", "model_step2.pkl", "out.txt", "provenance.json"}
+    assert {path.name for path in job.iterdir()} == {*names, "results.jsonl"}
+    assert (job / "out.txt").read_text() == out
+    assert (job / "err.txt").read_text() == err
+    assert err.count("stand-in for DomainBed") == 1
+    assert [json.loads(line)["step"] for line in (job / "results.jsonl").read_text().splitlines()] == [0, 2]
+    header, *rows = out.splitlines()[-3:]
+    assert header.split()[:2] == ["env0_in_acc", "env0_out_acc"]
+    assert len(rows) == 2
+
+    saved = torch.load(job / "model.pkl")  # by default it reads nothing but plain types and tensors
+    shape, hparams = saved["model_input_shape"], saved["model_hparams"]
+    model = algorithms.get_algorithm_class("ERM")(
+        shape, saved["model_num_classes"], saved["model_num_domains"], hparams
+    )
+    model.load_state_dict(saved["model_dict"])
+    assert saved["args"]["steps"] == 3
+
+    provenance = json.loads((job / "provenance.json").read_text())
+    assert provenance["harness"] == "domainbed-standin"
+    assert provenance["versions"]["torch"] == torch.__version__
+    assert provenance["hparams"]["batch_size"] == 8
+    assert provenance["seeds"] == {"seed": 0, "trial_seed": 0, "hparams_seed": 0}
+    assert provenance["threads"] == torch.get_num_threads()
+
+
+def test_a_job_of_a_sweep_announces_the_standin_in_its_file_only(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(command.ANNOUNCED, "1")
+    assert train.main([*DEBUG, "--steps", "1", "--skip_model_save"]) == 0
+    assert capsys.readouterr().err == ""
+    assert "stand-in for DomainBed" in Path("job", "err.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        ("--algorithm Nonesuch", "there is no algorithm 'Nonesuch'.*CIM.*ERM"),
+        ("--dataset Nonesuch", "there is no dataset 'Nonesuch'.*ColoredMNIST.*NuisanceDigits"),
+        ("--hparams {lr:1}", "--hparams is not JSON"),
+        ("--hparams [1]", "must be a JSON object"),
+        ('--hparams {"lrr":1}', "ERM has no hyper-parameter 'lrr'; it has .*lr"),
+        ('--hparams {"lr":"x"}', "'lr' is 'x'; it must be a number"),
+        ('--hparams {"batch_size":14}', "environment 1 has 13 images to train on, fewer than the batch size 14"),
+        ('--hparams {"batch_size":8,"weights":"random"}', "'weights'"),
+        ("--test_envs 3", r"--test_envs has 3; the environments are 0 \(0\), 1 \(1\), 2 \(2\)"),
+        ("--test_envs -1", "--test_envs has -1"),
+        ("--test_envs 1 1", "names an environment twice"),
+        ("--test_envs 0 1 2", "leaves none to train on"),
+        ("--holdout_fraction 1", "--holdout_fraction is 1.0; it must be more than 0 and less than 1"),
+        ("--holdout_fraction 0.01", "leave none for one of its splits"),
+        ("--uda_holdout_fraction -0.1", "must be at least 0 and less than 1"),
+        ("--task domain_adaptation", "give --uda_holdout_fraction"),
+        ("--steps 0", "--steps is 0; it must be at least 1"),
+        ("--dataset VLCS", "VLCS is needed: give --data_dir"),
+        ("--dataset VLCS --data_dir nowhere", "there is no folder nowhere/VLCS"),
+        ("--dataset ColoredMNIST", "DIR/MNIST/raw"),
+        (
+            "--dataset RotatedMNIST --data_dir nowhere",
+            "expected in nowhere/MNIST/raw; there is no train-images-idx3-ubyte",
+        ),
+    ],
+)
+def test_wrong_input(flags: str, complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train.main([*DEBUG, *flags.split()]) == 2
+    err = capsys.readouterr().err
+    assert re.search(f"^error: .*{complaint}", err, re.MULTILINE)
+    assert "Traceback" not in err
+    assert Path("job", "err.txt").read_text() == err
+    assert not Path("job", "done").exists()
+
+
+def test_an_output_folder_that_cannot_be_made(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("job").write_text("a file")
+    assert train.main(DEBUG) == 2
+    assert "error: --output_dir job" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_photographs_through_worker_processes(photographs: Callable[..., str]) -> None:
+    data_dir = photographs("PACS", list("acps"), size=4)
+    hparams = {"batch_size": 2, "weights": "random", "resnet18": True, "resnet50_augmix": False}
+    flags = ["--dataset", "PACS", "--data_dir", data_dir, "--hparams", json.dumps(hparams), "--steps", "2"]
+    for job in ("one", "two"):
+        assert train.main([*flags, "--output_dir", job, "--skip_model_save"]) == 0
+    (one, two) = (results_of(Path(job))[-1] for job in ("one", "two"))
+    assert one == two
+    assert len([name for name in one if name.endswith("_acc")]) == 8
+    assert json.loads(Path("one", "provenance.json").read_text())["weights"] == "random"
+
+
+class _Failing(algorithms.Algorithm):
+    """Reports a value that is not finite at its third step."""
+
+    def update(self, minibatches: Any, unlabeled: Any = None) -> dict[str, float]:
+        self.steps = getattr(self, "steps", -1) + 1
+        return {"loss": 1.0, "penalty": float("nan") if self.steps == 2 else 0.0}
+
+    def predict(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(len(x), 2)
+
+
+def test_a_value_that_is_not_finite_stops_the_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(algorithms, "ERM", _Failing)
+    Path("job").mkdir()
+    Path("job", "done").write_text("of an earlier run")
+    assert train.main([*DEBUG, "--steps", "9"]) == 1
+    assert "error: ERM's penalty is nan at step 2" in capsys.readouterr().err
+    assert not Path("job", "done").exists()
+    assert len(Path("job", "results.jsonl").read_text().splitlines()) == 1
+
+
+def test_errors_of_algorithms(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for error, code, text in ((RunError("no luck"), 1, "error: no luck\n"), (KeyError("bug"), 1, "Traceback")):
+
+        def update(self: Any, minibatches: Any, unlabeled: Any = None, error: Exception = error) -> dict[str, float]:
+            raise error
+
+        monkeypatch.setattr(algorithms, "ERM", type("Failing", (_Failing,), {"update": update}))
+        assert train.main(DEBUG) == code
+        assert text in capsys.readouterr().err
+        assert text in Path("job", "err.txt").read_text()
+
+
+def test_interrupted(tmp_path: Path) -> None:
+    flags = [*DEBUG, "--checkpoint_freq", "1", "--steps", "100000"]
+    run = subprocess.Popen([sys.executable, "-c", AS_A_COMMAND, *flags], stderr=subprocess.PIPE, text=True, env=_here())
+    results = Path("job", "results.jsonl")
+    deadline = time.time() + 120
+    while not (results.exists() and results.read_bytes().count(b"\n") > 2):
+        assert run.poll() is None and time.time() < deadline, "no results to interrupt"
+        time.sleep(0.1)
+    run.send_signal(signal.SIGINT)
+    _, err = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert err.splitlines()[-1] == "interrupted"
+    assert "Traceback" not in err
+    assert not Path("job", "done").exists()
+    text = results.read_text()
+    assert text.endswith("\n")
+    assert all(json.loads(line)["args"] for line in text.splitlines())
+
+
+def _here() -> dict[str, str]:
+    """An environment in which a subprocess finds the package as this process does."""
+    return {**os.environ, "PYTHONPATH": str(Path(cim_dg.__file__).parents[1])}
