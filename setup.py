@@ -7,7 +7,7 @@ would shadow the `algorithms` folder of WILDS' examples, so there must be none, 
 
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import find_namespace_packages, setup
 from setuptools.command.build_py import build_py
 from setuptools.command.editable_wheel import editable_wheel
 
@@ -41,16 +41,16 @@ class EditableWithPth(editable_wheel):
 
 packages = list(FOLDERS)
 for package, folder in FOLDERS.items():
-    packages += [f"{package}.{inner}" for inner in find_packages(folder)]
+    packages += [f"{package}.{inner}" for inner in find_namespace_packages(folder)]
 
 setup(
     packages=packages,
     package_dir=FOLDERS,
     package_data={
         "cim_dg": ["py.typed"],
-        "cim_dg.hparams": ["*.yaml", "*/*.yaml"],
+        **dict.fromkeys(("cim_dg.hparams", "cim_dg.hparams.datasets", "cim_dg.hparams.wilds"), ["*.yaml"]),
         "cim_dg.sweeps": ["*.yaml"],
-        "cim_dg.results": ["*.csv", "*.html", "*.css"],
+        "cim_dg.results": ["*.csv", "*.j2"],
     },
     cmdclass={"build_py": BuildWithPth, "editable_wheel": EditableWithPth},
 )

@@ -1,0 +1,108 @@
+"""Which hyper-parameters and which checkpoint the selection chose for every cell."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+from cim_dg.results.domains import domain_names
+from cim_dg.results.grids import Grid
+from cim_dg.results.read_wilds import own_rule
+from cim_dg.results.records import Records, Run
+from cim_dg.results.selection import TITLES, select
+from cim_dg.results.wilds_tables import best_epochs as epochs_of
+from cim_dg.results.wilds_tables import by_rule
+
+_HEADER = [
+    "Method",
+    "From",
+    "Test domain",
+    "Trial",
+    "Hparams seed",
+    "Step",
+    "Validation",
+    "Test",
+    "Checkpoint",
+    "Hparams",
+]
+_NUMERIC = [False, False, False, True, True, True, True, True, False, False]
+_HPARAMS_WIDTH = 70
+
+
+def best_hparams(records: Records, rules: Sequence[str]) -> list[Grid]:
+    """A grid for each data set and rule: the selected settings, step and model file of every cell."""
+    made = []
+    last = records.frame.groupby("run")["step"].max()
+    for rule in rules:
+        selected = select(records, rule)
+        for dataset, part in selected.groupby("dataset", sort=True):
+            rows = []
+            for one in part.sort_values(["harness", "algorithm", "test_env", "trial"]).itertuples():
+                run = records.runs[one.run]
+                domain = domain_names(str(dataset), one.n_envs)[one.test_env]
+                numbers = [
+                    str(one.trial),
+                    str(one.hparams_seed),
+                    str(one.step),
+                    f"{100 * one.validation:.1f}",
+                    f"{100 * one.value:.1f}",
+                ]
+                texts = [
+                    str(one.algorithm),
+                    str(one.harness),
+                    domain,
+                    *numbers,
+                    checkpoint(run, one.step, int(last[one.run])),
+                ]
+                rows.append(
+                    [*([text] for text in texts), textwrap.wrap(hparams_text(run), _HPARAMS_WIDTH) or ["unknown"]]
+                )
+            title = f"{dataset}: selected hparams and checkpoints [{rule}]"
+            made.append(
+                Grid(title, _HEADER, rows, [False] * len(rows), [f"Model selection: {TITLES[rule]}."], _NUMERIC)
+            )
+    return made
+
+
+def best_epochs(records: Records, rules: Sequence[str]) -> list[Grid]:
+    """The same for WILDS runs, which have one setting each: the selected epoch, under each rule or each run's own."""
+    made = []
+    header = ["Method", "From", "Data set", "Seed", "Epoch", "Checkpoint", "Hparams"]
+    for rule, runs in by_rule(records, rules).items():
+        rows = []
+        for number, epoch in sorted(epochs_of(records, runs, rule).items(), key=lambda one: str(runs[one[0]].folder)):
+            run = runs[number]
+            # The harness keeps the model of the epoch that the run itself selected.
+            kept = next(run.folder.glob("*_epoch:best_model.pth"), None) if own_rule(run) == rule else None
+            texts = [
+                run.algorithm,
+                run.harness,
+                run.dataset,
+                str(run.trial),
+                str(epoch),
+                str(kept or f"not kept ({run.folder})"),
+            ]
+            rows.append([*([text] for text in texts), textwrap.wrap(hparams_text(run), _HPARAMS_WIDTH) or ["unknown"]])
+        title = f"WILDS: selected epochs [{rule}]"
+        made.append(Grid(title, header, rows, [False] * len(rows), [], [False, False, False, True, True, False, False]))
+    return made
+
+
+def hparams_text(run: Run) -> str:
+    """A run's hyper-parameters on one line, sorted by name."""
+    return ", ".join(f"{name}={value}" for name, value in sorted(run.hparams.items()))
+
+
+def model_file(run: Run, step: int, last: int) -> Path | None:
+    """The file with the model of this step, if it was kept: DomainBed keeps the last, or all with
+    --save_model_every_checkpoint.
+    """
+    candidates = [run.folder / f"model_step{step}.pkl", *([run.folder / "model.pkl"] if step == last else [])]
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def checkpoint(run: Run, step: int, last: int) -> str:
+    """`model_file` in words."""
+    path = model_file(run, step, last)
+    return str(path) if path else f"not kept ({run.folder})"

@@ -1,0 +1,94 @@
+"""From folders to the finished comparison: the whole path in one place."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from cim_dg.errors import UserError
+from cim_dg.results import best, domain_tables, published, read_wilds, selection, wilds_tables
+from cim_dg.results.grids import Grid, grids
+from cim_dg.results.records import Records, read
+from cim_dg.results.tables import Table
+
+BASELINE = "ERM"
+
+
+@dataclass(frozen=True)
+class Report:
+    """The comparison of some folders: tables, the selected hparams if asked for, and what the readers had to
+    leave out.
+    """
+
+    tables: list[Table]
+    records: Records | None = None
+    best: list[Grid] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+    def grids(self) -> list[Grid]:
+        """Everything as grids of text, in the order of printing."""
+        return [grid for table in self.tables for grid in grids(table)] + self.best
+
+
+def report(
+    folders: Sequence[str | os.PathLike[str]],
+    rules: Sequence[str] = (),
+    names: Sequence[str] = (),
+    baseline: str | None = None,
+    with_published: bool = True,
+    best_hparams: bool = False,
+) -> Report:
+    """Read `folders` and compute their tables.
+
+    Args:
+        rules: selection rules of either harness; each harness' default where none of its own is given.
+        names: only these tables; those of published figures need no folder.
+        baseline: the method that the others are compared with; ERM if not given.
+
+    Raises:
+        UserError: nothing to read, or a name that is not there.
+    """
+    domainbed_rules = [rule for rule in dict.fromkeys(rules) if rule in selection.TITLES] or ["iid"]
+    wilds_rules = [rule for rule in dict.fromkeys(rules) if rule in read_wilds.RULES]
+    if not folders:
+        if not names:
+            raise UserError(
+                "Give at least one folder of runs, or the published figures to show: --table vlcs, backgrounds "
+                "or subgroups."
+            )
+        return Report(_only([], names, domainbed_rules, with_published))
+    records = read(folders)
+    methods = sorted({run.algorithm for run in records.runs})
+    if baseline is not None and baseline not in methods:
+        raise UserError(f"--baseline {baseline}: no such method among the runs; there are {', '.join(methods)}.")
+    tables = [
+        *domain_tables.domain_tables(records, domainbed_rules, baseline or BASELINE, with_published),
+        *wilds_tables.wilds_tables(records, wilds_rules, baseline or BASELINE, with_published),
+    ]
+    if names:
+        tables = _only(tables, names, domainbed_rules, with_published)
+    found = []
+    if best_hparams:
+        found = [*best.best_hparams(records, domainbed_rules), *best.best_epochs(records, wilds_rules)]
+    return Report(tables, records, found, records.report())
+
+
+def _published(name: str, rules: Sequence[str]) -> list[Table]:
+    if name == wilds_tables.SUBGROUPS:
+        return [wilds_tables.published_subgroups()]
+    return domain_tables.published_tables(name, rules)
+
+
+def _only(tables: list[Table], names: Sequence[str], rules: Sequence[str], with_published: bool) -> list[Table]:
+    """The tables of these names, published figures alone where no run serves one."""
+    chosen = []
+    for name in dict.fromkeys(names):
+        made = [table for table in tables if table.name == name]
+        if not made and with_published and name in published.names():
+            made = _published(name, rules)
+        if not made:
+            known = sorted({table.name for table in tables} | set(published.names()))
+            raise UserError(f"--table {name}: there is no such table; choose from {', '.join(known)}.")
+        chosen += made
+    return chosen

@@ -1,0 +1,116 @@
+"""`cim-dg collect`: results of any harness as comparison tables."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cim_dg.errors import UserError
+from cim_dg.files import write_atomically
+
+if TYPE_CHECKING:
+    from cim_dg.results.build import Report
+
+FORMATS = ("text", "markdown", "latex", "csv", "html")
+DOMAINBED_RULES = ("iid", "leave-one-out", "oracle")
+WILDS_RULES = ("average", "worst-class", "worst-group")
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `collect` to the `cim-dg` command."""
+    parser = subparsers.add_parser(
+        "collect",
+        help="comparison tables from DomainBed sweeps and WILDS logs",
+        description="Read any mix of DomainBed sweep folders (real or stand-in) and WILDS log folders, and print "
+        "comparison tables "
+        "with 95%% intervals and paired tests beside the published figures.",
+    )
+    parser.add_argument("folders", nargs="*", metavar="DIR", help="folders of runs, searched to any depth")
+    parser.add_argument(
+        "--format", choices=FORMATS, default="text", help="text (default), markdown, latex, csv or html"
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write there instead of to the terminal")
+    parser.add_argument(
+        "--selection",
+        nargs="+",
+        choices=DOMAINBED_RULES + WILDS_RULES,
+        default=[],
+        metavar="RULE",
+        help=f"DomainBed: {', '.join(DOMAINBED_RULES)} (default iid); WILDS: {', '.join(WILDS_RULES)} (default: "
+        "each run's own)",
+    )
+    parser.add_argument(
+        "--table", nargs="+", default=[], metavar="NAME", help="only these tables, such as vlcs, subgroups, digits"
+    )
+    parser.add_argument(
+        "--baseline", metavar="METHOD", help="the method that all others are compared with (default ERM)"
+    )
+    parser.add_argument(
+        "--published",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="show published figures, marked, in rows of their own",
+    )
+    parser.add_argument(
+        "--best_hparams", action="store_true", help="list the selected hparams and checkpoint of every cell"
+    )
+    parser.add_argument(
+        "--save", type=Path, metavar="FRAME", help="also save the frame of all evaluations as .csv or .parquet"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Collect, and print or write what was asked for."""
+    from cim_dg.results import build
+
+    report = build.report(
+        args.folders,
+        rules=args.selection,
+        names=args.table,
+        baseline=args.baseline,
+        with_published=args.published,
+        best_hparams=args.best_hparams,
+    )
+    for sentence in report.left_out:
+        print(sentence, file=sys.stderr)
+    if args.save is not None:
+        if report.records is None:
+            raise UserError(f"--save {args.save} needs folders of runs to read.")
+        report.records.save(args.save)
+    _write(_render(report, args.format, colour=args.output is None and sys.stdout.isatty()), args.output)
+    return 0
+
+
+def _render(report: Report, form: str, colour: bool) -> str:
+    if form == "text":
+        from cim_dg.results import render_text
+
+        return render_text.render(report.grids(), colour)
+    if form == "markdown":
+        from cim_dg.results import render_markdown
+
+        return render_markdown.render(report.grids())
+    if form == "latex":
+        from cim_dg.results import render_latex
+
+        return render_latex.render(report.grids())
+    if form == "csv":
+        from cim_dg.results import render_csv
+
+        return render_csv.render(report)
+    from cim_dg.results import page
+
+    return page.render(report)
+
+
+def _write(text: str, output: Path | None) -> None:
+    if output is None:
+        sys.stdout.write(text)
+        return
+    try:
+        write_atomically(output, text)
+    except OSError as error:
+        raise UserError(f"{output} cannot be written ({error.strerror}).") from error

@@ -1,0 +1,203 @@
+"""The tables of DomainBed's data sets: a column per test environment, and their average."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import pandas as pd
+
+from cim_dg.results import published, statistics
+from cim_dg.results.domains import domain_names
+from cim_dg.results.records import Records, Run
+from cim_dg.results.selection import TITLES, select, unserved
+from cim_dg.results.tables import (
+    Cell,
+    Comparison,
+    Row,
+    Table,
+    Trials,
+    cell,
+    compare,
+    flag_notes,
+    method_order,
+    published_rows,
+    summary_cell,
+)
+
+NAMES = {"VLCS": "vlcs", "NuisanceDigits": "digits", "VLCSMini": "vlcs-mini"}
+AVERAGE = "Average"
+_PAPER_COLUMNS = {"VLCS": ["Caltech", "LabelMe", "Pascal", "Sun"]}
+
+
+def table_name(dataset: str) -> str:
+    """What a data set's table is called on the command line."""
+    return NAMES.get(dataset, dataset.lower())
+
+
+def domain_tables(records: Records, rules: Sequence[str], baseline: str, with_published: bool) -> list[Table]:
+    """A table for each DomainBed data set in the records under each rule; one without rows says why a rule cannot be
+    served.
+    """
+    runs = [run for run in records.runs if run.test_envs]
+    datasets = sorted({run.dataset for run in runs}, key=lambda name: (name not in NAMES, name))
+    selected = {rule: select(records, rule) for rule in rules}
+    return [
+        _table(dataset, rule, selected[rule], records, baseline, with_published)
+        for dataset in datasets
+        for rule in rules
+    ]
+
+
+def published_tables(name: str, rules: Sequence[str]) -> list[Table]:
+    """The published figures of a table on their own, under each rule where the rule matters."""
+    dataset = next((dataset for dataset, known in NAMES.items() if known == name), None)
+    if dataset is not None:
+        return [_finish(dataset, rule, _PAPER_COLUMNS[dataset], [], [], [], "", True) for rule in rules]
+    rows = published_rows(published.figures(name))
+    columns = list(dict.fromkeys(column for row in rows for column in row.cells))
+    title = "Backgrounds Challenge: accuracy (%)"
+    notes = [
+        *flag_notes(rows),
+        "OR original images, MS mixed backgrounds of the same class, MR random ones, BGp the gap MS - MR.",
+    ]
+    return [Table(name, title, "published", columns, rows, notes=["† Published, as printed.", *notes])]
+
+
+def _table(
+    dataset: str, rule: str, selected: pd.DataFrame, records: Records, baseline: str, with_published: bool
+) -> Table:
+    mine = selected[selected["dataset"] == dataset]
+    runs = [run for run in records.runs if run.dataset == dataset and run.test_envs]
+    names = domain_names(dataset, _environments(records, dataset))
+    columns = [name for name in _PAPER_COLUMNS.get(dataset, names) if name in names] or names
+    per_row = {
+        (str(algorithm), str(harness)): _by_column(part, names)
+        for (harness, algorithm), part in mine.groupby(["harness", "algorithm"], observed=True, sort=False)
+    }
+    rows, trials, notes = [], {}, []
+    if not len(mine) and (reason := unserved(records, rule)):
+        notes.append(f"{dataset}: {reason}")
+    for harness in sorted({run.harness for run in runs}):
+        for method in method_order([run.algorithm for run in runs if run.harness == harness], baseline):
+            by_column = per_row.get((method, harness), {})
+            averages = _averages(by_column, columns)
+            cells = {name: cell(values) for name, values in by_column.items()}
+            if average := _average(cells, averages, columns):
+                cells[AVERAGE] = average
+            rows.append(Row(method, harness, rule, cells))
+            trials[method, harness] = {**by_column, **({AVERAGE: averages} if AVERAGE in cells else {})}
+            notes += _gaps(method, harness, by_column, columns) if len(mine) else []
+    notes += _settings(dataset, runs)
+    comparisons = compare(trials, baseline, [*columns, AVERAGE])
+    table = _finish(dataset, rule, columns, rows, comparisons, notes, baseline, with_published)
+    return table
+
+
+def _finish(
+    dataset: str,
+    rule: str,
+    columns: list[str],
+    rows: list[Row],
+    comparisons: list[Comparison],
+    notes: list[str],
+    baseline: str,
+    with_published: bool,
+) -> Table:
+    figures = (
+        [one for one in published.figures(table_name(dataset)) if one.dataset == dataset] if with_published else []
+    )
+    shown = published_rows([one for one in figures if one.protocol in ("paper", f"domainbed-{rule}")])
+    if shown:
+        notes = [*notes, *flag_notes(shown), _protocols(figures, rule)]
+    return Table(
+        name=table_name(dataset),
+        title=f"{dataset}: test accuracy (%)",
+        selection=rule,
+        columns=[*columns, AVERAGE] if columns else [],
+        rows=[*rows, *shown],
+        baseline=baseline,
+        comparisons=comparisons,
+        notes=[f"Model selection: {TITLES[rule]}.", *notes],
+        dataset=dataset,
+    )
+
+
+def _environments(records: Records, dataset: str) -> int:
+    """How many environments the data set's records speak of."""
+    frame = records.frame
+    splits = frame["split"][(frame["dataset"] == dataset) & (frame["metric"] == "acc")].unique()
+    numbers = [int(found[1]) for split in splits if (found := re.match(r"env(\d+)_", split))]
+    return max(numbers, default=-1) + 1
+
+
+def _by_column(part: pd.DataFrame, names: list[str]) -> dict[str, Trials]:
+    by_column: dict[str, dict[int, float]] = {}
+    for env, trial, value in zip(part["test_env"], part["trial"], part["value"], strict=True):
+        by_column.setdefault(names[env], {})[int(trial)] = float(value)
+    return dict(by_column)
+
+
+def _averages(by_column: dict[str, Trials], columns: list[str]) -> Trials:
+    """Each trial's mean over the environments, for the trials that have them all."""
+    if any(name not in by_column for name in columns) or not columns:
+        return {}
+    complete = sorted(set.intersection(*(set(by_column[name]) for name in columns)))
+    return {trial: sum(by_column[name][trial] for name in columns) / len(columns) for trial in complete}
+
+
+def _average(cells: dict[str, Cell], averages: Trials, columns: list[str]) -> Cell | None:
+    """DomainBed's average, the mean of the environments' means, with the uncertainty of the complete trials'
+    averages.
+    """
+    if not columns or any(name not in cells for name in columns):
+        return None
+    mean = sum(cells[name].mean for name in columns) / len(columns)
+    if not averages:
+        return Cell(mean, trials=0)
+    return summary_cell(statistics.summarise(list(averages.values()), scale=100.0), mean)
+
+
+def _gaps(method: str, harness: str, by_column: dict[str, Trials], columns: list[str]) -> list[str]:
+    missing = [name for name in columns if name not in by_column]
+    if missing:
+        return [
+            f"{method} ({harness}) has no selectable run with test environment {', '.join(missing)}, so it has no "
+            "average."
+        ]
+    trials = {name: sorted(by_column[name]) for name in columns}
+    if len(set(map(tuple, trials.values()))) > 1:
+        each = "; ".join(f"{name}: {', '.join(map(str, found))}" for name, found in trials.items())
+        return [
+            f"{method} ({harness}) does not have the same trials everywhere ({each}): its average is the mean of "
+            "the columns, "
+            "and the average's uncertainty is that of the complete trials."
+        ]
+    return []
+
+
+def _settings(dataset: str, runs: list[Run]) -> list[str]:
+    """A warning for each setting of the harness that differs between the runs compared."""
+    notes = []
+    for name in ("steps", "holdout_fraction", "uda_holdout_fraction", "task", "hparams"):
+        found = sorted({str(run.args.get(name)) for run in runs})
+        if len(found) > 1:
+            notes.append(
+                f"Careful: the runs of {dataset} differ in --{name} ({', '.join(found)}); they are pooled all the "
+                "same, as DomainBed pools them."
+            )
+    if any(run.harness == "domainbed-standin" for run in runs):
+        notes.append("domainbed-standin is the small stand-in of this package, not the real DomainBed.")
+    return notes
+
+
+def _protocols(figures: Sequence[published.Figure], rule: str) -> str:
+    """Why published rows cannot be compared, with the two figures that show it best."""
+    average = {(one.method, one.protocol): one.printed for one in figures if one.column == AVERAGE}
+    erm, cim = average.get(("ERM", f"domainbed-{rule}")), average.get(("CIM", "paper"))
+    example = f" (DomainBed's own ERM averages {erm} under this rule, the paper's CIM {cim})" if erm and cim else ""
+    return (
+        f"† Published, as printed. Protocols differ{example}: rows of different protocols, and published rows and "
+        "your own, are not "
+        "comparable; methods run under one protocol are."
+    )

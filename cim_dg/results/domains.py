@@ -1,0 +1,38 @@
+"""Names of the environments, which a DomainBed job's folder gives by number only."""
+
+from __future__ import annotations
+
+# As domainbed.datasets has them (a test compares); importing that module would import torch.
+_SPAWRIOUS = ("Test", "SC_group_1", "SC_group_2")
+ENVIRONMENTS: dict[str, tuple[str, ...]] = {
+    "Debug28": ("0", "1", "2"),
+    "Debug224": ("0", "1", "2"),
+    "ColoredMNIST": ("+90%", "+80%", "-90%"),
+    "RotatedMNIST": ("0", "15", "30", "45", "60", "75"),
+    "VLCS": ("C", "L", "S", "V"),
+    "PACS": ("A", "C", "P", "S"),
+    "OfficeHome": ("A", "C", "P", "R"),
+    "TerraIncognita": ("L100", "L38", "L43", "L46"),
+    "DomainNet": ("clip", "info", "paint", "quick", "real", "sketch"),
+    "SVIRO": ("aclass", "escape", "hilux", "i3", "lexus", "tesla", "tiguan", "tucson", "x5", "zoe"),
+    "WILDSCamelyon": ("hospital_0", "hospital_1", "hospital_2", "hospital_3", "hospital_4"),
+    "WILDSFMoW": ("region_0", "region_1", "region_2", "region_3", "region_4", "region_5"),
+    **{f"Spawrious{kind}_{level}": _SPAWRIOUS for kind in ("O2O", "M2M") for level in ("easy", "medium", "hard")},
+    "NuisanceDigits": ("+90%", "+80%", "new"),
+    "VLCSMini": ("C", "L", "S", "V"),
+}
+
+# The paper's names for VLCS' domains: they are matched by name, since its columns stand in another order than the
+# folders.
+_VLCS = {"C": "Caltech", "L": "LabelMe", "S": "Sun", "V": "Pascal"}
+FULL_NAMES: dict[str, dict[str, str]] = {"VLCS": _VLCS, "VLCSMini": _VLCS}
+
+
+def domain_names(dataset: str, count: int) -> list[str]:
+    """What to call a data set's `count` environments in a table; 'env0', 'env1', ... where the data set is not
+    known.
+    """
+    names = ENVIRONMENTS.get(dataset, ())
+    if len(names) != count:
+        return [f"env{index}" for index in range(count)]
+    return [FULL_NAMES.get(dataset, {}).get(name, name) for name in names]

@@ -1,0 +1,130 @@
+"""Tables as grids of text: the one place that formats a figure; text, Markdown, LaTeX and the page print these
+grids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from cim_dg.results import statistics
+from cim_dg.results.tables import Cell, Comparison, Row, Table
+
+MISSING = "—"
+PUBLISHED = "†"
+FLAGGED = "!"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Rows of text cells under a header. A cell has one or more lines; `faint` rows (published ones) are set apart."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[Sequence[str]]]
+    faint: Sequence[bool]
+    notes: Sequence[str] = ()
+    numeric: Sequence[bool] = field(default=())
+
+
+def grids(table: Table) -> list[Grid]:
+    """The table itself, with its notes, and the paired comparisons where there are any."""
+    made = [_figures(table)]
+    if table.comparisons:
+        made.append(_comparisons(table))
+    return made
+
+
+def _figures(table: Table) -> Grid:
+    labels = ["Group labels"] if table.group_labels else []
+    header = ["Method", "From", "Protocol", *labels, *table.columns, "Trials"]
+    rows = [_row(row, table) for row in table.rows]
+    notes = list(table.notes)
+    if any(one.interval for row in table.rows for one in row.cells.values()):
+        notes.insert(1, "Mean ± standard error over trials; below it the 95% interval of the mean.")
+    if any(one.trials == 1 for row in table.rows for one in row.cells.values()):
+        notes.append("Where there is one trial only there is no interval, and nothing can be tested: run at least 3.")
+    if any(column not in row.cells for row in table.rows for column in table.columns):
+        notes.append(f"{MISSING} no figure.")
+    numeric = [name in table.columns for name in header]
+    return Grid(
+        f"{table.title} [{table.selection}]", header, rows, [row.published for row in table.rows], notes, numeric
+    )
+
+
+def _row(row: Row, table: Table) -> list[list[str]]:
+    labels = [[row.group_labels]] if table.group_labels else []
+    trials = sorted({one.trials for one in row.cells.values() if one.trials})
+    counted = MISSING if not trials else str(trials[0]) if len(trials) == 1 else f"{trials[0]} to {trials[-1]}"
+    return [
+        [row.method + (f" {PUBLISHED}" if row.published else "")],
+        [row.source],
+        [row.protocol],
+        *labels,
+        *(figure(row.cells.get(column)) for column in table.columns),
+        [counted],
+    ]
+
+
+def figure(cell: Cell | None) -> list[str]:
+    """A cell's lines: mean and standard error as DomainBed prints them (or as published), and the interval."""
+    if cell is None:
+        return [MISSING]
+    if cell.printed is not None:
+        return [cell.printed + (f" {FLAGGED}" if cell.flag else "")]
+    if cell.stderr is None or cell.trials == 1:
+        return [f"{cell.mean:.1f}"]
+    lines = [f"{cell.mean:.1f} ± {cell.stderr:.1f}"]
+    if cell.interval is not None:
+        lines.append(f"[{cell.interval[0]:.1f}, {cell.interval[1]:.1f}]")
+    return lines
+
+
+def _comparisons(table: Table) -> Grid:
+    header = ["Method", "From", "Column", "Difference", "95% interval", "p (Holm)", "", "Trials for 1 point"]
+    order = {column: place for place, column in enumerate(table.columns)}
+    rows = [
+        [[text] for text in _comparison(one)]
+        for one in sorted(table.comparisons, key=lambda one: (one.method, one.source, order[one.column]))
+    ]
+    # The order of the methods is the table's.
+    place = {(row.method, row.source): number for number, row in enumerate(table.rows)}
+    rows.sort(key=lambda row: place[row[0][0], row[1][0]])
+    notes = [
+        f"Differences to {table.baseline} in points, paired over trials; p by a paired t test, corrected over the "
+        "methods of a "
+        "column (Holm), not over the columns.",
+        "Trials for 1 point: how many it would take to see a true difference of one point "
+        f"({statistics.POWER:.0%} power, 5% level).",
+    ]
+    numeric = [False, False, False, True, True, True, False, True]
+    return Grid(
+        f"{table.title} [{table.selection}]: compared with {table.baseline}",
+        header,
+        rows,
+        [False] * len(rows),
+        notes,
+        numeric,
+    )
+
+
+def _comparison(one: Comparison) -> list[str]:
+    difference = one.difference
+    interval = (
+        MISSING if difference.interval is None else f"[{difference.interval[0]:+.1f}, {difference.interval[1]:+.1f}]"
+    )
+    p = MISSING if one.corrected is None else f"{one.corrected:.3f}" if one.corrected >= 0.001 else "< 0.001"
+    if one.needed is not None:
+        needed = str(one.needed)
+    else:
+        needed = f"over {statistics.MOST_TRIALS}" if difference.spread > 0 else MISSING
+    return [one.method, one.source, one.column, f"{difference.mean:+.1f}", interval, p, one.verdict, needed]
+
+
+def frame_grid(title: str, frame: pd.DataFrame, notes: Sequence[str] = ()) -> Grid:
+    """Any frame as a grid."""
+    rows = [[[str(value)] for value in row] for row in frame.itertuples(index=False)]
+    numeric = [pd.api.types.is_numeric_dtype(kind) for kind in frame.dtypes]
+    return Grid(title, [str(name) for name in frame.columns], rows, [False] * len(rows), notes, numeric)

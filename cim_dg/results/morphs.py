@@ -1,0 +1,72 @@
+"""Pictures of what CIM does to images, where a run kept its model.
+
+They are drawn by `cim-dg morph` in a process of its own: reading results must not need the training code.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from cim_dg.results.provenance import domains
+from cim_dg.results.records import Records, Run
+
+_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG of x, m and psi(x), and which model drew it."""
+
+    caption: str
+    png: bytes
+
+
+def morph_pictures(records: Records) -> list[Picture]:
+    """A picture for each data set and method with a transformation network that kept a model: of its last test
+    domain's first run.
+    """
+    chosen: dict[tuple[str, str, str], Run] = {}
+    for run in sorted(
+        records.runs, key=lambda one: (one.hparams_seed, one.trial, tuple(-env for env in one.test_envs))
+    ):
+        # Only CIM's methods have these hyper-parameters, and only they have a mask.
+        if any(name.startswith("cim_") for name in run.hparams) and (run.folder / "model.pkl").is_file():
+            chosen.setdefault((run.harness, run.dataset, run.algorithm), run)
+    return [picture for run in chosen.values() if (picture := _draw(run)) is not None]
+
+
+def _draw(run: Run) -> Picture | None:
+    """The picture of a run's model, or None where `cim-dg morph` cannot draw it (a data set that is not here, say)."""
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "morph.png"
+        command = [
+            sys.executable,
+            "-m",
+            "cim_dg.cli",
+            "morph",
+            "--checkpoint",
+            str(run.folder / "model.pkl"),
+            "--output",
+            str(output),
+        ]
+        if images := _images(run):
+            command += ["--images", str(images)]
+        try:
+            done = subprocess.run(command, capture_output=True, timeout=_SECONDS, check=False)
+        except subprocess.TimeoutExpired:
+            return None
+        if done.returncode or not output.is_file():
+            return None
+        where = f"{run.dataset} ({run.harness}), test domain {', '.join(domains(run))}, trial {run.trial}"
+        return Picture(f"x, m and psi(x) = m * x: {run.algorithm} on {where}, last step", output.read_bytes())
+
+
+def _images(run: Run) -> Path | None:
+    """The folder of the test environment's images, if the data set is one of folders and is where it was."""
+    root = Path(str(run.args.get("data_dir"))) / run.dataset
+    environments = sorted(path for path in root.glob("*") if path.is_dir()) if root.is_dir() else []
+    return environments[run.test_envs[0]] if run.test_envs and run.test_envs[0] < len(environments) else None

@@ -1,0 +1,115 @@
+"""The comparison as one self-contained HTML page: tables, plots, morph pictures and the provenance of every run."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from importlib import resources
+
+import jinja2
+import pandas as pd
+
+import cim_dg
+from cim_dg.results import curves, plots, provenance
+from cim_dg.results.build import Report
+from cim_dg.results.grids import Grid, grids
+from cim_dg.results.morphs import Picture, morph_pictures
+from cim_dg.results.selection import TITLES, select
+from cim_dg.results.tables import Table
+from cim_dg.results.wilds_tables import table_name
+
+
+@dataclass(frozen=True)
+class _Plot:
+    """An image with the sentence that stands for it where it cannot be seen."""
+
+    caption: str
+    alt: str
+    source: str  # a data: address
+
+
+def render(report: Report) -> str:
+    """The page; nothing in it is fetched from anywhere."""
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string(
+        resources.files("cim_dg.results").joinpath("page.html.j2").read_text(encoding="utf-8")
+    )
+    return template.render(
+        version=cim_dg.__version__,
+        sections=[(table, grids(table), _plots(table, report)) for table in report.tables],
+        left_out=report.left_out,
+        best=report.best,
+        pictures=_pictures(report),
+        groups=provenance.groups(report.records.runs) if report.records else [],
+        runs=len(report.records.runs) if report.records else 0,
+        is_number=_is_number,
+    )
+
+
+def _plots(table: Table, report: Report) -> list[_Plot]:
+    same = "The figures are in the table above."
+    found = [
+        (
+            "Accuracy with 95% intervals",
+            f"Dot plot of the accuracy of each method in {_list(table)}. {same}",
+            plots.accuracies(table),
+        ),
+        (
+            f"Difference to {table.baseline}, paired over trials, with 95% intervals",
+            f"Dot plot of each method's difference to {table.baseline} in {_list(table)}. {same}",
+            plots.differences(table),
+        ),
+        *(
+            (
+                f"Learning curves{of}: mean over the selected runs, shaded one standard error",
+                f"Line plots of accuracy over training{of} for each method.",
+                plots.learning_curves(table, found_curves),
+            )
+            for of, found_curves in _curves(table, report)
+        ),
+        (
+            "Worst group against average accuracy (published figures hollow)",
+            f"Scatter plot of worst-group against average accuracy. {same}",
+            plots.worst_against_average(table),
+        ),
+    ]
+    return [_Plot(caption, alt, _data("image/svg+xml", svg.encode())) for caption, alt, svg in found if svg is not None]
+
+
+def _curves(table: Table, report: Report) -> list[tuple[str, pd.DataFrame]]:
+    """The learning curves of a table's runs, one for each of its data sets, with what to call them."""
+    records = report.records
+    if records is None:
+        return []
+    if table.selection in TITLES:
+        return [("", curves.domain_curves(records, select(records, table.selection), table.dataset))]
+    by_dataset: dict[str, list[int]] = {}
+    for number, run in enumerate(records.runs):
+        if not run.test_envs and table_name(run.dataset) == table.name:
+            by_dataset.setdefault(run.dataset, []).append(number)
+    return [(f" on {dataset}", curves.group_curves(records, runs)) for dataset, runs in sorted(by_dataset.items())]
+
+
+def _pictures(report: Report) -> list[_Plot]:
+    def plot(one: Picture) -> _Plot:
+        return _Plot(
+            one.caption,
+            f"Pictures in three rows: images, masks and morphed images. {one.caption}",
+            _data("image/png", one.png),
+        )
+
+    return [plot(one) for one in morph_pictures(report.records)] if report.records else []
+
+
+def _list(table: Table) -> str:
+    return ", ".join(table.columns)
+
+
+def _is_number(grid: Grid, column: int) -> bool:
+    return grid.numeric[column]
+
+
+def _data(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"

@@ -1,0 +1,172 @@
+"""Plots of a table as SVG: narrow enough for a phone, with error bars, told apart by marker as well as by colour."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from cim_dg.results.tables import Table
+
+# Okabe and Ito's palette, readable with any colour vision; black comes first, for the baseline.
+_COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#8A6D00", "#56B4E9", "#666666")
+_MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
+_WIDTH = 5.2  # inches
+_ROW = 0.2
+
+
+Method = tuple[str, str]  # (method, source)
+Points = dict[tuple[str, Method], tuple[float, tuple[float, float] | None]]  # (column, method) -> mean and interval
+
+
+def accuracies(table: Table) -> str | None:
+    """Accuracy per column with 95% intervals; None if no run has one."""
+    points = {
+        (column, (row.method, row.source)): (cell.mean, cell.interval)
+        for row in table.rows
+        if not row.published
+        for column, cell in row.cells.items()
+    }
+    return _forest(points, table, "accuracy (%)") if points else None
+
+
+def differences(table: Table) -> str | None:
+    """Paired differences to the baseline with 95% intervals, per column; None if there are none."""
+    points = {
+        (one.column, (one.method, one.source)): (one.difference.mean, one.difference.interval)
+        for one in table.comparisons
+    }
+    return _forest(points, table, f"difference to {table.baseline} (points)", 0.0) if points else None
+
+
+def learning_curves(table: Table, curves: pd.DataFrame) -> str | None:
+    """A panel for each of the curves' panels: mean over runs by step, shaded one standard error; None for single steps.
+
+    Args:
+        curves: as `cim_dg.results.curves` makes them.
+    """
+    if curves.empty or curves["step"].nunique() < 2:
+        return None
+    methods, looks = _methods(table), _looks(table)
+    titles = list(dict.fromkeys(curves["panel"]))
+
+    def draw(figure: Figure) -> None:
+        panels = figure.subplots(len(titles), 1, sharex=True, squeeze=False)[:, 0]
+        for axes, title in zip(panels, titles, strict=True):
+            for method in methods:
+                of_method = (curves["method"] == method[0]) & (curves["source"] == method[1])
+                by_step = curves[of_method & (curves["panel"] == title)].groupby("step")["value"]
+                mean, error = by_step.mean(), by_step.sem().fillna(0)
+                if mean.empty:
+                    continue
+                look, name = looks[method], _label(method, methods)
+                axes.plot(mean.index, mean, label=name, markersize=4, linewidth=1.4, **look)
+                axes.fill_between(mean.index, mean - error, mean + error, color=look["color"], alpha=0.12, linewidth=0)
+            axes.set_title(title, loc="left", fontsize=10)
+            axes.set_ylabel("accuracy (%)")
+            axes.grid(color="#dddddd", linewidth=0.6)
+        panels[-1].set_xlabel("epoch" if table.group_labels else "step")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=3, frameon=False)
+
+    return _svg(draw, 0.8 + 2.3 * len(titles))
+
+
+def worst_against_average(table: Table) -> str | None:
+    """Worst-group against average accuracy, published figures hollow; None if there is nothing of the kind."""
+    panels = [column.removesuffix("worst group") for column in table.columns if column.endswith("worst group")]
+    names = list(dict.fromkeys(row.method for row in table.rows))
+    if not panels:
+        return None
+
+    def draw(figure: Figure) -> None:
+        grid = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
+        for axes, dataset in zip(grid, panels, strict=True):
+            for row in table.rows:
+                worst, average = (row.cells.get(f"{dataset}{name}") for name in ("worst group", "average"))
+                if worst is None or average is None:
+                    continue
+                look = _look(names.index(row.method))
+                filled = {"markerfacecolor": "none"} if row.published else {}
+                axes.plot(average.mean, worst.mean, linestyle="none", markersize=7, **look, **filled)
+                axes.annotate(
+                    row.method, (average.mean, worst.mean), xytext=(6, 3), textcoords="offset points", fontsize=8
+                )
+            axes.set_title(dataset, loc="left", fontsize=10)
+            axes.set_xlabel("average accuracy (%)")
+            axes.set_ylabel("worst group (%)")
+            axes.margins(0.18)
+            axes.grid(color="#dddddd", linewidth=0.6)
+
+    return _svg(draw, 3.6 * len(panels))
+
+
+def _forest(points: Points, table: Table, label: str, line: float | None = None) -> str:
+    """A row for each column and method, with a point and its interval; and a vertical line, if one is given."""
+    columns = [column for column in table.columns if any(key[0] == column for key in points)]
+    methods = [method for method in _methods(table) if any(key[1] == method for key in points)]
+    looks = _looks(table)
+    block = len(methods) + 1
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        named: set[Method] = set()
+        for place, column in enumerate(columns):
+            for number, method in enumerate(methods):
+                if (column, method) not in points:
+                    continue
+                mean, interval = points[column, method]
+                y = place * block + number
+                if interval is not None:
+                    axes.plot(interval, (y, y), color=looks[method]["color"], linewidth=1.4)
+                name = None if method in named else _label(method, methods)
+                named.add(method)
+                axes.plot(mean, y, markersize=5.5, linestyle="none", label=name, **looks[method])
+        if line is not None:
+            axes.axvline(line, color="#444444", linewidth=1, linestyle=":")
+        axes.set_yticks([place * block + (block - 2) / 2 for place in range(len(columns))], columns)
+        axes.set_ylim(len(columns) * block - 1, -1)
+        axes.set_xlabel(label)
+        axes.grid(axis="x", color="#dddddd", linewidth=0.6)
+        figure.legend(loc="outside upper left", ncols=3, frameon=False)
+
+    return _svg(draw, 1.3 + _ROW * len(columns) * block)
+
+
+def _methods(table: Table) -> list[Method]:
+    return [(row.method, row.source) for row in table.rows if not row.published]
+
+
+def _looks(table: Table) -> dict[Method, dict[str, Any]]:
+    """A colour and a marker for each method, the same in every plot of the table."""
+    return {method: _look(number) for number, method in enumerate(_methods(table))}
+
+
+def _look(number: int) -> dict[str, Any]:
+    return {"color": _COLOURS[number % len(_COLOURS)], "marker": _MARKERS[number % len(_MARKERS)]}
+
+
+def _label(method: Method, methods: Sequence[Method]) -> str:
+    """The method's name, with its harness where there are several."""
+    return method[0] if len({source for _, source in methods}) == 1 else f"{method[0]} ({method[1]})"
+
+
+def _svg(draw: Callable[[Figure], None], height: float) -> str:
+    out = io.StringIO()
+    style = rc_context(
+        {
+            "svg.fonttype": "none",
+            "svg.hashsalt": "cim-dg",
+            "font.size": 10,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+        }
+    )
+    with style:
+        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+        draw(figure)
+        figure.savefig(out, format="svg", metadata={"Date": None})
+    return out.getvalue()

@@ -1,0 +1,86 @@
+"""Published figures (published.csv): shown as printed, with source and protocol, and checked for whether they
+add up.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cache
+from importlib import resources
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One published number; `printed` and `stderr` are the characters that were printed."""
+
+    table: str
+    dataset: str
+    column: str
+    method: str
+    protocol: str
+    group_labels: str  # "yes", "no", or "" where the source does not say
+    printed: str
+    stderr: str
+    source: str
+
+
+def names() -> list[str]:
+    """The tables that have published figures."""
+    return list(dict.fromkeys(one.table for one in _all()))
+
+
+def figures(table: str) -> list[Figure]:
+    """The published figures of a table, in the order of the file; none for a table that has none."""
+    return [one for one in _all() if one.table == table]
+
+
+@cache
+def _all() -> tuple[Figure, ...]:
+    text = resources.files("cim_dg.results").joinpath("published.csv").read_text(encoding="utf-8")
+    rows = csv.DictReader(text.splitlines())
+    return tuple(
+        Figure(
+            table=row["table"],
+            dataset=row["dataset"],
+            column=row["column"],
+            method=row["method"],
+            protocol=row["protocol"],
+            group_labels=row["uses_group_labels"],
+            printed=row["value"],
+            stderr=row["stderr"],
+            source=row["source"],
+        )
+        for row in rows
+    )
+
+
+def flag(column: str, row: dict[str, str]) -> str | None:
+    """Why a printed figure does not follow from the others of its row (column -> printed text), or None if it does.
+
+    An average is the mean of the other columns, a background gap (BGp) is MS - MR. A figure is flagged where it is off
+    by at least a whole unit of its own last digit, computed in decimals: rounding the columns first can move it by less
+    than that.
+    """
+    printed = Decimal(row[column])
+    others = [Decimal(text) for name, text in row.items() if name != column]
+    if column == "Average":
+        computed, of = sum(others, Decimal()) / len(others), f"the {len(others)} columns average"
+    elif column == "BGp" and {"MS", "MR"} <= row.keys():
+        computed, of = Decimal(row["MS"]) - Decimal(row["MR"]), f"MS - MR = {row['MS']} - {row['MR']} ="
+    else:
+        return None
+    unit = Decimal(1).scaleb(int(printed.as_tuple().exponent))
+    if abs(printed - computed) < unit:
+        return None
+    return f"{column} is printed as {printed}, but {of} {computed.quantize(unit)}"
+
+
+def rows(found: Sequence[Figure]) -> dict[tuple[str, str, str, str], list[Figure]]:
+    """Figures by row of a table: (method, protocol, source, group labels) -> its figures."""
+    grouped: dict[tuple[str, str, str, str], list[Figure]] = {}
+    for figure in found:
+        grouped.setdefault((figure.method, figure.protocol, figure.source, figure.group_labels), []).append(figure)
+    return grouped

@@ -1,0 +1,112 @@
+"""DomainBed's job folders (the real one's and the stand-in's) as records."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Set
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from cim_dg.results.records import Collector, Run
+
+_ACCURACY = re.compile(r"(env\d+_[a-z]+)_(acc)")
+_STARTED = {"out.txt", "err.txt", "done", "provenance.json"}
+_NEEDED = {"algorithm": str, "dataset": str, "trial_seed": int, "hparams_seed": int, "test_envs": list}
+
+TRUNCATED = "Lines of results.jsonl that are cut off or malformed, skipped"
+NO_RESULTS = "Jobs without a result yet"
+
+
+def is_run(names: Set[str]) -> bool:
+    """Whether a folder with these files is a DomainBed job that at least began."""
+    return "results.jsonl" in names or len(names & _STARTED) >= 2 or "provenance.json" in names
+
+
+def read(folder: Path, names: Set[str], collector: Collector) -> None:
+    """Add a job folder's checkpoints; what cannot be used is counted, never fatal."""
+    results = folder / "results.jsonl"
+    lines = results.read_bytes().splitlines() if "results.jsonl" in names else []
+    provenance = _object(folder / "provenance.json") if "provenance.json" in names else {}
+    layouts: dict[tuple[str, ...], tuple[list[str], int]] = {}
+    args: dict[str, Any] | None = None
+    run = -1
+    for number, line in enumerate(lines, start=1):
+        if not line or line.isspace():
+            continue
+        record = _parse(line)
+        try:
+            if record["args"] != args:
+                args = record["args"]
+                run = -1  # until the new arguments prove good, checkpoints belong to nobody
+                run = collector.begin(_run(folder, args, record["hparams"], provenance, "done" in names))
+            if run < 0:
+                raise ValueError("a line of unusable arguments")
+            shape = tuple(record)
+            if shape not in layouts:
+                layouts[shape] = _layout(record, collector)
+            keys, layout = layouts[shape]
+            collector.add(run, int(record["step"]), layout, [float(record[key]) for key in keys])
+        except (KeyError, TypeError, ValueError):
+            collector.skip(TRUNCATED, f"{results}:{number}")
+    if run < 0 and args is None:
+        collector.skip(NO_RESULTS, folder)
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    """The record of a line, or an empty one. A loss that diverged is written as NaN, which is not JSON: Python's reader
+    takes it.
+    """
+    try:
+        record = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _run(
+    folder: Path, args: dict[str, Any], hparams: dict[str, Any], provenance: dict[str, Any], finished: bool
+) -> Run:
+    for name, kind in _NEEDED.items():
+        if not isinstance(args[name], kind):
+            raise TypeError(name)
+    return Run(
+        folder=folder,
+        # The real DomainBed writes no provenance; the stand-in writes one with every job.
+        harness=str(provenance.get("harness", "domainbed")),
+        dataset=args["dataset"],
+        algorithm=args["algorithm"],
+        trial=args["trial_seed"],
+        hparams_seed=args["hparams_seed"],
+        test_envs=tuple(int(env) for env in args["test_envs"]),
+        finished=finished,
+        hparams=dict(hparams),
+        args=args,
+        provenance=provenance,
+    )
+
+
+def _layout(record: dict[str, Any], collector: Collector) -> tuple[list[str], int]:
+    """Which keys of a record are values, and the number of their (split, metric) pairs."""
+    keys = [key for key, value in record.items() if key != "step" and isinstance(value, (int, float))]
+    return keys, collector.layout(tuple(map(_split_and_metric, keys)))
+
+
+@cache
+def _split_and_metric(key: str) -> tuple[str, str]:
+    found = _ACCURACY.fullmatch(key)
+    return (found[1], found[2]) if found else ("train", key)
+
+
+def _object(path: Path) -> dict[str, Any]:
+    try:
+        value = orjson.loads(path.read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,175 @@
+"""WILDS' log folders as records: those of `cim-dg wilds train` and those of WILDS' own run_expt.py."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Mapping, Set
+from pathlib import Path
+from typing import Any
+
+from cim_dg.results.records import Collector, Run
+
+OWN_RUNNER, EXAMPLES = "wilds", "wilds-examples"
+NO_RESULTS = "WILDS logs without a result yet"
+MALFORMED = "Rows of WILDS' CSV files that are cut off or malformed, skipped"
+
+# What WILDS calls them -> what they are. fmow's groups are regions.
+_METRICS = {
+    "acc_avg": "average",
+    "adj_acc_avg": "adjusted_average",
+    "acc_wg": "worst_group",
+    "acc_worst_region": "worst_group",
+    "acc_worst_class": "worst_class",
+}
+RULES = {"average": "average", "worst-class": "worst_class", "worst-group": "worst_group"}
+_METHODS = {"groupDRO": "GroupDRO"}
+# WILDS' own methods that train on domain labels; GroupDRO weighs and samples by them.
+_WITH_DOMAINS = {"GroupDRO", "deepCORAL", "IRM", "DANN"}
+
+# Test images of the data sets of the paper's table. Anything else in their format is not to be taken for them.
+_OFFICIAL = {"waterbirds": ("Waterbirds", 5_794), "celebA": ("CelebA", 19_962)}
+
+
+def is_run(names: Set[str]) -> bool:
+    """Whether a folder with these files is a log folder of WILDS."""
+    return "run.json" in names or any(name.endswith("_eval.csv") for name in names)
+
+
+def read(folder: Path, names: Set[str], collector: Collector) -> None:
+    """Add a log folder: a checkpoint for each epoch, with the metrics of every split."""
+    epochs: dict[int, dict[tuple[str, str], float]] = {}
+    for name in sorted(names):
+        if name.endswith("_eval.csv"):
+            _read_split(folder / name, name.removesuffix("_eval.csv"), epochs, collector)
+    about = _own(folder / "run.json") if "run.json" in names else _examples(folder / "log.txt")
+    if not epochs or about is None:
+        collector.skip(NO_RESULTS, folder)
+        return
+    run = collector.begin(_run(folder, about, epochs))
+    for epoch, values in sorted(epochs.items()):
+        collector.add(run, epoch, collector.layout(tuple(values)), list(values.values()))
+
+
+def own_rule(run: Run) -> str:
+    """The rule by which the run itself selected its best epoch."""
+    return str(run.provenance.get("selection", "unknown"))
+
+
+def group_labels(run: Run, rule: str) -> str:
+    """Whether group (domain) labels were used, in training and in selection: derived from what the run says it did."""
+    uses = [
+        *(["training"] if run.provenance.get("used_domains") else []),
+        *(["selection"] if rule == "worst-group" else []),
+    ]
+    return f"yes ({' and '.join(uses)})" if uses else "no"
+
+
+def _read_split(path: Path, split: str, epochs: dict[int, dict[tuple[str, str], float]], collector: Collector) -> None:
+    with path.open(newline="", encoding="utf-8") as file:
+        for number, row in enumerate(csv.DictReader(file), start=2):
+            try:
+                values = {str(name): float(text) for name, text in row.items()}
+                epoch = int(values.pop("epoch"))
+            except (KeyError, TypeError, ValueError):
+                collector.skip(MALFORMED, f"{path}:{number}")
+                continue
+            # An epoch that a continued run did again counts as it was done last.
+            epochs.setdefault(epoch, {}).update({(split, name): value for name, value in _named(values).items()})
+
+
+def _named(values: Mapping[str, float]) -> dict[str, float]:
+    """A row's metrics; the group-free ones, which run_expt.py leaves out on Waterbirds, from the groups' counts."""
+    named = {_METRICS.get(name, name): value for name, value in values.items()}
+    groups = {name.removeprefix("acc_"): value for name, value in values.items() if f"count_{name[4:]}" in values}
+    total = sum(values[f"count_{group}"] for group in groups)
+    if "average" not in named and total:
+        named["average"] = sum(value * values[f"count_{group}"] for group, value in groups.items()) / total
+    if "worst_class" not in named and (classes := _by_class(groups, values)):
+        named["worst_class"] = min(classes)
+    return named
+
+
+def _by_class(groups: Mapping[str, float], values: Mapping[str, float]) -> list[float]:
+    """The accuracy of each class, if the groups are told apart by it ('y:landbird_background:water')."""
+    hits: dict[str, float] = {}
+    counts: dict[str, float] = {}
+    for group, accuracy in groups.items():
+        found = re.search(r"(?:^|_)y:\s*([^_]+)", group)
+        if found is None:
+            return []
+        count = values[f"count_{group}"]
+        hits[found[1]] = hits.get(found[1], 0.0) + accuracy * count
+        counts[found[1]] = counts.get(found[1], 0.0) + count
+    return [hits[one] / counts[one] for one in hits if counts[one]]
+
+
+def _own(path: Path) -> dict[str, Any] | None:
+    """What `cim-dg wilds train` says of its run."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(record, dict) or not {"dataset", "algorithm", "seed"} <= record.keys():
+        return None
+    return record
+
+
+def _examples(path: Path) -> dict[str, Any] | None:
+    """What run_expt.py writes at the head of its log: 'Batch size: 128', one option a line, to the first empty line."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            head = []
+            while line := file.readline().strip():
+                head.append(line.partition(": "))
+    except OSError:
+        return None
+    options: dict[str, Any] = {name.lower().replace(" ", "_"): value for name, _, value in head}
+    if not {"dataset", "algorithm", "seed"} <= options.keys() or not options["seed"].lstrip("-").isdigit():
+        return None
+    algorithm = _METHODS.get(options["algorithm"], options["algorithm"])
+    metric = _METRICS.get(options.get("val_metric", ""), options.get("val_metric", "unknown"))
+    grouped = options.get("uniform_over_groups") == "True" or options.get("train_loader") == "group"
+    return {
+        "harness": EXAMPLES,
+        "dataset": options["dataset"],
+        "algorithm": algorithm,
+        "seed": int(options["seed"]),
+        "selection": next((rule for rule, name in RULES.items() if name == metric), metric),
+        "used_domains": grouped or algorithm in _WITH_DOMAINS or options.get("use_domains") == "True",
+        "epochs_wanted": options.get("n_epochs"),
+        "config": options,
+        "device": options.get("device"),
+    }
+
+
+def _run(folder: Path, about: Mapping[str, Any], epochs: Mapping[int, Mapping[tuple[str, str], float]]) -> Run:
+    wanted = str(about.get("epochs_wanted", ""))
+    finished = bool(about.get("finished", len(epochs) >= int(wanted) if wanted.isdigit() else True))
+    config = dict(about.get("config") or {})
+    hparams = dict(about.get("hparams") or {})
+    shown = ("model", "optimizer", "lr", "weight_decay", "batch_size", "n_epochs")
+    return Run(
+        folder=folder,
+        harness=str(about.get("harness", OWN_RUNNER)),
+        dataset=_dataset(str(about["dataset"]), epochs),
+        algorithm=_METHODS.get(str(about["algorithm"]), str(about["algorithm"])),
+        trial=int(about["seed"]),
+        finished=finished,
+        hparams={**{name: config[name] for name in shown if name in config}, **hparams},
+        args={**config, "seed": about["seed"]},
+        provenance=dict(about),
+    )
+
+
+def _dataset(name: str, epochs: Mapping[int, Mapping[tuple[str, str], float]]) -> str:
+    """The data set's name; something else in the format of Waterbirds or CelebA is called by its size, which
+    tells it apart.
+    """
+    if name not in _OFFICIAL:
+        return name
+    official, size = _OFFICIAL[name]
+    last = epochs[max(epochs)]
+    images = sum(value for (split, metric), value in last.items() if split == "test" and metric.startswith("count_"))
+    return official if images == size else f"{name} format ({images:.0f} test images)"

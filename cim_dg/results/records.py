@@ -1,0 +1,220 @@
+"""Records: what every harness' folders say, as one tidy frame and a list of runs."""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cim_dg.errors import UserError
+from cim_dg.files import write_atomically
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run: who made it, of what, and with which settings."""
+
+    folder: Path
+    harness: str
+    dataset: str
+    algorithm: str
+    trial: int
+    hparams_seed: int = 0
+    test_envs: tuple[int, ...] = ()
+    finished: bool = True
+    hparams: dict[str, Any] = field(default_factory=dict)
+    args: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Records:
+    """All evaluations (`frame`), the runs that made them (`runs`), and what could not be used (`skipped`).
+
+    The frame has a row per evaluation, in the order in which the harness would read them: run (position in `runs`),
+    harness, dataset, algorithm, hparams_seed, trial, test_envs ("0" or "0,2"), checkpoint (counts all checkpoints),
+    step, split, metric, value. `skipped` counts, by reason, lines and folders that hold no usable result.
+    """
+
+    frame: pd.DataFrame
+    runs: list[Run]
+    skipped: dict[str, list[str]]
+
+    def report(self) -> list[str]:
+        """One sentence for each kind of thing that was left out or is incomplete; empty if all is well."""
+        sentences = [
+            f"{reason}: {len(places)} (first: {places[0]})."
+            for reason, places in sorted(self.skipped.items())
+            if places
+        ]
+        unfinished = [run for run in self.runs if not run.finished]
+        if unfinished:
+            sentences.append(
+                f"Not finished: {len(unfinished)} of {len(self.runs)} runs (first: {unfinished[0].folder}); their "
+                "checkpoints "
+                "so far are counted, as DomainBed's collect_results counts them."
+            )
+        sentences += _doubles(self.runs)
+        return sentences
+
+    def save(self, path: Path) -> None:
+        """Write the frame as CSV or Parquet, by the name's ending.
+
+        Raises:
+            UserError: another ending, or Parquet without pyarrow.
+        """
+        if path.suffix == ".csv":
+            write_atomically(path, self.frame.to_csv(index=False))
+        elif path.suffix == ".parquet":
+            try:
+                data = self.frame.to_parquet(None, index=False)
+            except ImportError as error:
+                raise UserError(
+                    f"{path} cannot be written: Parquet needs pyarrow (`pip install pyarrow`); a name ending in "
+                    ".csv does not."
+                ) from error
+            write_atomically(path, data)
+        else:
+            raise UserError(f"{path} ends in {path.suffix!r}; the frame can be saved as .csv or .parquet.")
+
+
+Names = tuple[tuple[str, str], ...]
+
+
+class Collector:
+    """Gathers runs, checkpoints and skipped places from the readers, and makes the frame of them."""
+
+    def __init__(self) -> None:
+        self.runs: list[Run] = []
+        self.skipped: dict[str, list[str]] = {}
+        self._layouts: dict[Names, int] = {}
+        self._checkpoints = array("q")  # (run, step, layout) of each, flat
+        self._values = array("d")
+
+    def skip(self, reason: str, place: str | Path) -> None:
+        """Count a line or folder that cannot be used."""
+        self.skipped.setdefault(reason, []).append(str(place))
+
+    def begin(self, run: Run) -> int:
+        """Add a run; its number is what `add` takes."""
+        self.runs.append(run)
+        return len(self.runs) - 1
+
+    def layout(self, names: Names) -> int:
+        """The number of a list of (split, metric) pairs, which `add` takes."""
+        return self._layouts.setdefault(names, len(self._layouts))
+
+    def add(self, run: int, step: int, layout: int, values: Sequence[float]) -> None:
+        """Add one checkpoint of a run: a value for each pair of its layout."""
+        self._checkpoints.extend((run, step, layout))
+        self._values.extend(values)
+
+    def records(self) -> Records:
+        """Everything that was gathered."""
+        run, step, kind = np.array(self._checkpoints, dtype=np.int64).reshape(-1, 3).T
+        columns = list(self._layouts)
+        sizes = np.array([len(names) for names in columns], dtype=np.int64)[kind]
+        order = np.repeat(run, sizes)
+        of_run = {
+            name: pd.Categorical([str(getattr(one, name)) for one in self.runs]).take(order)
+            for name in ("harness", "dataset", "algorithm")
+        }
+        of_run["test_envs"] = pd.Categorical([",".join(map(str, one.test_envs)) for one in self.runs]).take(order)
+        numbers = {
+            name: np.array([getattr(one, name) for one in self.runs], dtype=np.int64)[order]
+            for name in ("hparams_seed", "trial")
+        }
+        frame = pd.DataFrame(
+            {
+                "run": order,
+                "harness": of_run["harness"],
+                "dataset": of_run["dataset"],
+                "algorithm": of_run["algorithm"],
+                **numbers,
+                "test_envs": of_run["test_envs"],
+                "checkpoint": np.repeat(np.arange(len(run)), sizes),
+                "step": np.repeat(step, sizes),
+                **{
+                    name: _spread([[pair[place] for pair in names] for names in columns], kind)
+                    for place, name in enumerate(("split", "metric"))
+                },
+                "value": np.array(self._values, dtype=np.float64),
+            }
+        )
+        return Records(frame, self.runs, self.skipped)
+
+
+def _spread(texts: list[list[str]], kind: np.ndarray) -> pd.Categorical:
+    """The texts of each checkpoint's kind, one after the other, without building a string for each of a million
+    rows.
+    """
+    categories = sorted({text for row in texts for text in row})
+    code = {text: number for number, text in enumerate(categories)}
+    codes = [np.array([code[text] for text in row], dtype=np.int32) for row in texts]
+    joined = np.concatenate([codes[one] for one in kind]) if len(kind) else np.empty(0, dtype=np.int32)
+    return pd.Categorical.from_codes(joined, categories=categories)
+
+
+def _doubles(runs: list[Run]) -> list[str]:
+    """A sentence if one cell's job is there more than once: DomainBed then pools them, and so does this."""
+    cells = Counter(
+        (run.harness, run.dataset, run.algorithm, run.trial, run.hparams_seed, run.test_envs) for run in runs
+    )
+    double = [cell for cell, count in cells.items() if count > 1]
+    if not double:
+        return []
+    harness, dataset, algorithm, trial, seed, envs = double[0]
+    return [
+        f"The same job is there more than once: {len(double)} (first: {harness}, {dataset}, {algorithm}, trial "
+        f"{trial}, hparams seed "
+        f"{seed}, test environments {list(envs)}); all its checkpoints are candidates."
+    ]
+
+
+def read(folders: Sequence[str | os.PathLike[str]]) -> Records:
+    """Read every run in or below `folders`, each file once, whichever harness wrote it.
+
+    Raises:
+        UserError: a folder is not there, or no run with a result is found.
+    """
+    from cim_dg.results import read_domainbed, read_wilds
+
+    collector = Collector()
+    seen: set[str] = set()
+    for folder in folders:
+        if not os.path.isdir(folder):
+            raise UserError(f"{folder} is not a folder; give folders of DomainBed sweeps or WILDS logs.")
+        # os.walk lists as os.listdir does, so that the order, which breaks exact ties, is DomainBed's.
+        for place, below, files in os.walk(folder):
+            real = os.path.abspath(place)
+            if real in seen:
+                below.clear()
+                continue
+            seen.add(real)
+            names = set(files)
+            for reader in (read_domainbed, read_wilds):
+                if reader.is_run(names):
+                    reader.read(Path(place), names, collector)
+                    below.clear()
+                    break
+            else:
+                if not below and place != os.fspath(folder):
+                    collector.skip(
+                        "Folders without anything in them (not started?)" if not files else "Folders that are no runs",
+                        place,
+                    )
+    if not collector.runs:
+        left = "; ".join(f"{reason.lower()}: {len(places)}" for reason, places in collector.skipped.items())
+        raise UserError(
+            f"{', '.join(map(str, folders))}: no results there"
+            + (f" ({left})" if left else "")
+            + "; a DomainBed job has a results.jsonl, a WILDS log folder files such as val_eval.csv."
+        )
+    return collector.records()

@@ -1,0 +1,64 @@
+"""Tables as CSV: a line for each figure, unrounded, for other programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+from cim_dg.results.build import Report
+from cim_dg.results.tables import Cell, Row, Table
+
+FIELDS = (
+    *("table", "dataset", "selection", "column", "method", "source", "protocol", "published", "group_labels"),
+    *("value", "stderr", "low", "high", "trials", "flag"),
+    *("baseline", "difference", "difference_low", "difference_high", "p_holm", "verdict", "trials_for_one_point"),
+)
+
+
+def render(report: Report) -> str:
+    """Every cell of every table with its comparison to the baseline; a published value has the characters that
+    were printed.
+    """
+    out = io.StringIO()
+    writer = csv.DictWriter(out, FIELDS, lineterminator="\n")
+    writer.writeheader()
+    for table in report.tables:
+        compared = {(one.method, one.source, one.column): one for one in table.comparisons}
+        for row in table.rows:
+            for column, cell in row.cells.items():
+                line = _figure(table, row, column, cell)
+                one = None if row.published else compared.get((row.method, row.source, column))
+                if one is not None:
+                    low, high = one.difference.interval or ("", "")
+                    line |= {
+                        "baseline": table.baseline,
+                        "difference": one.difference.mean,
+                        "difference_low": low,
+                        "difference_high": high,
+                        "p_holm": "" if one.corrected is None else one.corrected,
+                        "verdict": one.verdict,
+                        "trials_for_one_point": one.needed or "",
+                    }
+                writer.writerow(line)
+    return out.getvalue()
+
+
+def _figure(table: Table, row: Row, column: str, cell: Cell) -> dict[str, object]:
+    low, high = cell.interval or ("", "")
+    return {
+        "table": table.name,
+        "dataset": table.dataset,
+        "selection": table.selection,
+        "column": column,
+        "method": row.method,
+        "source": row.source,
+        "protocol": row.protocol,
+        "published": "yes" if row.published else "no",
+        "group_labels": row.group_labels,
+        "value": cell.mean if cell.printed is None else cell.printed.split(" ")[0],
+        "stderr": "" if cell.stderr is None else cell.stderr,
+        "low": low,
+        "high": high,
+        "trials": cell.trials or "",
+        "flag": cell.flag or "",
+    }

@@ -1,0 +1,202 @@
+"""DomainBed's three selection rules, on the frame of the records: the same choices as DomainBed's, ties included.
+
+Every rule picks one (hparams, checkpoint) for each cell (harness, data set, algorithm, test environment, trial) by a
+validation accuracy and reports the accuracy on the in-split of the test environment. Gulrajani & Lopez-Paz, "In Search
+of Lost Domain Generalization", 2021, section 3.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from cim_dg.errors import UserError
+from cim_dg.results.records import Records
+
+CELL = ["harness", "dataset", "algorithm", "test_env", "trial"]
+
+# What DomainBed calls them.
+TITLES = {
+    "iid": "training-domain validation set",
+    "leave-one-out": "leave-one-domain-out cross-validation",
+    "oracle": "test-domain validation set (oracle)",
+}
+
+
+def select(records: Records, rule: str) -> pd.DataFrame:
+    """The chosen checkpoint of every cell that `rule` can serve.
+
+    Returns a frame with a row per cell: harness, dataset, algorithm, test_env, trial, hparams_seed, step, validation
+    (the accuracy that chose it), value (the test accuracy, 0 to 1), run and checkpoint (as in the records), n_envs.
+    Cells stand in the order in which their first record was read, as DomainBed averages them.
+
+    Raises:
+        UserError: there is no such rule.
+    """
+    if rule not in _RULES:
+        raise UserError(f"{rule!r} is no selection rule of DomainBed; choose from {', '.join(_RULES)}.")
+    parts = [_RULES[rule](table) for table in _wide(records)]
+    chosen = [_best(part) for part in parts if len(part)]
+    if not chosen:
+        return pd.DataFrame(
+            columns=[*CELL, "hparams_seed", "step", "validation", "value", "run", "checkpoint", "n_envs"]
+        )
+    place = _reading_order(records)
+    cells = pd.concat(chosen)
+    order = np.argsort([place[cell] for cell in zip(*(cells[name] for name in CELL), strict=True)], kind="stable")
+    return cells.iloc[order].reset_index(drop=True)
+
+
+def _reading_order(records: Records) -> dict[tuple[object, ...], int]:
+    """The order in which DomainBed meets the cells, jobs with two test environments included: it sums in this order."""
+    place: dict[tuple[object, ...], int] = {}
+    for run in records.runs:
+        for env in run.test_envs:
+            place.setdefault((run.harness, run.dataset, run.algorithm, env, run.trial), len(place))
+    return place
+
+
+def unserved(records: Records, rule: str) -> str | None:
+    """Why `rule` can serve no cell of these records and what to run instead; None if it can serve one, or nothing is
+    there.
+    """
+    if not any(run.test_envs for run in records.runs) or len(select(records, rule)):
+        return None
+    if rule == "leave-one-out":
+        return (
+            "leave-one-domain-out cross-validation cannot be computed: it needs, beside the jobs with one test "
+            "environment, those "
+            "with two, which a sweep with --single_test_envs leaves out. Run `python -m domainbed.scripts.sweep "
+            "launch` again "
+            "without --single_test_envs, with the same --output_dir: it starts only the jobs that are missing."
+        )
+    return (
+        f"{TITLES[rule]} cannot be computed: no job with exactly one test environment has a result. Run jobs "
+        "with a single test environment."
+    )
+
+
+class _Wide:
+    """The checkpoints of one data set under one harness: accuracies as matrices (checkpoints, environments)."""
+
+    def __init__(self, frame: pd.DataFrame, records: Records) -> None:
+        accuracy = frame[frame["metric"] == "acc"]
+        places = accuracy["split"].cat.categories.str.extract(r"^env(\d+)_(in|out)$")
+        environment = places[0].astype("float").to_numpy()[accuracy["split"].cat.codes]
+        inside = (places[1] == "in").to_numpy()[accuracy["split"].cat.codes]
+        known = ~np.isnan(environment)
+        self.checkpoints, row = np.unique(accuracy["checkpoint"].to_numpy()[known], return_inverse=True)
+        column = environment[known].astype(np.int64)
+        self.n_envs = int(column.max(initial=-1)) + 1
+        both = np.full((2, len(self.checkpoints), self.n_envs), np.nan)
+        both[inside[known].astype(np.int64), row, column] = accuracy["value"].to_numpy()[known]
+        self.outs, self.ins = both
+        first = np.zeros(len(self.checkpoints), dtype=np.int64)
+        first[row] = np.flatnonzero(known)
+        self.runs = accuracy["run"].to_numpy()[first]
+        self.steps = accuracy["step"].to_numpy()[first]
+        self.records = records
+
+    def of_run(self, name: str) -> np.ndarray:
+        return np.array([getattr(run, name) for run in self.records.runs])[self.runs]
+
+    def with_test_envs(self, count: int) -> np.ndarray:
+        return np.array([len(run.test_envs) for run in self.records.runs])[self.runs] == count
+
+    def candidates(self, rows: np.ndarray, test_env: np.ndarray) -> pd.DataFrame:
+        """These checkpoints as candidates for the cells of their test environment."""
+        return pd.DataFrame(
+            {
+                "harness": self.of_run("harness")[rows],
+                "dataset": self.of_run("dataset")[rows],
+                "algorithm": self.of_run("algorithm")[rows],
+                "test_env": test_env,
+                "trial": self.of_run("trial")[rows],
+                "hparams_seed": self.of_run("hparams_seed")[rows],
+                "step": self.steps[rows],
+                "value": self.ins[rows, test_env],
+                "run": self.runs[rows],
+                "checkpoint": self.checkpoints[rows],
+                "n_envs": self.n_envs,
+            }
+        )
+
+    def singles(self) -> tuple[np.ndarray, np.ndarray]:
+        """The rows of jobs with one test environment (that the data set has), and that environment."""
+        envs = np.array([run.test_envs[0] if len(run.test_envs) == 1 else -1 for run in self.records.runs])[self.runs]
+        rows = np.flatnonzero((envs >= 0) & (envs < self.n_envs))
+        return rows, envs[rows]
+
+
+def _wide(records: Records) -> list[_Wide]:
+    frame = records.frame
+    if not len(frame):
+        return []
+    domainbed = frame[frame["test_envs"] != ""]
+    groups = domainbed.groupby(["harness", "dataset"], observed=True, sort=False)
+    return [_Wide(group, records) for _, group in groups]
+
+
+def _iid(wide: _Wide) -> pd.DataFrame:
+    """The best mean out-accuracy over the training environments, over checkpoints too (early stopping)."""
+    rows, test_env = wide.singles()
+    candidates = wide.candidates(rows, test_env).assign(validation=np.nan)
+    for env in np.unique(test_env):
+        others = [column for column in range(wide.n_envs) if column != env]
+        # A contiguous copy, so that NumPy adds each row up in the order in which np.mean adds DomainBed's list.
+        candidates.loc[test_env == env, "validation"] = np.ascontiguousarray(
+            wide.outs[rows[test_env == env]][:, others]
+        ).mean(axis=1)
+    return candidates.dropna(subset=["validation", "value"])
+
+
+def _oracle(wide: _Wide) -> pd.DataFrame:
+    """The out-accuracy of the test environment at the last checkpoint (no early stopping)."""
+    rows, test_env = wide.singles()
+    candidates = wide.candidates(rows, test_env).assign(validation=wide.outs[rows, test_env])
+    last = candidates.sort_values("step", kind="stable").drop_duplicates([*CELL, "hparams_seed"], keep="last")
+    return last.sort_index().dropna(subset=["validation", "value"])
+
+
+def _leave_one_out(wide: _Wide) -> pd.DataFrame:
+    """The mean in-accuracy on the second test environment of the jobs with two, each left out in turn."""
+    point = [*CELL, "hparams_seed", "step"]
+    rows, test_env = wide.singles()
+    candidates = wide.candidates(rows, test_env).drop_duplicates(point, keep=False)
+    pair_rows = np.flatnonzero(wide.with_test_envs(2))
+    if not len(pair_rows):
+        return candidates.head(0)
+    pairs = np.array([wide.records.runs[run].test_envs for run in wide.runs[pair_rows]]).reshape(-1, 2)
+    held_out = []
+    for test, other in ((0, 1), (1, 0)):
+        inside = (pairs < wide.n_envs).all(axis=1)
+        part = wide.candidates(pair_rows[inside], pairs[inside, test])
+        part["other"] = pairs[inside, other]
+        part["held_out"] = wide.ins[pair_rows[inside], pairs[inside, other]]
+        held_out.append(part)
+    seen = pd.concat(held_out).drop_duplicates([*point, "other"], keep="last")
+    table = seen.pivot(index=point, columns="other", values="held_out").reindex(columns=range(wide.n_envs))
+    index = pd.MultiIndex.from_frame(candidates[point])
+    accuracies = table.reindex(index).to_numpy()
+    candidates = candidates.assign(validation=np.nan)
+    for env in np.unique(candidates["test_env"]):
+        others = [column for column in range(wide.n_envs) if column != env]
+        of_env = (candidates["test_env"] == env).to_numpy()
+        sums = np.ascontiguousarray(accuracies[of_env][:, others]).sum(axis=1)
+        candidates.loc[of_env, "validation"] = sums / (wide.n_envs - 1)
+    return candidates.dropna(subset=["validation", "value"])
+
+
+_RULES: dict[str, Callable[[_Wide], pd.DataFrame]] = {"iid": _iid, "leave-one-out": _leave_one_out, "oracle": _oracle}
+
+
+def _best(candidates: pd.DataFrame) -> pd.DataFrame:
+    """The winner of each cell. Ties fall as in DomainBed: the earliest record of a setting, then the highest hparams
+    seed.
+    """
+    ranked = candidates.sort_values("validation", ascending=False, kind="stable")
+    per_setting = ranked.drop_duplicates([*CELL, "hparams_seed"])
+    ranked = per_setting.sort_values(["validation", "hparams_seed"], ascending=False, kind="stable")
+    return ranked.drop_duplicates(CELL)

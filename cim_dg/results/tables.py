@@ -1,0 +1,173 @@
+"""What a table is, as data: rows of cells, paired comparisons to a baseline, and notes. Renderers only print it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from cim_dg.results import published, statistics
+from cim_dg.results.statistics import Difference, Summary
+
+LEVEL = 1 - statistics.CONFIDENCE
+OURS = ("GroupDRO", "VIB", "SCL", "CIM", "CIM_VIB")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A figure in percent. A published one is `printed`, character by character, and may carry a `flag` if it does not
+    add up.
+    """
+
+    mean: float
+    stderr: float | None = None
+    interval: tuple[float, float] | None = None
+    trials: int | None = None
+    printed: str | None = None
+    flag: str | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method's figures by column. `source` is the harness of a run of one's own, the reference of a published one."""
+
+    method: str
+    source: str
+    protocol: str
+    cells: Mapping[str, Cell]
+    published: bool = False
+    group_labels: str = ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A method against the baseline in one column: the paired difference, and its p corrected over the methods
+    by Holm.
+    """
+
+    method: str
+    source: str
+    column: str
+    difference: Difference
+    corrected: float | None
+    needed: (
+        int | None
+    )  # trials that a true difference of one point would take; None: no spread, or more than anyone runs
+
+    @property
+    def verdict(self) -> str:
+        """In words; never more than the test says."""
+        if self.difference.trials < 2:
+            return "one trial: cannot be tested"
+        if self.corrected is None:
+            return "equal in every trial" if self.difference.mean == 0 else "no spread between trials: cannot be tested"
+        if self.corrected >= LEVEL:
+            return "no significant difference"
+        return "significantly higher" if self.difference.mean > 0 else "significantly lower"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A comparison under one selection rule. `name` is what --table takes."""
+
+    name: str
+    title: str
+    selection: str
+    columns: Sequence[str]
+    rows: Sequence[Row]
+    baseline: str = ""
+    comparisons: Sequence[Comparison] = ()
+    notes: Sequence[str] = ()
+    group_labels: bool = False
+    dataset: str = field(default="")
+
+
+Trials = Mapping[int, float]  # trial -> value, 0 to 1
+
+
+def method_order(methods: Sequence[str], baseline: str) -> list[str]:
+    """The baseline first, then the harness' own methods by name, then those of this package."""
+    others = sorted(method for method in set(methods) if method != baseline and method not in OURS)
+    return [
+        *([baseline] if baseline in methods else []),
+        *others,
+        *(name for name in OURS if name in methods and name != baseline),
+    ]
+
+
+def cell(values: Trials) -> Cell:
+    """The cell of one value per trial."""
+    return summary_cell(statistics.summarise(list(values.values()), scale=100.0))
+
+
+def summary_cell(summary: Summary, mean: float | None = None) -> Cell:
+    """The cell of a summary in percent, with another `mean` if given. No accuracy lies outside 0 to 100: intervals end
+    there.
+    """
+    interval = summary.interval and (max(summary.interval[0], 0.0), min(summary.interval[1], 100.0))
+    return Cell(summary.mean if mean is None else mean, summary.stderr, interval, summary.trials)
+
+
+def compare(
+    of: Mapping[tuple[str, str], Mapping[str, Trials]], baseline: str, columns: Sequence[str]
+) -> list[Comparison]:
+    """Every method against the baseline of the same source (harness), column by column.
+
+    Args:
+        of: (method, source) -> column -> trial -> value, 0 to 1.
+    """
+    found: dict[tuple[str, str, str], Difference] = {}
+    for (method, source), row in of.items():
+        against = of.get((baseline, source))
+        if method == baseline or against is None:
+            continue
+        for column in columns:
+            mine, theirs = row.get(column, {}), against.get(column, {})
+            both = [trial for trial in mine if trial in theirs]
+            if both:
+                found[method, source, column] = statistics.paired(
+                    [mine[t] for t in both], [theirs[t] for t in both], scale=100.0
+                )
+    corrected: dict[tuple[str, str, str], float] = {}
+    family_size: dict[tuple[str, str], int] = {}
+    for source, column in {(source, column) for _, source, column in found}:
+        family = [key for key, one in found.items() if key[1:] == (source, column) and one.p is not None]
+        family_size[source, column] = len(family)
+        ps = statistics.holm([p for key in family if (p := found[key].p) is not None])
+        corrected.update(zip(family, ps.tolist(), strict=True))
+    return [
+        Comparison(
+            *key,
+            difference,
+            corrected.get(key),
+            statistics.trials_needed(difference.spread, 1.0, family_size[key[1:]]) if difference.spread > 0 else None,
+        )
+        for key, difference in found.items()
+    ]
+
+
+def published_rows(figures: Sequence[published.Figure]) -> list[Row]:
+    """Published figures of one data set as rows, each flagged where its row does not add up."""
+    made = []
+    for (method, protocol, source, labels), row in published.rows(figures).items():
+        printed = {one.column: one.printed for one in row}
+        cells = {
+            one.column: Cell(
+                float(one.printed),
+                float(one.stderr) if one.stderr else None,
+                printed=f"{one.printed} ± {one.stderr}" if one.stderr else one.printed,
+                flag=published.flag(one.column, printed),
+            )
+            for one in row
+        }
+        made.append(Row(method, source, protocol, cells, published=True, group_labels=labels))
+    return made
+
+
+def flag_notes(rows: Sequence[Row]) -> list[str]:
+    """A sentence for each published figure that does not add up."""
+    return [
+        f"! {row.method} ({row.source}): {one.flag}; shown as printed."
+        for row in rows
+        for one in row.cells.values()
+        if one.flag is not None
+    ]

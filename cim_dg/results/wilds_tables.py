@@ -1,0 +1,243 @@
+"""The tables of WILDS' data sets: the paper's table of subgroups, and accuracies by split for the others."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from cim_dg.results import published
+from cim_dg.results.read_wilds import EXAMPLES, OWN_RUNNER, RULES, group_labels, own_rule
+from cim_dg.results.records import Records, Run
+from cim_dg.results.tables import Comparison, Row, Table, cell, compare, flag_notes, method_order, published_rows
+
+SUBGROUPS = "subgroups"
+_PAPER = ("CelebA", "Waterbirds")
+_GROUP_COLUMNS = ("worst group", "average")
+_SPLITS = ("id_val", "val", "id_test", "test")
+# What WILDS' leaderboard reports, where it is not the average accuracy.
+_HEADLINES = {"fmow": ("worst_group", "average"), "iwildcam": ("F1-macro_all", "average")}
+_TITLES = {
+    "average": "the epoch with the best average validation accuracy, which uses no group labels",
+    "worst-class": "the epoch with the best validation accuracy of the worst class, which uses no group labels",
+    "worst-group": "the epoch with the best validation accuracy of the worst group, which uses group labels",
+}
+
+Figures = Mapping[tuple[str, str], float]  # (split, metric) -> value, 0 to 1
+
+
+def wilds_tables(records: Records, rules: Sequence[str], baseline: str, with_published: bool) -> list[Table]:
+    """The tables of all WILDS runs: under each of `rules`, or of each run's own rule where none is given."""
+    tables = []
+    for rule, runs in by_rule(records, rules).items():
+        best = figures_at(records, best_epochs(records, runs, rule))
+        by_table: dict[str, dict[int, Run]] = {}
+        for number, run in runs.items():
+            by_table.setdefault(table_name(run.dataset), {})[number] = run
+        tables += [
+            _table(name, by_table[name], rule, best, baseline, with_published)
+            for name in sorted(by_table, key=lambda name: (name != SUBGROUPS, name))
+        ]
+    return tables
+
+
+def by_rule(records: Records, rules: Sequence[str]) -> dict[str, dict[int, Run]]:
+    """The runs to be shown under each rule: all under each of `rules`; if none is given, each under its own."""
+    runs = {number: run for number, run in enumerate(records.runs) if run.harness in (OWN_RUNNER, EXAMPLES)}
+    if rules:
+        return {rule: runs for rule in rules} if runs else {}
+    own = sorted({own_rule(run) for run in runs.values()}, key=lambda rule: ([*RULES, rule].index(rule), rule))
+    return {rule: {number: run for number, run in runs.items() if own_rule(run) == rule} for rule in own}
+
+
+def published_subgroups() -> Table:
+    """The published figures of the table of subgroups on their own."""
+    return _finish(SUBGROUPS, "published", _group_columns(_PAPER), [], [], [], "", True)
+
+
+def table_name(dataset: str) -> str:
+    """What a data set's table is called on the command line."""
+    return SUBGROUPS if dataset in _PAPER else dataset.lower().replace(" ", "-").split("-(")[0]
+
+
+def best_epochs(records: Records, runs: Mapping[int, Run], rule: str) -> dict[int, int]:
+    """The best epoch of each run under `rule`; none of a run whose validation does not have what the rule needs.
+
+    A run's own rule has the epoch that the run recorded; the earliest of the best otherwise, as run_expt.py has it.
+    """
+    frame = records.frame
+    metric = RULES.get(rule, rule)
+    validation = frame[frame["run"].isin(list(runs)) & (frame["split"] == "val") & (frame["metric"] == metric)]
+    ranked = validation.dropna(subset="value").sort_values(["value", "step"], ascending=[False, True])
+    best = ranked.drop_duplicates("run")
+    epochs = {int(run): int(step) for run, step in zip(best["run"], best["step"], strict=True)}
+    for number, run in runs.items():
+        recorded = run.provenance.get("selected_epoch")
+        if own_rule(run) == rule and isinstance(recorded, int):
+            epochs[number] = recorded
+    return epochs
+
+
+def figures_at(records: Records, epochs: Mapping[int, int]) -> dict[int, Figures]:
+    """What each run reports of that epoch."""
+    frame = records.frame[records.frame["run"].isin(list(epochs))]
+    at_best = frame[frame["step"] == frame["run"].map(epochs)]
+    return {
+        int(number): dict(zip(zip(part["split"], part["metric"], strict=True), part["value"], strict=True))
+        for number, part in at_best.groupby("run")
+    }
+
+
+def _table(
+    name: str, runs: Mapping[int, Run], rule: str, best: Mapping[int, Figures], baseline: str, with_published: bool
+) -> Table:
+    datasets = sorted({run.dataset for run in runs.values()})
+    columns = _columns(name, datasets, [best[number] for number in runs if number in best], with_published)
+    trials: dict[tuple[str, str], dict[str, dict[int, float]]] = {}
+    labels: dict[tuple[str, str], str] = {}
+    names = _row_names(runs, rule)
+    for number, run in runs.items():
+        key = (names[number], run.harness)
+        labels[key] = group_labels(run, rule)
+        row = trials.setdefault(key, {})
+        for column, (dataset, keys) in columns.items():
+            value = next((best[number][one] for one in keys if one in best.get(number, {})), None)
+            if run.dataset == dataset and value is not None:
+                row.setdefault(column, {})[run.trial] = value
+    rows = [
+        Row(*key, rule, {column: cell(values) for column, values in trials[key].items()}, group_labels=labels[key])
+        for key in _row_order(list(trials), baseline)
+    ]
+    comparisons = compare(trials, baseline, list(columns))
+    notes = _notes(runs, best, rule)
+    return _finish(name, rule, list(columns), rows, comparisons, notes, baseline, with_published)
+
+
+def _columns(
+    name: str, datasets: Sequence[str], figures: Sequence[Figures], with_published: bool
+) -> dict[str, tuple[str, list[tuple[str, str]]]]:
+    """Column -> its data set, and the (split, metric) that it shows, the first of them that a run has."""
+    worst, average = [("test", "worst_group")], [("test", "adjusted_average"), ("test", "average")]
+    if name == SUBGROUPS:
+        shown = _PAPER if with_published else datasets
+        return {
+            f"{one} {kind}": (one, keys)
+            for one in shown
+            for kind, keys in zip(_GROUP_COLUMNS, (worst, average), strict=True)
+        }
+    (dataset,) = datasets
+    if "format" in dataset:
+        return {kind: (dataset, keys) for kind, keys in zip(_GROUP_COLUMNS, (worst, average), strict=True)}
+    there = {key for one in figures for key in one}
+    metrics = _HEADLINES.get(dataset, ("average",))
+    return {
+        f"{split} {metric.replace('_', ' ')}": (dataset, [(split, metric)])
+        for metric in metrics
+        for split in _SPLITS
+        if (split, metric) in there
+    }
+
+
+def _finish(
+    name: str,
+    rule: str,
+    columns: Sequence[str],
+    rows: Sequence[Row],
+    comparisons: Sequence[Comparison],
+    notes: Sequence[str],
+    baseline: str,
+    with_published: bool,
+) -> Table:
+    shown = _published() if with_published and name == SUBGROUPS else []
+    first = [f"Model selection: {_TITLES.get(rule, f'the best validation {rule}')}."] if rows else []
+    if shown:
+        notes = [
+            *notes,
+            *flag_notes(shown),
+            "† Published, as printed. Settings and selection differ between sources, and most do not state "
+            "whether group "
+            "labels were used in selection: published rows and your own are not comparable.",
+        ]
+    title = "Subgroups: test accuracy (%)" if name == SUBGROUPS else f"{name}: test accuracy (%)"
+    return Table(
+        name=name,
+        title=title,
+        selection=rule,
+        columns=columns,
+        rows=[*rows, *shown],
+        baseline=baseline,
+        comparisons=comparisons,
+        notes=[*first, *notes],
+        group_labels=True,
+        dataset="" if name == SUBGROUPS else name,
+    )
+
+
+def _published() -> list[Row]:
+    """The paper's rows, its two data sets side by side."""
+    merged: dict[tuple[str, str], Row] = {}
+    for dataset in _PAPER:
+        figures = [one for one in published.figures(SUBGROUPS) if one.dataset == dataset]
+        for row in published_rows(figures):
+            cells = {f"{dataset} {column.replace('_', ' ')}": one for column, one in row.cells.items()}
+            labels = f"{dataset}: {row.group_labels or 'not stated'}"
+            known = merged.get((row.method, row.source))
+            if known is not None:
+                cells, labels = {**known.cells, **cells}, f"{known.group_labels}; {labels}"
+            merged[row.method, row.source] = replace(row, cells=cells, group_labels=labels)
+    return [replace(row, group_labels=_shorter(row.group_labels)) for row in merged.values()]
+
+
+def _shorter(labels: str) -> str:
+    """'no' instead of 'CelebA: no; Waterbirds: no'."""
+    said = {part.split(": ")[1] for part in labels.split("; ")}
+    return said.pop() if len(said) == 1 else labels
+
+
+def _group_columns(datasets: Sequence[str]) -> list[str]:
+    return [f"{dataset} {kind}" for dataset in datasets for kind in _GROUP_COLUMNS]
+
+
+def _row_names(runs: Mapping[int, Run], rule: str) -> dict[int, str]:
+    """The method's name; with its use of group labels where runs of one method differ in it, which are two rows."""
+    used: dict[tuple[str, str], set[str]] = {}
+    for run in runs.values():
+        used.setdefault((run.algorithm, run.harness), set()).add(group_labels(run, rule))
+    return {
+        number: run.algorithm
+        if len(used[run.algorithm, run.harness]) == 1
+        else f"{run.algorithm} (group labels: {group_labels(run, rule)})"
+        for number, run in runs.items()
+    }
+
+
+def _row_order(keys: Sequence[tuple[str, str]], baseline: str) -> list[tuple[str, str]]:
+    """By harness, and within it in the order of methods."""
+    return [
+        (method, harness)
+        for harness in sorted({harness for _, harness in keys})
+        for method in method_order([method for method, of in keys if of == harness], baseline)
+    ]
+
+
+def _notes(runs: Mapping[int, Run], best: Mapping[int, Figures], rule: str) -> list[str]:
+    notes = []
+    if any("adjusted_average" in metric for figures in best.values() for _, metric in figures):
+        notes.append(
+            "Waterbirds' average weighs the groups by their shares of the training split, as its authors report it."
+        )
+    notes.append("Group labels: derived from what each run used in training, and from the selection rule.")
+    if any(run.harness == EXAMPLES for run in runs.values()):
+        notes.append(f"{EXAMPLES}: runs of WILDS' own run_expt.py.")
+    if lost := [run for number, run in runs.items() if number not in best]:
+        notes.append(
+            f"{len(lost)} runs (first: {lost[0].folder}) have no validation figure that {rule} needs; they are "
+            "left out."
+        )
+    if odd := sorted({run.dataset for run in runs.values() if "format" in run.dataset}):
+        notes.append(f"{', '.join(odd)}: not the official data, so no published figure stands beside it.")
+    for name in ("model", "frac", "split_scheme"):
+        found = Counter(str(run.args[name]) for run in runs.values() if name in run.args)
+        if len(found) > 1:
+            notes.append(f"Careful: the runs differ in --{name} ({', '.join(sorted(found))}).")
+    return notes

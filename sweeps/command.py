@@ -1,0 +1,85 @@
+"""`cim-dg sweep`: run a published comparison, or one of your own, through its harness' own commands."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from cim_dg.errors import UserError
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add `sweep` to the `cim-dg` command."""
+    parser = subparsers.add_parser(
+        "sweep",
+        help="run what a comparison table needs, and show the table",
+        description="Plan a comparison, show the plan, run the jobs that are missing through the harness' own "
+        "commands, "
+        "and end with the table. Only the jobs that the selection rule needs are run.",
+    )
+    parser.add_argument(
+        "name", metavar="NAME_OR_YAML", help="digits, vlcs, waterbirds, celeba, camelyon17, or a YAML file"
+    )
+    parser.add_argument("--data_dir", help="folder of the data (for WILDS its root_dir); digits needs none")
+    parser.add_argument("--output_dir", type=Path, required=True, help="where the jobs' folders are, or will be")
+    parser.add_argument("--dry_run", action="store_true", help="show the plan and the commands, run nothing")
+    parser.add_argument("--skip_confirmation", action="store_true", help="do not ask")
+    change = parser.add_argument_group("instead of what the sweep says")
+    change.add_argument("--algorithms", nargs="+")
+    change.add_argument("--n_trials", type=int)
+    change.add_argument("--n_hparams", type=int, help="of DomainBed: the default hparams and random ones")
+    change.add_argument("--steps", type=int, help="of DomainBed")
+    change.add_argument(
+        "--selection", help="iid, leave-one-out or oracle; average, worst-class or worst-group for WILDS"
+    )
+    change.add_argument("--command_launcher", help="of DomainBed, such as local, multi_gpu or parallel")
+    parser.set_defaults(run=run)
+
+
+_CHANGES = ("algorithms", "n_trials", "n_hparams", "steps", "selection", "command_launcher")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Plan, confirm, run, and print the table.
+
+    Raises:
+        UserError: the sweep or a folder is not right, or nobody confirms.
+        RunError: a job failed.
+    """
+    from cim_dg.sweeps import plan as planning
+    from cim_dg.sweeps.spec import load
+
+    spec = load(args.name, {name: getattr(args, name) for name in _CHANGES})
+    plan = planning.make_plan(spec, args.data_dir, args.output_dir)
+    print(plan.describe())
+    if args.dry_run:
+        for command in plan.commands:
+            print(shlex.join(command.words))
+        return 0
+    if plan.commands:
+        if not args.skip_confirmation and not _confirmed():
+            print("Nothing was run.")
+            return 0
+        planning.run(plan, args.output_dir)
+    _show(args.output_dir, spec.selection, spec.table)
+    return 0
+
+
+def _confirmed() -> bool:
+    try:
+        return input("Run the missing jobs? (y/n) ").strip().lower().startswith("y")
+    except EOFError:
+        raise UserError("nobody is there to confirm; give --skip_confirmation to run without asking") from None
+
+
+def _show(folder: Path, selection: str, table: str) -> None:
+    from cim_dg.results import build, render_text
+
+    report = build.report([folder], rules=[selection], names=[table])
+    for sentence in report.left_out:
+        print(sentence, file=sys.stderr)
+    print(render_text.render(report.grids(), colour=sys.stdout.isatty()), end="")
+    print(f"Again, or in another format: cim-dg collect {shlex.quote(str(folder))} --selection {selection}")

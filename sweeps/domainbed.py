@@ -1,0 +1,125 @@
+"""A sweep's jobs under DomainBed, as its own `sweep` makes them, and the commands that run what is missing."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from cim_dg.errors import UserError
+from cim_dg.hparams.sampling import seed_hash
+from cim_dg.results.domains import ENVIRONMENTS
+from cim_dg.sweeps.jobs import DONE, NOT_STARTED, UNFINISHED, Command, Job
+from cim_dg.sweeps.spec import Spec
+
+HOLDOUT_FRACTION = 0.2
+NO_DATA = (
+    "none"  # DomainBed wants --data_dir even of a data set that reads no files, and names the jobs' folders after it
+)
+
+
+def jobs(spec: Spec, data_dir: str | None, output_dir: Path) -> list[Job]:
+    """Every run that the selection rule needs, in DomainBed's order: pairs of test environments for leave-one-
+    out alone.
+    """
+    return [_job(args, output_dir) for args in _arguments(spec, data_dir or NO_DATA)]
+
+
+def commands(spec: Spec, data_dir: str | None, output_dir: Path, planned: list[Job]) -> list[Command]:
+    """DomainBed's own commands: clear what was left half-way, then launch what is missing."""
+    missing = [job for job in planned if job.state != DONE]
+    words = [
+        *("--datasets", *spec.datasets, "--algorithms", *spec.algorithms),
+        *("--n_hparams", str(spec.n_hparams), "--n_trials", str(spec.n_trials)),
+        *(["--single_test_envs"] if spec.selection != "leave-one-out" else []),
+        *(["--steps", str(spec.steps)] if spec.steps is not None else []),
+        *(["--hparams", json.dumps(spec.hparams)] if spec.hparams is not None else []),
+        *("--data_dir", data_dir or NO_DATA, "--output_dir", str(output_dir)),
+        *("--command_launcher", spec.command_launcher, "--skip_confirmation"),
+    ]
+    sweep = [sys.executable, "-m", "domainbed.scripts.sweep"]
+    made = []
+    if any(job.state == UNFINISHED for job in planned):
+        made.append(Command([*sweep, "delete_incomplete", *words], []))
+    if missing:
+        made.append(Command([*sweep, "launch", *words], missing))
+    return made
+
+
+def is_done(job: Job) -> bool:
+    """Whether the job has finished by now."""
+    return (job.folder / "done").exists()
+
+
+def last_words(job: Job) -> str:
+    """The last line that a failed job printed, for the error message."""
+    try:
+        lines = (job.folder / "err.txt").read_text(encoding="utf-8", errors="replace").split("\n")
+    except OSError:
+        return "it did not start"
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it says nothing in err.txt")
+
+
+def _job(args: dict[str, Any], output_dir: Path) -> Job:
+    # The name that DomainBed gives the folder of these arguments.
+    folder = output_dir / hashlib.md5(json.dumps(args, sort_keys=True).encode("utf-8")).hexdigest()
+    done = (folder / "done").exists()
+    envs, trial, seed = (args[name] for name in ("test_envs", "trial_seed", "hparams_seed"))
+    return Job(
+        dataset=args["dataset"],
+        algorithm=args["algorithm"],
+        about=f"test environments {envs}, trial {trial}, hparams seed {seed}",
+        folder=folder,
+        state=DONE if done else UNFINISHED if folder.exists() else NOT_STARTED,
+        seconds=_seconds(folder) if done else None,
+    )
+
+
+def _seconds(folder: Path) -> float | None:
+    """How long a job took: from its first file, which it makes when it starts, to `done`."""
+    try:
+        first = min(file.stat().st_mtime for file in folder.iterdir())
+        return max(0.0, (folder / "done").stat().st_mtime - first)
+    except OSError:
+        return None
+
+
+def _arguments(spec: Spec, data_dir: str) -> Iterator[dict[str, Any]]:
+    for trial in range(spec.n_trials):
+        for dataset in spec.datasets:
+            for algorithm in spec.algorithms:
+                for test_envs in _test_envs(_environments(dataset), spec.selection):
+                    for hparams_seed in range(spec.n_hparams):
+                        yield {
+                            "dataset": dataset,
+                            "algorithm": algorithm,
+                            "test_envs": test_envs,
+                            "holdout_fraction": HOLDOUT_FRACTION,
+                            "hparams_seed": hparams_seed,
+                            "data_dir": data_dir,
+                            "task": "domain_generalization",
+                            "trial_seed": trial,
+                            "seed": seed_hash(dataset, algorithm, test_envs, hparams_seed, trial),
+                            **({"steps": spec.steps} if spec.steps is not None else {}),
+                            **({"hparams": json.dumps(spec.hparams)} if spec.hparams is not None else {}),
+                        }
+
+
+def _test_envs(count: int, selection: str) -> Iterator[list[int]]:
+    for first in range(count):
+        yield [first]
+        if selection == "leave-one-out":
+            yield from ([first, second] for second in range(first + 1, count))
+
+
+def _environments(dataset: str) -> int:
+    if dataset in ENVIRONMENTS:
+        return len(ENVIRONMENTS[dataset])
+    try:  # a data set of the user's own, which only DomainBed knows; this imports torch
+        return int(importlib.import_module("domainbed.datasets").num_environments(dataset))
+    except Exception as error:
+        raise UserError(f"the data set {dataset!r} is not one of DomainBed's: {error}") from None

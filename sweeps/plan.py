@@ -1,0 +1,131 @@
+"""A sweep's plan: what is done, what is missing, how long that takes, and running it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from cim_dg.errors import RunError, UserError
+from cim_dg.files import write_atomically
+from cim_dg.sweeps import domainbed, wilds
+from cim_dg.sweeps.jobs import DONE, UNFINISHED, Command, Job
+from cim_dg.sweeps.spec import Spec
+
+_HARNESS: dict[str, ModuleType] = {"domainbed": domainbed, "wilds": wilds}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The jobs of a sweep as they stand, and the commands of its harness that run the missing ones."""
+
+    spec: Spec
+    jobs: list[Job]
+    commands: list[Command]
+
+    def missing(self) -> list[Job]:
+        """The jobs that are not done."""
+        return [job for job in self.jobs if job.state != DONE]
+
+    def describe(self) -> str:
+        """The plan in a few lines."""
+        spec = self.spec
+        states = Counter(job.state for job in self.jobs)
+        per_method = Counter(job.algorithm for job in self.missing())
+        lines = [
+            f"{spec.title} ({spec.harness}: {', '.join(spec.datasets)}; selection {spec.selection})",
+            f"{len(self.jobs)} jobs: {states[DONE]} done, {states[UNFINISHED]} unfinished, "
+            f"{len(self.jobs) - states[DONE] - states[UNFINISHED]} not started.",
+        ]
+        if per_method:
+            lines.append("Missing: " + ", ".join(f"{method} {count}" for method, count in per_method.items()) + ".")
+            lines.append(self._time_left())
+        return "\n".join(lines)
+
+    def seconds_left(self) -> float | None:
+        """Seconds of the missing jobs, one after the other, by those of the same method that are done; None if
+        none is.
+        """
+        known: dict[tuple[str, str], list[float]] = {}
+        for job in self.jobs:
+            if job.seconds is not None:
+                known.setdefault((job.dataset, job.algorithm), []).append(job.seconds)
+        if not known:
+            return None
+        anyone = statistics.median([one for seconds in known.values() for one in seconds])
+        each = {key: statistics.median(seconds) for key, seconds in known.items()}
+        return sum(each.get((job.dataset, job.algorithm), anyone) for job in self.missing())
+
+    def _time_left(self) -> str:
+        seconds = self.seconds_left()
+        if seconds is None:
+            return "Time left: not known before a job is done."
+        return f"Time left: {_duration(seconds)} of computing, divided by the jobs that run side by side."
+
+
+def make_plan(spec: Spec, data_dir: str | None, output_dir: Path) -> Plan:
+    """Plan a sweep; nothing is written or run.
+
+    Raises:
+        UserError: the data are not where they should be.
+    """
+    if spec.data and data_dir is None:
+        raise UserError(f"--data_dir is missing: the folder that holds {', '.join(spec.data)}")
+    for pattern in spec.data:
+        if not any(Path(str(data_dir)).glob(pattern)):
+            raise UserError(f"--data_dir {data_dir} holds no {pattern}, which this sweep needs")
+    harness = _HARNESS[spec.harness]
+    jobs = harness.jobs(spec, data_dir, output_dir)
+    return Plan(spec, jobs, harness.commands(spec, data_dir, output_dir, jobs))
+
+
+def run(plan: Plan, output_dir: Path) -> None:
+    """Run the plan's commands, one after the other; one that fails does not stop the next.
+
+    Raises:
+        UserError: the folder cannot be written.
+        RunError: jobs have failed, named with the last thing they said.
+    """
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output_dir {output_dir} cannot be used: {error.strerror}") from None
+    # DomainBed starts its jobs as `python`: that is to be the one that runs this.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    codes = []
+    for number, command in enumerate(plan.commands, start=1):
+        print(f"[{number}/{len(plan.commands)}] $ {shlex.join(command.words)}", file=sys.stderr, flush=True)
+        start = time.monotonic()
+        codes.append(subprocess.run(command.words, env={**os.environ, "PATH": path}, check=False).returncode)
+        if plan.spec.harness == "wilds" and not codes[-1]:
+            write_atomically(command.jobs[0].folder / wilds.SECONDS, f"{time.monotonic() - start:.1f}\n")
+    _check(plan, codes)
+
+
+def _check(plan: Plan, codes: list[int]) -> None:
+    """Whether everything that was to run is done now."""
+    harness = _HARNESS[plan.spec.harness]
+    failed = [job for job in plan.missing() if not harness.is_done(job)]
+    if not failed and not any(codes):
+        return
+    if not failed:
+        raise RunError(f"all jobs are done, but a command ended with exit code {max(codes)}")
+    first = failed[0]
+    raise RunError(
+        f"{len(failed)} of {len(plan.missing())} jobs are not done; the first, {first.algorithm} on {first.dataset} "
+        f"({first.about}), in {first.folder}: {harness.last_words(first)}"
+    )
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{max(1, round(seconds))} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"

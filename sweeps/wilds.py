@@ -1,0 +1,90 @@
+"""A sweep's jobs under WILDS: a run of `cim-dg wilds train` for each method and seed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from cim_dg.errors import UserError
+from cim_dg.sweeps.jobs import DONE, NOT_STARTED, UNFINISHED, Command, Job
+from cim_dg.sweeps.spec import Spec
+
+SECONDS = "sweep_seconds.txt"
+
+
+def jobs(spec: Spec, data_dir: str | None, output_dir: Path) -> list[Job]:
+    """A run for each data set, method and seed."""
+    return [
+        _job(output_dir / f"{dataset}-{algorithm}-seed{seed}", dataset, algorithm, seed)
+        for seed in range(spec.n_trials)
+        for dataset in spec.datasets
+        for algorithm in spec.algorithms
+    ]
+
+
+def commands(spec: Spec, data_dir: str | None, output_dir: Path, planned: list[Job]) -> list[Command]:
+    """A command for each job that is not done; one that was left half-way goes on."""
+    if data_dir is None:
+        raise UserError("a sweep of WILDS needs --data_dir, the folder that holds its datasets (its root_dir)")
+    made = []
+    for job in planned:
+        if job.state == DONE:
+            continue
+        words = [
+            *(sys.executable, "-m", "cim_dg.cli", "wilds", "train"),
+            *("--dataset", job.dataset, "--algorithm", job.algorithm, "--root_dir", data_dir),
+            *("--log_dir", str(job.folder), "--seed", job.about.removeprefix("seed "), "--selection", spec.selection),
+            *(["--resume"] if job.state == UNFINISHED else []),
+            *(word for name, value in (spec.options or {}).items() for word in _option(name, value)),
+        ]
+        made.append(Command(words, [job]))
+    return made
+
+
+def is_done(job: Job) -> bool:
+    """Whether the job has finished by now."""
+    record = _record(job.folder)
+    return record is not None and bool(record.get("finished"))
+
+
+def last_words(job: Job) -> str:
+    """The last line of a failed run's log, for the error message."""
+    try:
+        lines = (job.folder / "log.txt").read_text(encoding="utf-8", errors="replace").split("\n")
+    except OSError:
+        return "it did not start"
+    return next((line.strip() for line in reversed(lines) if line.strip()), "its log is empty")
+
+
+def _option(name: str, value: Any) -> list[str]:
+    if isinstance(value, dict):
+        return [f"--{name}", *(f"{key}={one}" for key, one in value.items())]
+    if isinstance(value, list):
+        return [f"--{name}", *map(str, value)]
+    return [f"--{name}", str(value)]
+
+
+def _job(folder: Path, dataset: str, algorithm: str, seed: int) -> Job:
+    found = _record(folder)
+    state = NOT_STARTED if found is None else DONE if found.get("finished") else UNFINISHED
+    try:
+        seconds = float((folder / SECONDS).read_text()) if state == DONE else None
+    except (OSError, ValueError):
+        seconds = None
+    return Job(dataset, algorithm, f"seed {seed}", folder, state, seconds)
+
+
+def _record(folder: Path) -> dict[str, Any] | None:
+    """What run.json says, or None without one."""
+    path = folder / "run.json"
+    if not path.is_file():
+        return None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        record = None
+    if not isinstance(record, dict):
+        raise UserError(f"{path} is no record of a run; move its folder away")
+    return record
