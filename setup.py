@@ -48,7 +48,9 @@ setup(
     package_dir=FOLDERS,
     package_data={
         "cim_dg": ["py.typed"],
-        **dict.fromkeys(("cim_dg.hparams", "cim_dg.hparams.datasets", "cim_dg.hparams.wilds"), ["*.yaml"]),
+        "cim_dg.hparams": ["*.yaml"],
+        "cim_dg.hparams.datasets": ["*.yaml"],
+        "cim_dg.hparams.wilds": ["*.yaml"],
         "cim_dg.sweeps": ["*.yaml"],
         "cim_dg.results": ["*.csv", "*.j2"],
     },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -38,6 +39,9 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns 0 done, 1 a run failed, 2 wrong input, 130 interrupted. Errors are one line on stderr."""
+    # As for `python -m`: inside a clone of DomainBed it is that one that is found. Last, so that nothing is shadowed.
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
     arguments = parser().parse_args(argv)
     try:
         return arguments.run(arguments)

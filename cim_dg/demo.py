@@ -26,6 +26,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--output_dir", type=Path, default=Path("runs/demo"))
     parser.add_argument("--n_trials", type=int, default=3, help="repetitions with other splits and seeds (default 3)")
+    parser.add_argument("--steps", type=int, help="steps of each DomainBed job, for a quick look (default 200)")
     parser.set_defaults(run=run)
 
 
@@ -33,22 +34,22 @@ def run(arguments: argparse.Namespace) -> int:
     """Train what is missing, then show the tables and where everything is.
 
     Raises:
-        UserError: the folder cannot be used, or no trial is asked for.
+        UserError: the folder cannot be used, or a number is not positive.
         RunError: a job failed.
     """
     output_dir = arguments.output_dir
-    _domainbed(output_dir / "domainbed", arguments.n_trials)
+    _domainbed(output_dir / "domainbed", {"n_trials": arguments.n_trials, "steps": arguments.steps})
     _wilds(output_dir / "wilds")
     _show(output_dir)
     return 0
 
 
-def _domainbed(folder: Path, n_trials: int) -> None:
+def _domainbed(folder: Path, changes: dict[str, int | None]) -> None:
     """What `cim-dg sweep digits` runs: DomainBed's own sweep, in a process of its own as its users run it."""
     from cim_dg.sweeps import plan as planning
     from cim_dg.sweeps.spec import load
 
-    plan = planning.make_plan(load("digits", {"n_trials": n_trials}), None, folder)
+    plan = planning.make_plan(load("digits", changes), None, folder)
     print(plan.describe(), file=sys.stderr)
     planning.run(plan, folder)
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import platform
-import subprocess
 import sys
 import warnings
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from cim_dg.provenance import commit, version_of, versions
+
+PACKAGES = ("torch", "torchvision", "numpy", "pytorch-msssim")
 HARNESS_NEEDS = {"DomainBed": ("timm", "wilds", "tqdm", "imageio", "gdown"), "WILDS": ("wilds",)}
 FOLDERS = {
     "VLCS": "VLCS", "PACS": "PACS", "OfficeHome": "office_home", "TerraIncognita": "terra_incognita",
@@ -30,14 +31,11 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print what is found; exit code 0 if DomainBed (or its stand-in) works with all that we register, else 1."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("what", "found", show_header=False, box=None, padding=(0, 2, 0, 0))
     domainbed_lines, works = domainbed()
-    for what, found in [*environment(), *domainbed_lines, *wilds(), *datasets(arguments.data_dir)]:
-        table.add_row(what, found)
-    Console(soft_wrap=True).print(table)
+    lines = [*environment(), *domainbed_lines, *wilds(), *datasets(arguments.data_dir)]
+    width = max(len(what) for what, _ in lines)
+    for what, found in lines:
+        print(f"{what:<{width}}  {found}")
     return 0 if works else 1
 
 
@@ -48,7 +46,7 @@ def environment() -> list[tuple[str, str]]:
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "none, so the CPU is used"
     return [
         ("Python", f"{platform.python_version()} ({sys.executable})"),
-        *((name, _version(name)) for name in ("cim-dg", "torch", "torchvision", "numpy", "pytorch-msssim")),
+        *((name, str(version)) for name, version in versions(PACKAGES).items() if name != "python"),
         ("GPU", device),
         ("CPU threads", str(torch.get_num_threads())),
     ]
@@ -72,7 +70,7 @@ def domainbed() -> tuple[list[tuple[str, str]], bool]:
     else:
         # A checkout of DomainBed is a regular package or, without its __init__, a namespace: ask a module of it.
         root = Path(str(algorithms.__file__)).parents[1]
-        where = f"{root}, commit {_commit(root)}"
+        where = f"{root}, commit {commit(root) or 'unknown (no git checkout)'}"
     from cim_dg.domainbed.plugin import DATASETS, methods
 
     ours = {
@@ -90,7 +88,7 @@ def domainbed() -> tuple[list[tuple[str, str]], bool]:
 
 def wilds() -> list[tuple[str, str]]:
     """The WILDS package."""
-    return [("WILDS", _version("wilds")), *_missing("WILDS")]
+    return [("WILDS", version_of("wilds") or "not installed"), *_missing("WILDS")]
 
 
 def datasets(data_dir: Path | None) -> list[tuple[str, str]]:
@@ -108,15 +106,3 @@ def _missing(harness: str) -> list[tuple[str, str]]:
 
 def _ours(module: ModuleType, name: str) -> bool:
     return getattr(vars(module).get(name), "__cim_dg__", False)
-
-
-def _version(distribution: str) -> str:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return "not installed"
-
-
-def _commit(root: Path) -> str:
-    result = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    return result.stdout.strip() or "unknown (no git checkout)"

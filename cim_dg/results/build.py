@@ -54,8 +54,8 @@ def report(
     if not folders:
         if not names:
             raise UserError(
-                "Give at least one folder of runs, or the published figures to show: --table vlcs, backgrounds "
-                "or subgroups."
+                "Give at least one folder of runs, or the published figures to show: --table vlcs, backgrounds or "
+                "subgroups."
             )
         return Report(_only([], names, domainbed_rules, with_published))
     records = read(folders)

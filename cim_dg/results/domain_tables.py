@@ -36,9 +36,7 @@ def table_name(dataset: str) -> str:
 
 
 def domain_tables(records: Records, rules: Sequence[str], baseline: str, with_published: bool) -> list[Table]:
-    """A table for each DomainBed data set in the records under each rule; one without rows says why a rule cannot be
-    served.
-    """
+    """A table for each DomainBed data set under each rule; where a rule cannot be served, it says why."""
     runs = [run for run in records.runs if run.test_envs]
     datasets = sorted({run.dataset for run in runs}, key=lambda name: (name not in NAMES, name))
     selected = {rule: select(records, rule) for rule in rules}
@@ -90,8 +88,7 @@ def _table(
             notes += _gaps(method, harness, by_column, columns) if len(mine) else []
     notes += _settings(dataset, runs)
     comparisons = compare(trials, baseline, [*columns, AVERAGE])
-    table = _finish(dataset, rule, columns, rows, comparisons, notes, baseline, with_published)
-    return table
+    return _finish(dataset, rule, columns, rows, comparisons, notes, baseline, with_published)
 
 
 def _finish(
@@ -147,9 +144,7 @@ def _averages(by_column: dict[str, Trials], columns: list[str]) -> Trials:
 
 
 def _average(cells: dict[str, Cell], averages: Trials, columns: list[str]) -> Cell | None:
-    """DomainBed's average, the mean of the environments' means, with the uncertainty of the complete trials'
-    averages.
-    """
+    """DomainBed's average, the mean of the columns, with the uncertainty of the complete trials' averages."""
     if not columns or any(name not in cells for name in columns):
         return None
     mean = sum(cells[name].mean for name in columns) / len(columns)
@@ -169,9 +164,8 @@ def _gaps(method: str, harness: str, by_column: dict[str, Trials], columns: list
     if len(set(map(tuple, trials.values()))) > 1:
         each = "; ".join(f"{name}: {', '.join(map(str, found))}" for name, found in trials.items())
         return [
-            f"{method} ({harness}) does not have the same trials everywhere ({each}): its average is the mean of "
-            "the columns, "
-            "and the average's uncertainty is that of the complete trials."
+            f"{method} ({harness}) does not have the same trials everywhere ({each}): its average is the mean of the "
+            "columns, and the average's uncertainty is that of the complete trials."
         ]
     return []
 
@@ -197,7 +191,6 @@ def _protocols(figures: Sequence[published.Figure], rule: str) -> str:
     erm, cim = average.get(("ERM", f"domainbed-{rule}")), average.get(("CIM", "paper"))
     example = f" (DomainBed's own ERM averages {erm} under this rule, the paper's CIM {cim})" if erm and cim else ""
     return (
-        f"† Published, as printed. Protocols differ{example}: rows of different protocols, and published rows and "
-        "your own, are not "
-        "comparable; methods run under one protocol are."
+        f"† Published, as printed. Protocols differ{example}: rows of different protocols, and published rows and your "
+        "own, are not comparable; methods run under one protocol are."
     )

@@ -7,8 +7,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import pandas as pd
-
 from cim_dg.results import statistics
 from cim_dg.results.tables import Cell, Comparison, Row, Table
 
@@ -94,10 +92,9 @@ def _comparisons(table: Table) -> Grid:
     rows.sort(key=lambda row: place[row[0][0], row[1][0]])
     notes = [
         f"Differences to {table.baseline} in points, paired over trials; p by a paired t test, corrected over the "
-        "methods of a "
-        "column (Holm), not over the columns.",
-        "Trials for 1 point: how many it would take to see a true difference of one point "
-        f"({statistics.POWER:.0%} power, 5% level).",
+        "methods of a column (Holm), not over the columns.",
+        f"Trials for 1 point: how many it would take to see a true difference of one point ({statistics.POWER:.0%} "
+        "power, at the 5% level divided by the number of methods).",
     ]
     numeric = [False, False, False, True, True, True, False, True]
     return Grid(
@@ -121,10 +118,3 @@ def _comparison(one: Comparison) -> list[str]:
     else:
         needed = f"over {statistics.MOST_TRIALS}" if difference.spread > 0 else MISSING
     return [one.method, one.source, one.column, f"{difference.mean:+.1f}", interval, p, one.verdict, needed]
-
-
-def frame_grid(title: str, frame: pd.DataFrame, notes: Sequence[str] = ()) -> Grid:
-    """Any frame as a grid."""
-    rows = [[[str(value)] for value in row] for row in frame.itertuples(index=False)]
-    numeric = [pd.api.types.is_numeric_dtype(kind) for kind in frame.dtypes]
-    return Grid(title, [str(name) for name in frame.columns], rows, [False] * len(rows), notes, numeric)

@@ -15,7 +15,7 @@ from cim_dg.results.records import Collector, Run
 
 _ACCURACY = re.compile(r"(env\d+_[a-z]+)_(acc)")
 _STARTED = {"out.txt", "err.txt", "done", "provenance.json"}
-_NEEDED = {"algorithm": str, "dataset": str, "trial_seed": int, "hparams_seed": int, "test_envs": list}
+_NEEDED = {"algorithm": str, "dataset": str, "test_envs": list}
 
 TRUNCATED = "Lines of results.jsonl that are cut off or malformed, skipped"
 NO_RESULTS = "Jobs without a result yet"
@@ -49,7 +49,7 @@ def read(folder: Path, names: Set[str], collector: Collector) -> None:
             if shape not in layouts:
                 layouts[shape] = _layout(record, collector)
             keys, layout = layouts[shape]
-            collector.add(run, int(record["step"]), layout, [float(record[key]) for key in keys])
+            collector.add(run, _whole(record["step"]), layout, [float(record[key]) for key in keys])
         except (KeyError, TypeError, ValueError):
             collector.skip(TRUNCATED, f"{results}:{number}")
     if run < 0 and args is None:
@@ -57,13 +57,12 @@ def read(folder: Path, names: Set[str], collector: Collector) -> None:
 
 
 def _parse(line: bytes) -> dict[str, Any]:
-    """The record of a line, or an empty one. A loss that diverged is written as NaN, which is not JSON: Python's reader
-    takes it.
-    """
+    """The record of a line, or an empty one."""
     try:
         record = orjson.loads(line)
     except orjson.JSONDecodeError:
         try:
+            # A loss that diverged is written as NaN, which is not JSON, but which Python's own reader takes.
             record = json.loads(line)
         except ValueError:
             return {}
@@ -82,14 +81,20 @@ def _run(
         harness=str(provenance.get("harness", "domainbed")),
         dataset=args["dataset"],
         algorithm=args["algorithm"],
-        trial=args["trial_seed"],
-        hparams_seed=args["hparams_seed"],
-        test_envs=tuple(int(env) for env in args["test_envs"]),
+        trial=_whole(args["trial_seed"]),
+        hparams_seed=_whole(args["hparams_seed"]),
+        test_envs=tuple(map(_whole, args["test_envs"])),
         finished=finished,
         hparams=dict(hparams),
         args=args,
         provenance=provenance,
     )
+
+
+def _whole(number: Any) -> int:
+    if not isinstance(number, int) or not 0 <= number < 2**53:
+        raise ValueError(f"{number!r} is no whole number")
+    return number
 
 
 def _layout(record: dict[str, Any], collector: Collector) -> tuple[list[str], int]:

@@ -67,8 +67,9 @@ def group_labels(run: Run, rule: str) -> str:
 
 
 def _read_split(path: Path, split: str, epochs: dict[int, dict[tuple[str, str], float]], collector: Collector) -> None:
-    with path.open(newline="", encoding="utf-8") as file:
-        for number, row in enumerate(csv.DictReader(file), start=2):
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        # A NUL byte, which a crashed disk leaves, would stop the csv module.
+        for number, row in enumerate(csv.DictReader(line.replace("\0", "") for line in file), start=2):
             try:
                 values = {str(name): float(text) for name, text in row.items()}
                 epoch = int(values.pop("epoch"))

@@ -58,8 +58,7 @@ class Records:
         if unfinished:
             sentences.append(
                 f"Not finished: {len(unfinished)} of {len(self.runs)} runs (first: {unfinished[0].folder}); their "
-                "checkpoints "
-                "so far are counted, as DomainBed's collect_results counts them."
+                "checkpoints so far are counted."
             )
         sentences += _doubles(self.runs)
         return sentences
@@ -77,8 +76,8 @@ class Records:
                 data = self.frame.to_parquet(None, index=False)
             except ImportError as error:
                 raise UserError(
-                    f"{path} cannot be written: Parquet needs pyarrow (`pip install pyarrow`); a name ending in "
-                    ".csv does not."
+                    f"{path} cannot be written: Parquet needs pyarrow (`pip install pyarrow`); a name ending in .csv "
+                    "does not."
                 ) from error
             write_atomically(path, data)
         else:
@@ -152,9 +151,7 @@ class Collector:
 
 
 def _spread(texts: list[list[str]], kind: np.ndarray) -> pd.Categorical:
-    """The texts of each checkpoint's kind, one after the other, without building a string for each of a million
-    rows.
-    """
+    """The texts of each checkpoint's kind, one after the other, as codes: there may be a million of them."""
     categories = sorted({text for row in texts for text in row})
     code = {text: number for number, text in enumerate(categories)}
     codes = [np.array([code[text] for text in row], dtype=np.int32) for row in texts]
@@ -173,8 +170,8 @@ def _doubles(runs: list[Run]) -> list[str]:
     harness, dataset, algorithm, trial, seed, envs = double[0]
     return [
         f"The same job is there more than once: {len(double)} (first: {harness}, {dataset}, {algorithm}, trial "
-        f"{trial}, hparams seed "
-        f"{seed}, test environments {list(envs)}); all its checkpoints are candidates."
+        f"{trial}, hparams seed {seed}, test environments {list(envs)}); the one with the best validation "
+        "accuracy counts."
     ]
 
 
@@ -193,15 +190,18 @@ def read(folders: Sequence[str | os.PathLike[str]]) -> Records:
             raise UserError(f"{folder} is not a folder; give folders of DomainBed sweeps or WILDS logs.")
         # os.walk lists as os.listdir does, so that the order, which breaks exact ties, is DomainBed's.
         for place, below, files in os.walk(folder):
-            real = os.path.abspath(place)
-            if real in seen:
+            absolute = os.path.abspath(place)
+            if absolute in seen:
                 below.clear()
                 continue
-            seen.add(real)
+            seen.add(absolute)
             names = set(files)
             for reader in (read_domainbed, read_wilds):
                 if reader.is_run(names):
-                    reader.read(Path(place), names, collector)
+                    try:
+                        reader.read(Path(place), names, collector)
+                    except OSError as error:
+                        collector.skip("Files that cannot be read", str(error.filename))
                     below.clear()
                     break
             else:

@@ -59,22 +59,19 @@ def _reading_order(records: Records) -> dict[tuple[object, ...], int]:
 
 
 def unserved(records: Records, rule: str) -> str | None:
-    """Why `rule` can serve no cell of these records and what to run instead; None if it can serve one, or nothing is
-    there.
-    """
+    """Why `rule` can serve no cell of these records, and what to run instead; None if it can serve one."""
     if not any(run.test_envs for run in records.runs) or len(select(records, rule)):
         return None
     if rule == "leave-one-out":
         return (
             "leave-one-domain-out cross-validation cannot be computed: it needs, beside the jobs with one test "
-            "environment, those "
-            "with two, which a sweep with --single_test_envs leaves out. Run `python -m domainbed.scripts.sweep "
-            "launch` again "
-            "without --single_test_envs, with the same --output_dir: it starts only the jobs that are missing."
+            "environment, those with two, which a sweep with --single_test_envs leaves out. Run `python -m "
+            "domainbed.scripts.sweep launch` again without --single_test_envs, with the same --output_dir: it starts "
+            "only the jobs that are missing."
         )
     return (
-        f"{TITLES[rule]} cannot be computed: no job with exactly one test environment has a result. Run jobs "
-        "with a single test environment."
+        f"{TITLES[rule]} cannot be computed: no job with exactly one test environment has a result. Run jobs with a "
+        "single test environment."
     )
 
 

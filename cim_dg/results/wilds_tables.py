@@ -96,8 +96,10 @@ def _table(
     trials: dict[tuple[str, str], dict[str, dict[int, float]]] = {}
     labels: dict[tuple[str, str], str] = {}
     names = _row_names(runs, rule)
-    for number, run in runs.items():
-        key = (names[number], run.harness)
+    validation = ("val", RULES.get(rule, rule))
+    # Of two runs with one seed the better on validation counts: it comes last and replaces the other.
+    for number in sorted(runs, key=lambda one: best.get(one, {}).get(validation, -1.0)):
+        run, key = runs[number], (names[number], runs[number].harness)
         labels[key] = group_labels(run, rule)
         row = trials.setdefault(key, {})
         for column, (dataset, keys) in columns.items():
@@ -154,9 +156,8 @@ def _finish(
         notes = [
             *notes,
             *flag_notes(shown),
-            "† Published, as printed. Settings and selection differ between sources, and most do not state "
-            "whether group "
-            "labels were used in selection: published rows and your own are not comparable.",
+            "† Published, as printed. Settings and selection differ between sources, and most do not state whether "
+            "group labels were used in selection: published rows and your own are not comparable.",
         ]
     title = "Subgroups: test accuracy (%)" if name == SUBGROUPS else f"{name}: test accuracy (%)"
     return Table(
@@ -231,8 +232,7 @@ def _notes(runs: Mapping[int, Run], best: Mapping[int, Figures], rule: str) -> l
         notes.append(f"{EXAMPLES}: runs of WILDS' own run_expt.py.")
     if lost := [run for number, run in runs.items() if number not in best]:
         notes.append(
-            f"{len(lost)} runs (first: {lost[0].folder}) have no validation figure that {rule} needs; they are "
-            "left out."
+            f"Left out: {len(lost)} runs without the validation figure that {rule} needs (first: {lost[0].folder})."
         )
     if odd := sorted({run.dataset for run in runs.values() if "format" in run.dataset}):
         notes.append(f"{', '.join(odd)}: not the official data, so no published figure stands beside it.")

@@ -5,20 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
-import platform
 import shlex
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-import cim_dg
 from cim_dg.errors import UserError
 from cim_dg.files import write_atomically
+from cim_dg.provenance import commit, versions
 
 RECORD = "run.json"
 
@@ -84,23 +81,5 @@ class RunFolder:
 
 def provenance() -> dict[str, Any]:
     """What ran: command, versions, and the commit of a checkout (None for an installed package)."""
-    versions = {"python": platform.python_version(), "cim-dg": cim_dg.__version__}
-    for package in ("wilds", "torch", "torchvision", "numpy", "pandas"):
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return {"command": shlex.join(sys.argv), "versions": versions, "commit": _commit()}
-
-
-def _commit() -> str | None:
-    checkout = Path(cim_dg.__file__).resolve().parent.parent
-    if not (checkout / ".git").exists():
-        return None
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(checkout), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
+    packages = ("wilds", "torch", "torchvision", "numpy", "pandas")
+    return {"command": shlex.join(sys.argv), "versions": versions(packages), "commit": commit()}

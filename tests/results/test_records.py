@@ -79,6 +79,27 @@ def test_lines_of_bad_arguments_belong_to_no_run(tmp_path: Path) -> None:
     assert [len(places) for places in records.skipped.values()] == [2]
 
 
+@pytest.mark.parametrize(
+    "change", [{"trial_seed": 2**70}, {"test_envs": [-1]}, {"test_envs": ["0"]}, {"dataset": None}]
+)
+def test_arguments_that_make_no_sense_are_counted(tmp_path: Path, change: dict) -> None:
+    write_job(tmp_path / "good", job_args("VLCS", "ERM", [0], 0), [record(0, ACCURACIES)])
+    write_job(tmp_path / "bad", job_args("VLCS", "ERM", [0], 0) | change, [record(0, ACCURACIES)] * 2)
+    write_job(tmp_path / "step", job_args("VLCS", "ERM", [0], 0), [record(2**70, ACCURACIES)])
+    records = read([tmp_path])
+    assert set(records.frame["run"]) == {[run.folder.name for run in records.runs].index("good")}
+    assert sum(map(len, records.skipped.values())) == 3
+
+
+def test_a_file_that_cannot_be_read_is_counted(tmp_path: Path) -> None:
+    write_job(tmp_path / "good", job_args("VLCS", "ERM", [0], 0), [record(0, ACCURACIES)])
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "results.jsonl").symlink_to(tmp_path / "gone")
+    records = read([tmp_path])
+    assert len(records.runs) == 1
+    assert list(records.skipped) == ["Files that cannot be read"]
+
+
 def test_a_loss_that_diverged_is_read(tmp_path: Path) -> None:
     write_job(tmp_path / "job", job_args("VLCS", "ERM", [0], 0), [record(0, ACCURACIES, penalty=float("nan"))])
     frame = read([tmp_path]).frame

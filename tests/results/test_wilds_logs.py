@@ -199,6 +199,17 @@ def test_runs_that_used_groups_and_runs_that_did_not_are_two_rows(tmp_path: Path
     }
 
 
+def test_of_two_runs_with_one_seed_the_better_on_validation_counts(tmp_path: Path) -> None:
+    better = [tuple(min(1.0, value + 0.05) for value in epoch) for epoch in VAL]
+    other = [tuple(value / 2 for value in epoch) for epoch in TEST]
+    for name, val, test in (("a", VAL, TEST), ("b", better, other), ("c", VAL, TEST)):
+        write_log(tmp_path / name, val, test, _record("CIM"))
+    report = build.report([tmp_path])
+    cell = _mine(_only(report.tables), "CIM").cells["Waterbirds worst group"]
+    assert (cell.mean, cell.trials) == (pytest.approx(6), 1)
+    assert any("more than once" in sentence for sentence in report.left_out)
+
+
 def test_other_data_sets_have_a_column_for_each_split(tmp_path: Path) -> None:
     for seed in range(3):
         folder = tmp_path / f"run{seed}"

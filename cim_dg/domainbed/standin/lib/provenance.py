@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
 import json
-import platform
-import subprocess
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -14,8 +11,8 @@ from typing import Any
 
 import torch
 
-import cim_dg
 from cim_dg.files import write_atomically
+from cim_dg.provenance import commit, versions
 
 HARNESS = "domainbed-standin"
 
@@ -28,13 +25,8 @@ def write(
         "harness": HARNESS,
         "command": sys.orig_argv,
         "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "versions": {
-            "cim_dg": cim_dg.__version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            **{name: version_of(name) for name in ("torchvision", "numpy")},
-        },
-        "git_commit": git_commit(),
+        "versions": versions(("torch", "torchvision", "numpy")),
+        "git_commit": commit(),
         "device": torch.cuda.get_device_name() if device == "cuda" else device,
         "threads": torch.get_num_threads(),
         "seeds": {name: vars(args)[name] for name in ("seed", "trial_seed", "hparams_seed")},
@@ -49,24 +41,3 @@ def _weights(algorithm: torch.nn.Module, hparams: dict[str, Any]) -> str | None:
     """What the featurizer started from, which a ResNet has in `weights` (its default is none of the hparams)."""
     names = (vars(module).get("weights") for module in algorithm.modules())
     return next((name for name in names if isinstance(name, str)), hparams.get("weights"))
-
-
-def version_of(package: str) -> str | None:
-    """The installed version of a package, without importing it; None if it is not installed."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def git_commit() -> str | None:
-    """The commit of the checkout that cim_dg is imported from; None if it is no checkout, or git is not there."""
-    root = Path(cim_dg.__file__).resolve().parents[1]
-    if not (root / ".git").exists():
-        return None
-    try:
-        return subprocess.run(
-            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None

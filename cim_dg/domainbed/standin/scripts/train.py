@@ -21,6 +21,7 @@ import torch
 
 from cim_dg.errors import RunError, UserError
 from cim_dg.files import write_atomically
+from cim_dg.provenance import version_of
 
 from .. import algorithms, datasets, hparams_registry
 from ..lib import command, provenance
@@ -203,11 +204,11 @@ def environment() -> dict[str, object]:
     return {
         "Python": platform.python_version(),
         "PyTorch": torch.__version__,
-        "Torchvision": provenance.version_of("torchvision"),
+        "Torchvision": version_of("torchvision"),
         "CUDA": torch.version.cuda,
         "CUDNN": torch.backends.cudnn.version(),
         "NumPy": np.__version__,
-        "PIL": provenance.version_of("pillow"),
+        "PIL": version_of("pillow"),
     }
 
 
