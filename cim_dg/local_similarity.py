@@ -25,6 +25,7 @@ from torch.autograd.function import once_differentiable
 
 SIGMA = 1.5  # of the window, in pixels
 ONEDNN_PIXELS = 2**16  # from this many on, a call of oneDNN is worth its overhead
+CPU_PIXELS = 2**20  # what a CPU filters at a time: larger arrays go back to the operating system after every use
 
 
 def local_similarity(
@@ -54,69 +55,86 @@ class _LocalSimilarity(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, y: Tensor, index: Tensor, window: int, c1: float, c2: float, with_luminance: bool
     ) -> Tensor:
-        mu_x, var_x = _mean_and_variance(x, window)
-        mu_y, var_y = _mean_and_variance(y, window)  # once per image, however many anchors look at it
-        var_y += c2
-        means, saved = [], []
-        for rows in index:
-            mu = mu_y.index_select(0, rows)
-            covariance = _blur(y.index_select(0, rows).mul_(x), window).addcmul_(mu_x, mu, value=-1)
-            denominator = var_y.index_select(0, rows).add_(var_x)
-            cs = torch.rsub(covariance, c2, alpha=-2).div_(denominator)  # (C2 + 2 covariance) / denominator
-            local = _luminance(mu_x, mu, c1)[0] * cs if with_luminance else cs
-            means.append(local.mean((-2, -1)))
-            saved += [mu, cs, denominator]
-        ctx.save_for_backward(x, y, index, mu_x, mu_y, *saved)
+        size = _images_at_a_time(x)
+        # The moments of y are taken once per image, however many anchors look at it.
+        moments = [_mean_and_variance(part, window) for part in y.split(size)]
+        mu_y, var_y = (torch.cat(maps) for maps in zip(*moments, strict=True))
+        half_var_y_c2 = var_y.add_(c2).mul_(0.5)
+        means = x.new_empty(*index.shape, x.shape[1])
+        saved = []
+        for part, part_index, part_means in zip(x.split(size), index.split(size, 1), means.split(size, 1), strict=True):
+            mu_x, var_x = _mean_and_variance(part, window)
+            saved.append(mu_x)
+            for k, rows in enumerate(part_index):
+                mu = mu_y.index_select(0, rows)
+                covariance = _blur(y.index_select(0, rows).mul_(part), window).addcmul_(mu_x, mu, value=-1)
+                spread = half_var_y_c2.index_select(0, rows).add_(var_x, alpha=0.5)
+                cs = covariance.add_(c2 / 2).div_(spread)
+                local = _luminance(mu_x, mu, c1)[0] * cs if with_luminance else cs
+                part_means[k] = local.mean((-2, -1))
+                saved += [cs, spread]
+        ctx.save_for_backward(x, y, index, mu_y, *saved)
         ctx.options = (window, c1, with_luminance)
-        return torch.stack(means)
+        return means
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """With d = 2 grad / (pixels * denominator), the derivatives by the moments are, summed over k,
+        """With cs = (sigma_xy + C2 / 2) / spread and d = grad / (pixels * spread), the derivatives by the moments are
 
             by E[x y]   d            by E[x^2]   -cs d / 2            by mu_x   (cs mu_x - mu_y) d
 
-        and the chain rule through the filter gives, with F its adjoint,
+        and the chain rule through the filter gives, with F its adjoint and sums over k,
 
-            grad_x = F(by mu_x) + 2 x F(by E[x^2]) + sum over k of y_k F(by E[x y_k]).
+            grad_x = F(sum by mu_x) + 2 x F(sum by E[x^2]) + sum of y_k F(by E[x y_k]).
 
         cs is symmetric in x and y, so the gradient to y has the same form. Where l counts, the product rule adds
         the term of dl/dmu_x = 2 (mu_y - l mu_x) / (mu_x^2 + mu_y^2 + C1).
         """
-        x, y, index, mu_x, mu_y, *saved = ctx.saved_tensors
+        x, y, index, mu_y, *tensors = ctx.saved_tensors
         window, c1, with_luminance = ctx.options
-        y_too = ctx.needs_input_grad[1]
-        by_mu_x, cs_d_x, grad_x = torch.zeros_like(mu_x), torch.zeros_like(mu_x), torch.zeros_like(x)
-        if y_too:
-            by_mu_y, cs_d_y, grad_y = torch.zeros_like(mu_y), torch.zeros_like(mu_y), torch.zeros_like(y)
-        grad = grad[..., None, None] / mu_x.shape[-2:].numel()
-        for k, rows in enumerate(index):
-            mu, cs, denominator = saved[3 * k : 3 * k + 3]
-            weight = grad[k]
-            if with_luminance:
-                luminance, l_denominator = _luminance(mu_x, mu, c1)
-                by_l = 2 * weight * cs / l_denominator
-                by_mu_x.addcmul_(mu - luminance * mu_x, by_l)
-                if y_too:
-                    by_mu_y.index_add_(0, rows, (mu_x - luminance * mu) * by_l)
-                weight = weight * luminance
-            d = 2 * weight / denominator
-            cs_d_x.addcmul_(cs, d)
-            by_mu_x.addcmul_(mu, d, value=-1)
-            by_cross = _blur(d, window, adjoint=True)
-            grad_x.addcmul_(y.index_select(0, rows), by_cross)
-            if y_too:
-                cs_d_y.index_add_(0, rows, cs * d)
-                by_mu_y.index_add_(0, rows, mu_x * d, alpha=-1)
-                grad_y.index_add_(0, rows, x * by_cross)
-        _add_by_moments(grad_x, x, mu_x, by_mu_x, cs_d_x, window)
-        if y_too:
-            _add_by_moments(grad_y, y, mu_y, by_mu_y, cs_d_y, window)
-        return grad_x, grad_y if y_too else None, None, None, None, None, None
+        saved = iter(tensors)
+        grad_x, grad_y = torch.zeros_like(x), None
+        if ctx.needs_input_grad[1]:
+            grad_y, by_mu_y, cs_d_y = torch.zeros_like(y), torch.zeros_like(mu_y), torch.zeros_like(mu_y)
+        grad = grad[..., None, None] / mu_y.shape[-2:].numel()
+        size = _images_at_a_time(x)
+        for part, part_index, part_grad, part_grad_x in zip(
+            x.split(size), index.split(size, 1), grad.split(size, 1), grad_x.split(size), strict=True
+        ):
+            mu_x = next(saved)
+            by_mu_x, cs_d_x = torch.zeros_like(mu_x), torch.zeros_like(mu_x)
+            for rows, weight in zip(part_index, part_grad, strict=True):
+                cs, spread, mu = next(saved), next(saved), mu_y.index_select(0, rows)
+                if with_luminance:
+                    luminance, l_denominator = _luminance(mu_x, mu, c1)
+                    by_l = 2 * weight * cs / l_denominator
+                    by_mu_x.addcmul_(mu - luminance * mu_x, by_l)
+                    if grad_y is not None:
+                        by_mu_y.index_add_(0, rows, (mu_x - luminance * mu) * by_l)
+                    weight = weight * luminance
+                d = weight / spread
+                cs_d_x.addcmul_(cs, d)
+                by_mu_x.addcmul_(mu, d, value=-1)
+                by_product = _blur(d, window, adjoint=True)
+                part_grad_x.addcmul_(y.index_select(0, rows), by_product)
+                if grad_y is not None:
+                    cs_d_y.index_add_(0, rows, cs * d)
+                    by_mu_y.index_add_(0, rows, mu_x * d, alpha=-1)
+                    grad_y.index_add_(0, rows, part * by_product)
+            _add_by_own_moments(part_grad_x, part, mu_x, by_mu_x, cs_d_x, window)
+        if grad_y is not None:
+            _add_by_own_moments(grad_y, y, mu_y, by_mu_y, cs_d_y, window)
+        return grad_x, grad_y, None, None, None, None, None
 
 
-def _add_by_moments(grad: Tensor, images: Tensor, mu: Tensor, by_mu: Tensor, cs_d: Tensor, window: int) -> None:
+def _images_at_a_time(images: Tensor) -> int:
+    """How many to compare in one go: on a CPU few enough that the memory of one round serves the next."""
+    pixels = max(1, images[0].numel()) if len(images) else 1
+    return max(1, CPU_PIXELS // pixels if images.device.type == "cpu" else len(images))
+
+
+def _add_by_own_moments(grad: Tensor, images: Tensor, mu: Tensor, by_mu: Tensor, cs_d: Tensor, window: int) -> None:
     """Adds to `grad` what reaches the images through their own mean and mean square."""
     grad += _blur(by_mu.addcmul_(mu, cs_d), window, adjoint=True)
     grad.addcmul_(images, _blur(cs_d, window, adjoint=True), value=-1)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # every call of the command imports this module; torch and ma
     from cim_dg.algorithms import Algorithm
 
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+PRETRAINED_SIZE = (224, 224)  # of the images for which the harness has featurizers with weights
 CHECKPOINT_KEYS = ("args", "model_input_shape", "model_num_classes", "model_num_domains", "model_hparams", "model_dict")
 
 
@@ -141,10 +142,10 @@ def rebuild(checkpoint: dict[str, Any], path: Path) -> Algorithm:
     try:
         algorithms = importlib.import_module("domainbed.algorithms")
         registry = importlib.import_module("domainbed.hparams_registry")
-        hparams = dict(checkpoint["model_hparams"])
-        if "weights" in getattr(registry, "OPTIONAL", ()):
+        hparams, shape = dict(checkpoint["model_hparams"]), checkpoint["model_input_shape"]
+        if "weights" in getattr(registry, "OPTIONAL", ()) and tuple(shape[1:]) == PRETRAINED_SIZE:
             hparams["weights"] = _without_download(hparams.get("weights"))
-        shape, numbers = checkpoint["model_input_shape"], ("model_num_classes", "model_num_domains")
+        numbers = "model_num_classes", "model_num_domains"
         built = algorithms.get_algorithm_class(name)(shape, *(checkpoint[key] for key in numbers), hparams)
     except UserError:
         raise

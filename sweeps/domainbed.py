@@ -23,9 +23,7 @@ NO_DATA = (
 
 
 def jobs(spec: Spec, data_dir: str | None, output_dir: Path) -> list[Job]:
-    """Every run that the selection rule needs, in DomainBed's order: pairs of test environments for leave-one-
-    out alone.
-    """
+    """Every run that the selection rule needs, in DomainBed's order; only leave-one-out needs pairs."""
     return [_job(args, output_dir) for args in _arguments(spec, data_dir or NO_DATA)]
 
 

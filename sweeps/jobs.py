@@ -10,9 +10,7 @@ NOT_STARTED, UNFINISHED, DONE = "not started", "unfinished", "done"
 
 @dataclass(frozen=True)
 class Job:
-    """One training run: what it trains, where, whether it is done, and if so how many seconds it took (None:
-    not known).
-    """
+    """One training run: what it trains, where, its state, and the seconds it took, if done and known."""
 
     dataset: str
     algorithm: str

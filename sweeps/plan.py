@@ -50,9 +50,7 @@ class Plan:
         return "\n".join(lines)
 
     def seconds_left(self) -> float | None:
-        """Seconds of the missing jobs, one after the other, by those of the same method that are done; None if
-        none is.
-        """
+        """Seconds of the missing jobs, one after the other, by the done ones; None if none is done."""
         known: dict[tuple[str, str], list[float]] = {}
         for job in self.jobs:
             if job.seconds is not None:
@@ -116,7 +114,7 @@ def _check(plan: Plan, codes: list[int]) -> None:
     if not failed and not any(codes):
         return
     if not failed:
-        raise RunError(f"all jobs are done, but a command ended with exit code {max(codes)}")
+        raise RunError(f"all jobs are done, but a command ended with exit code {next(filter(None, codes))}")
     first = failed[0]
     raise RunError(
         f"{len(failed)} of {len(plan.missing())} jobs are not done; the first, {first.algorithm} on {first.dataset} "

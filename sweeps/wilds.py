@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -18,9 +19,7 @@ def jobs(spec: Spec, data_dir: str | None, output_dir: Path) -> list[Job]:
     """A run for each data set, method and seed."""
     return [
         _job(output_dir / f"{dataset}-{algorithm}-seed{seed}", dataset, algorithm, seed)
-        for seed in range(spec.n_trials)
-        for dataset in spec.datasets
-        for algorithm in spec.algorithms
+        for seed, dataset, algorithm in _runs(spec)
     ]
 
 
@@ -29,13 +28,13 @@ def commands(spec: Spec, data_dir: str | None, output_dir: Path, planned: list[J
     if data_dir is None:
         raise UserError("a sweep of WILDS needs --data_dir, the folder that holds its datasets (its root_dir)")
     made = []
-    for job in planned:
+    for job, (seed, _, _) in zip(planned, _runs(spec), strict=True):
         if job.state == DONE:
             continue
         words = [
             *(sys.executable, "-m", "cim_dg.cli", "wilds", "train"),
             *("--dataset", job.dataset, "--algorithm", job.algorithm, "--root_dir", data_dir),
-            *("--log_dir", str(job.folder), "--seed", job.about.removeprefix("seed "), "--selection", spec.selection),
+            *("--log_dir", str(job.folder), "--seed", str(seed), "--selection", spec.selection),
             *(["--resume"] if job.state == UNFINISHED else []),
             *(word for name, value in (spec.options or {}).items() for word in _option(name, value)),
         ]
@@ -56,6 +55,10 @@ def last_words(job: Job) -> str:
     except OSError:
         return "it did not start"
     return next((line.strip() for line in reversed(lines) if line.strip()), "its log is empty")
+
+
+def _runs(spec: Spec) -> list[tuple[int, str, str]]:
+    return list(itertools.product(range(spec.n_trials), spec.datasets, spec.algorithms))
 
 
 def _option(name: str, value: Any) -> list[str]:

@@ -95,9 +95,7 @@ def hparams_text(run: Run) -> str:
 
 
 def model_file(run: Run, step: int, last: int) -> Path | None:
-    """The file with the model of this step, if it was kept: DomainBed keeps the last, or all with
-    --save_model_every_checkpoint.
-    """
+    """The file with the model of this step, if DomainBed kept it: it keeps the last, or all if told to."""
     candidates = [run.folder / f"model_step{step}.pkl", *([run.folder / "model.pkl"] if step == last else [])]
     return next((path for path in candidates if path.is_file()), None)
 

@@ -17,9 +17,7 @@ BASELINE = "ERM"
 
 @dataclass(frozen=True)
 class Report:
-    """The comparison of some folders: tables, the selected hparams if asked for, and what the readers had to
-    leave out.
-    """
+    """The comparison of some folders: tables, selected hparams if asked for, and what had to be left out."""
 
     tables: list[Table]
     records: Records | None = None

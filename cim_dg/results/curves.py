@@ -11,9 +11,7 @@ COLUMNS = ["panel", "method", "source", "run", "step", "value"]
 
 
 def domain_curves(records: Records, selected: pd.DataFrame, dataset: str) -> pd.DataFrame:
-    """Of DomainBed's selected runs: a row per run, checkpoint and panel (test or validation domains), value in
-    percent.
-    """
+    """Of DomainBed's selected runs: a row per run, step and panel (test or validation), value in percent."""
     chosen = selected[selected["dataset"] == dataset][["run", "test_env", "harness", "algorithm"]].drop_duplicates(
         "run"
     )

@@ -29,9 +29,7 @@ FULL_NAMES: dict[str, dict[str, str]] = {"VLCS": _VLCS, "VLCSMini": _VLCS}
 
 
 def domain_names(dataset: str, count: int) -> list[str]:
-    """What to call a data set's `count` environments in a table; 'env0', 'env1', ... where the data set is not
-    known.
-    """
+    """What to call a data set's `count` environments; 'env0', 'env1', ... where it is not known."""
     names = ENVIRONMENTS.get(dataset, ())
     if len(names) != count:
         return [f"env{index}" for index in range(count)]

@@ -94,7 +94,7 @@ def _comparisons(table: Table) -> Grid:
         f"Differences to {table.baseline} in points, paired over trials; p by a paired t test, corrected over the "
         "methods of a column (Holm), not over the columns.",
         f"Trials for 1 point: how many it would take to see a true difference of one point ({statistics.POWER:.0%} "
-        "power, at the 5% level divided by the number of methods).",
+        "power, at the 5% level divided by the number of methods), if differences spread as these do.",
     ]
     numeric = [False, False, False, True, True, True, False, True]
     return Grid(

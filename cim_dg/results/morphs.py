@@ -26,8 +26,10 @@ class Picture:
 
 
 def morph_pictures(records: Records) -> list[Picture]:
-    """A picture for each data set and method with a transformation network that kept a model: of its last test
-    domain's first run.
+    """A picture for each data set and method with a transformation network that kept a model.
+
+    It is that of the default hparams, the first trial and the last test domain, which is where a data set has its
+    hardest one.
     """
     chosen: dict[tuple[str, str, str], Run] = {}
     for run in sorted(

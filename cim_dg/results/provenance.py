@@ -15,9 +15,7 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of one method on one data set under one harness: the facts they share, and a row for each with those
-    that differ.
-    """
+    """Runs of one method on one data set: the facts that they share, and a row for each with the others."""
 
     title: str
     shared: Sequence[tuple[str, str]]

@@ -165,9 +165,7 @@ def _run(folder: Path, about: Mapping[str, Any], epochs: Mapping[int, Mapping[tu
 
 
 def _dataset(name: str, epochs: Mapping[int, Mapping[tuple[str, str], float]]) -> str:
-    """The data set's name; something else in the format of Waterbirds or CelebA is called by its size, which
-    tells it apart.
-    """
+    """The data set's name; other data in the format of Waterbirds or CelebA, told by their size, have another."""
     if name not in _OFFICIAL:
         return name
     official, size = _OFFICIAL[name]

@@ -16,9 +16,7 @@ FIELDS = (
 
 
 def render(report: Report) -> str:
-    """Every cell of every table with its comparison to the baseline; a published value has the characters that
-    were printed.
-    """
+    """Every cell of every table, with its comparison to the baseline; published values as they were printed."""
     out = io.StringIO()
     writer = csv.DictWriter(out, FIELDS, lineterminator="\n")
     writer.writeheader()

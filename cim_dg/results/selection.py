@@ -190,9 +190,7 @@ _RULES: dict[str, Callable[[_Wide], pd.DataFrame]] = {"iid": _iid, "leave-one-ou
 
 
 def _best(candidates: pd.DataFrame) -> pd.DataFrame:
-    """The winner of each cell. Ties fall as in DomainBed: the earliest record of a setting, then the highest hparams
-    seed.
-    """
+    """The winner of each cell. Ties fall as in DomainBed: to a setting's earliest record, to the highest seed."""
     ranked = candidates.sort_values("validation", ascending=False, kind="stable")
     per_setting = ranked.drop_duplicates([*CELL, "hparams_seed"])
     ranked = per_setting.sort_values(["validation", "hparams_seed"], ascending=False, kind="stable")

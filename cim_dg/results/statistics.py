@@ -35,9 +35,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Difference:
-    """A method less the baseline, paired over `trials` trials; p is uncorrected, and None where there is no spread to
-    test by.
-    """
+    """A method less the baseline, paired over trials; p is uncorrected, and None without a spread to test by."""
 
     mean: float
     interval: tuple[float, float] | None

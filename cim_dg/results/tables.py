@@ -14,9 +14,7 @@ OURS = ("GroupDRO", "VIB", "SCL", "CIM", "CIM_VIB")
 
 @dataclass(frozen=True)
 class Cell:
-    """A figure in percent. A published one is `printed`, character by character, and may carry a `flag` if it does not
-    add up.
-    """
+    """A figure in percent. A published one is shown as `printed`, with a `flag` if it does not add up."""
 
     mean: float
     stderr: float | None = None
@@ -40,8 +38,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A method against the baseline in one column: the paired difference, and its p corrected over the methods
-    by Holm.
+    """A method against the baseline in one column: the paired difference, and its p, corrected by Holm.
+
+    `needed` are the trials that a true difference of one point would take; None without a spread, or above any plan.
     """
 
     method: str
@@ -49,9 +48,7 @@ class Comparison:
     column: str
     difference: Difference
     corrected: float | None
-    needed: (
-        int | None
-    )  # trials that a true difference of one point would take; None: no spread, or more than anyone runs
+    needed: int | None
 
     @property
     def verdict(self) -> str:
@@ -100,9 +97,7 @@ def cell(values: Trials) -> Cell:
 
 
 def summary_cell(summary: Summary, mean: float | None = None) -> Cell:
-    """The cell of a summary in percent, with another `mean` if given. No accuracy lies outside 0 to 100: intervals end
-    there.
-    """
+    """The cell of a summary in percent, with another `mean` if given; intervals end at 0 and 100."""
     interval = summary.interval and (max(summary.interval[0], 0.0), min(summary.interval[1], 100.0))
     return Cell(summary.mean if mean is None else mean, summary.stderr, interval, summary.trials)
 

@@ -66,9 +66,7 @@ def write_sweep(
     levels: int | None = None,
     keep: float = 1.0,
 ) -> None:
-    """A sweep's folders. `levels` makes accuracies multiples of 1/levels (so that ties are common), `keep`
-    drops jobs.
-    """
+    """A sweep's folders. `levels` makes accuracies multiples of 1/levels: ties; `keep` below 1 drops jobs."""
     envs = [[one] for one in range(n_envs)]
     if pairs:
         envs += [[one, two] for one in range(n_envs) for two in range(one + 1, n_envs)]
@@ -93,9 +91,7 @@ def _accuracy(levels: int | None, *key: object) -> float:
 
 
 def parse_tables(text: str) -> dict[tuple[str, str], dict[str, list[str]]]:
-    """What collect_results printed: (data set or 'Averages', rule) -> algorithm -> its cells, the last one the
-    average.
-    """
+    """What collect_results printed: (data set or 'Averages', rule) -> algorithm -> its cells."""
     tables: dict[tuple[str, str], dict[str, list[str]]] = {}
     rows: dict[str, list[str]] = {}
     for line in text.splitlines():

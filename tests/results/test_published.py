@@ -61,9 +61,7 @@ def test_rounding_is_no_flaw_and_a_whole_last_digit_is(average: str, wrong: bool
 
 
 def test_vlcs_columns_are_matched_by_name() -> None:
-    """The file gives DomainBed's rows in the folders' order, the paper's in its own: a cell is found by its
-    domain's name.
-    """
+    """DomainBed's rows stand in the order of its folders, the paper's in its own: the name counts."""
     (table,) = (one for one in _tables() if one.name == "vlcs" and one.selection == "iid")
     assert list(table.columns) == ["Caltech", "LabelMe", "Pascal", "Sun", "Average"]
     erm = next(row for row in table.rows if (row.method, row.protocol) == ("ERM", "domainbed-iid"))

@@ -1,0 +1,68 @@
+"""`train` of a real DomainBed, unpatched, with every method of ours and on every kind of dataset."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from real_domainbed import OURS, RealDomainBed, results_of, train_flags, write_photographs
+from standin_samples import write_mnist
+
+pytestmark = [pytest.mark.harness, pytest.mark.slow]
+
+RANDOM = ["--hparams_seed", "1"]
+
+
+def check_run(folder: Path, environments: int) -> None:
+    """It ended, its losses are numbers, it has accuracies of all environments, and its checkpoint is read safely."""
+    *_, last = results_of(folder)
+    assert math.isfinite(last["loss"])
+    accuracies = [last[f"env{env}_{split}_acc"] for env in range(environments) for split in ("in", "out")]
+    assert all(0 <= accuracy <= 1 for accuracy in accuracies)
+    assert f"env{environments}_in_acc" not in last
+    model = torch.load(folder / "model.pkl")
+    assert model["model_hparams"] == last["hparams"]
+    assert all(torch.isfinite(value).all() for value in model["model_dict"].values())
+
+
+def test_every_method_with_default_and_with_random_hparams(real: RealDomainBed, tmp_path: Path) -> None:
+    default = [train_flags(name, "Debug28", tmp_path / f"{name}-default", tmp_path, steps=3) for name in OURS]
+    random = [
+        [*train_flags(name, "NuisanceDigits", tmp_path / f"{name}-random", tmp_path, nuisance_digits=50), *RANDOM]
+        for name in OURS
+    ]
+    real.trains(*default, *random)
+    for name in OURS:
+        check_run(tmp_path / f"{name}-default", 3)
+        check_run(tmp_path / f"{name}-random", 3)
+
+
+@pytest.mark.parametrize(("algorithm", "dataset"), [("CIM", "VLCS"), ("CIM_VIB", "PACS"), ("SCL", "VLCSMini")])
+def test_photographs_with_a_resnet(real: RealDomainBed, tmp_path: Path, algorithm: str, dataset: str) -> None:
+    write_photographs(tmp_path, dataset)
+    hparams = {"batch_size": 4, "resnet18": True, "resnet50_augmix": False}
+    real.trains(train_flags(algorithm, dataset, tmp_path / "out", tmp_path, steps=1, **hparams))
+    check_run(tmp_path / "out", 3 if dataset == "VLCSMini" else 4)
+
+
+def test_coloured_mnist_from_inside_the_clone(real: RealDomainBed, tmp_path: Path) -> None:
+    write_mnist(tmp_path)
+    real.script("train", *train_flags("VIB", "ColoredMNIST", tmp_path / "out", tmp_path))
+    check_run(tmp_path / "out", 3)
+
+
+def test_by_pythonpath_from_elsewhere(real: RealDomainBed, tmp_path: Path) -> None:
+    flags = train_flags("CIM", "Debug28", Path("out"), Path("data"), steps=3)
+    real.script("train", *flags, cwd=tmp_path, PYTHONPATH=str(real.root))
+    check_run(tmp_path / "out", 3)
+
+
+def test_a_misspelt_hparam_is_refused_with_the_names_there_are(real: RealDomainBed, tmp_path: Path) -> None:
+    flags = train_flags("CIM", "Debug28", tmp_path, tmp_path, cim_lamda=1)
+    done = real.python("-m", "domainbed.scripts.train", *flags)
+    assert done.returncode != 0
+    assert "unknown hyper-parameter 'cim_lamda' for CIM; valid names are" in done.stderr
+    assert "cim_lambda" in done.stderr
+    assert not (tmp_path / "done").exists()
