@@ -12,7 +12,7 @@ from cim_dg.errors import RunError
 NEW_BACKGROUNDS = (2,)
 """NuisanceDigits' environment 'new', whose backgrounds follow nothing: as the test environment, what CIM is about."""
 WILDS_METHODS = ("ERM", "CIM")
-WILDS_EPOCHS = 4
+WILDS_EPOCHS = 3
 
 
 def add_parser(subparsers: Any) -> None:
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     output_dir = arguments.output_dir
     _domainbed(output_dir / "domainbed", {"n_trials": arguments.n_trials, "steps": arguments.steps})
-    _wilds(output_dir / "wilds")
+    _wilds(output_dir / "wilds", output_dir / "data")
     _show(output_dir)
     return 0
 
@@ -54,14 +54,14 @@ def _domainbed(folder: Path, changes: dict[str, int | None]) -> None:
     planning.run(plan, folder)
 
 
-def _wilds(folder: Path) -> None:
+def _wilds(folder: Path, data: Path) -> None:
     """A short run of each of `WILDS_METHODS` on two classes of digits over two kinds of stripes, Waterbirds' way."""
     from cim_dg import cli
 
-    commands = [(folder / "data" / "waterbirds_v1.0", ["digits", "--root_dir", str(folder / "data")])]
+    commands = [(data / "waterbirds_v1.0", ["digits", "--root_dir", str(data)])]
     for name in WILDS_METHODS:
         log = folder / name
-        options = {"dataset": "waterbirds", "defaults": "digits", "algorithm": name, "root_dir": folder / "data"}
+        options = {"dataset": "waterbirds", "defaults": "digits", "algorithm": name, "root_dir": data}
         options |= {"log_dir": log, "n_epochs": WILDS_EPOCHS}
         words = [word for option, value in options.items() for word in (f"--{option}", str(value))]
         commands.append((log / "run.json", ["train", *words, "--resume", "True"]))
@@ -86,6 +86,6 @@ def _show(output_dir: Path) -> None:
             cli.main(["morph", "--checkpoint", checkpoint, "--output", picture])
     print(f"{output_dir}/morph.png     x, the mask m, and psi(x) = m * x, on backgrounds not seen in training")
     print(f"{output_dir}/domainbed/    a folder per job, as DomainBed writes them, with provenance.json")
-    print(f"{output_dir}/wilds/        logs as WILDS writes them, and the data")
+    print(f"{output_dir}/wilds/        logs as WILDS writes them")
     print("Tables again:         cim-dg collect", *folders)
     print("One page of it all:   cim-dg collect", *folders, "--format html --output report.html")
