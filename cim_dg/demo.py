@@ -7,12 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cim_dg.errors import RunError
-
 NEW_BACKGROUNDS = (2,)
 """NuisanceDigits' environment 'new', whose backgrounds follow nothing: as the test environment, what CIM is about."""
-WILDS_METHODS = ("ERM", "CIM")
-WILDS_EPOCHS = 3
 
 
 def add_parser(subparsers: Any) -> None:
@@ -37,39 +33,27 @@ def run(arguments: argparse.Namespace) -> int:
         UserError: the folder cannot be used, or a number is not positive.
         RunError: a job failed.
     """
+    from cim_dg import cli
+
     output_dir = arguments.output_dir
-    _domainbed(output_dir / "domainbed", {"n_trials": arguments.n_trials, "steps": arguments.steps})
-    _wilds(output_dir / "wilds", output_dir / "data")
+    changes = {"n_trials": arguments.n_trials, "steps": arguments.steps}
+    _sweep("digits", output_dir / "domainbed", None, changes)
+    data_dir = output_dir / "data"
+    if not (data_dir / "waterbirds_v1.0").exists():
+        cli.main(["wilds", "digits", "--root_dir", str(data_dir)])
+    _sweep("waterbirds-digits", output_dir / "wilds", data_dir, {})
     _show(output_dir)
     return 0
 
 
-def _domainbed(folder: Path, changes: dict[str, int | None]) -> None:
-    """What `cim-dg sweep digits` runs: DomainBed's own sweep, in a process of its own as its users run it."""
+def _sweep(name: str, folder: Path, data_dir: Path | None, changes: dict[str, int | None]) -> None:
+    """What `cim-dg sweep NAME` runs: the harness' own commands, in processes of their own as its users run them."""
     from cim_dg.sweeps import plan as planning
     from cim_dg.sweeps.spec import load
 
-    plan = planning.make_plan(load("digits", changes), None, folder)
+    plan = planning.make_plan(load(name, changes), None if data_dir is None else str(data_dir), folder)
     print(plan.describe(), file=sys.stderr)
-    planning.run(plan, folder)
-
-
-def _wilds(folder: Path, data: Path) -> None:
-    """A short run of each of `WILDS_METHODS` on two classes of digits over two kinds of stripes, Waterbirds' way."""
-    from cim_dg import cli
-
-    commands = [(data / "waterbirds_v1.0", ["digits", "--root_dir", str(data)])]
-    for name in WILDS_METHODS:
-        log = folder / name
-        options = {"dataset": "waterbirds", "defaults": "digits", "algorithm": name, "root_dir": data}
-        options |= {"log_dir": log, "n_epochs": WILDS_EPOCHS}
-        words = [word for option, value in options.items() for word in (f"--{option}", str(value))]
-        commands.append((log / "run.json", ["train", *words, "--resume", "True"]))
-    for made, words in commands:
-        if not made.exists():
-            print("$ cim-dg wilds", *words, file=sys.stderr)
-            if code := cli.main(["wilds", *words]):
-                raise RunError(f"`cim-dg wilds {words[0]}` ended with exit code {code}")
+    planning.run(plan, folder, folder.parent / f"{folder.name}.txt")
 
 
 def _show(output_dir: Path) -> None:
@@ -87,5 +71,6 @@ def _show(output_dir: Path) -> None:
     print(f"{output_dir}/morph.png     x, the mask m, and psi(x) = m * x, on backgrounds not seen in training")
     print(f"{output_dir}/domainbed/    a folder per job, as DomainBed writes them, with provenance.json")
     print(f"{output_dir}/wilds/        logs as WILDS writes them")
+    print(f"{output_dir}/*.txt         what the harnesses' commands printed")
     print("Tables again:         cim-dg collect", *folders)
     print("One page of it all:   cim-dg collect", *folders, "--format html --output report.html")

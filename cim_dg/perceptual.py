@@ -69,7 +69,7 @@ def ms_ssim(
         window, scales: override `scales_and_window`: an odd width of at least 3, and 1 to 5. The coarsest image must
             hold the window.
         backend: "native", or "pytorch_msssim" to have that library compute it: sides over 16 * (window - 1) only, and
-            the gradient is its own, which is not finite where a factor is 0.
+            a gradient that has no bound where a factor nears 0.
 
     Returns:
         (N,) similarities in [0, 1] (up to rounding), 1 for equal images; float64 if the images are, else float32.

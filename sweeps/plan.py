@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import statistics
@@ -84,8 +85,10 @@ def make_plan(spec: Spec, data_dir: str | None, output_dir: Path) -> Plan:
     return Plan(spec, jobs, harness.commands(spec, data_dir, output_dir, jobs))
 
 
-def run(plan: Plan, output_dir: Path) -> None:
+def run(plan: Plan, output_dir: Path, printed: Path | None = None) -> None:
     """Run the plan's commands, one after the other; one that fails does not stop the next.
+
+    What they print on stdout goes there too, or is appended to the file `printed`.
 
     Raises:
         UserError: the folder cannot be written.
@@ -98,12 +101,14 @@ def run(plan: Plan, output_dir: Path) -> None:
     # DomainBed starts its jobs as `python`: that is to be the one that runs this.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     codes = []
-    for number, command in enumerate(plan.commands, start=1):
-        print(f"[{number}/{len(plan.commands)}] $ {shlex.join(command.words)}", file=sys.stderr, flush=True)
-        start = time.monotonic()
-        codes.append(subprocess.run(command.words, env={**os.environ, "PATH": path}, check=False).returncode)
-        if plan.spec.harness == "wilds" and not codes[-1]:
-            write_atomically(command.jobs[0].folder / wilds.SECONDS, f"{time.monotonic() - start:.1f}\n")
+    with contextlib.nullcontext() if printed is None else open(printed, "a") as output:
+        for number, command in enumerate(plan.commands, start=1):
+            print(f"[{number}/{len(plan.commands)}] $ {shlex.join(command.words)}", file=sys.stderr, flush=True)
+            start = time.monotonic()
+            done = subprocess.run(command.words, env={**os.environ, "PATH": path}, stdout=output, check=False)
+            codes.append(done.returncode)
+            if plan.spec.harness == "wilds" and not codes[-1]:
+                write_atomically(command.jobs[0].folder / wilds.SECONDS, f"{time.monotonic() - start:.1f}\n")
     _check(plan, codes)
 
 

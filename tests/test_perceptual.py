@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cim_dg import local_similarity
+from cim_dg import local_similarity, perceptual
 from cim_dg.errors import UserError
 from cim_dg.perceptual import ms_ssim, triplet_ms_ssim
 
@@ -80,8 +80,25 @@ def test_gradients_are_finite(case: str, dtype: torch.dtype) -> None:
         assert value == 0 and not any(gradient.any() for gradient in gradients)
 
 
+@pytest.mark.parametrize("exponent", [0.0448, 0.3001, 1.0])
+def test_a_factor_near_zero(exponent: float) -> None:
+    """x^w, but a line with a bounded slope next to 0, and 0 below."""
+    base = torch.tensor(
+        [-1.0, -1e-9, 0.0, 1e-30, 1e-9, 1e-6, 1.001e-6, 1e-3, 1.0], dtype=torch.float64, requires_grad=True
+    )
+    factor = perceptual._power(base, exponent)
+    slope = torch.autograd.grad(factor.sum(), base)[0]
+    steepest = 1e-6 ** (exponent - 1)
+    assert not factor[:3].any() and not slope[:3].any()
+    torch.testing.assert_close(factor[3:6], base[3:6] * steepest)
+    torch.testing.assert_close(slope[3:6], torch.full_like(slope[3:6], steepest))
+    torch.testing.assert_close(factor[6:], base[6:] ** exponent)
+    torch.testing.assert_close(slope[6:], exponent * base[6:] ** (exponent - 1))
+    torch.testing.assert_close(factor[5], factor[6], rtol=2e-3, atol=0)
+
+
 def test_gradient_is_finite_on_both_sides_of_zero() -> None:
-    """Along the way from an image to its inverse the mean of cs crosses 0, where x^w has an infinite slope."""
+    """Along the way from an image to its inverse the mean of cs crosses 0."""
     low, high = 0.0, 1.0
     x = NOISE.double()[:, :1]
     for _ in range(60):  # to the last digit before the crossing

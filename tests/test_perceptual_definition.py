@@ -76,6 +76,13 @@ def test_data_range_and_fewer_scales_as_in_pytorch_msssim() -> None:
     torch.testing.assert_close(ms_ssim(x, y, 255, scales=3), expected, atol=1e-5, rtol=0)
 
 
+def test_dark_images_as_in_pytorch_msssim() -> None:
+    """Where the constants of l and cs count most."""
+    x, y = (0.03 * image for image in pair(2, 3, 161, 165, dtype=torch.float64))
+    expected = pytorch_msssim.ms_ssim(x, y, data_range=1.0, size_average=False)
+    torch.testing.assert_close(ms_ssim(x, y), expected, atol=1e-7, rtol=0)
+
+
 def test_the_backend_is_pytorch_msssim() -> None:
     x, y = pair(3, 3, 161, 180)
     expected = pytorch_msssim.ms_ssim(x, y, data_range=1.0, size_average=False)

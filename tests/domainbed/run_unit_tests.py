@@ -1,9 +1,9 @@
 """Runs inside a real DomainBed: its own unit tests, with algorithms added to those they are parametrised over.
 
-    python run_unit_tests.py OUTCOMES.json NAME,NAME,... MODULE...
+    python run_unit_tests.py OUTCOMES.json '{"algorithms": [...], "only": [...]}' MODULE...
 
-OUTCOMES.json maps each test to "ok", "failed" or "skipped". The tests ask for a GPU and a download: without a GPU,
-.cuda() stays where it is; the tests on 224x224 images, which download ResNets, are left out.
+OUTCOMES.json maps each test, or each of `only`, to "ok", "failed" or "skipped". The tests ask for a GPU and a download:
+without a GPU, .cuda() stays where it is; the tests on 224x224 images, which download ResNets, are left out.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from pathlib import Path
 import torch
 from domainbed import algorithms
 
-outcomes, names, *modules = sys.argv[1:]
+outcomes, options, *modules = sys.argv[1:]
+added, only = json.loads(options)["algorithms"], json.loads(options)["only"]
 if not torch.cuda.is_available():
     torch.Tensor.cuda = torch.nn.Module.cuda = lambda self, *_, **__: self  # type: ignore[method-assign,assignment]
-algorithms.ALGORITHMS.extend(filter(None, names.split(",")))
+algorithms.ALGORITHMS.extend(added)
 
 
 def flat(suite: unittest.TestSuite) -> Iterator[unittest.TestCase]:
@@ -39,6 +40,7 @@ def told(test: unittest.TestCase) -> str:
 
 result = unittest.TestResult()
 tests = list(flat(unittest.defaultTestLoader.loadTestsFromNames(modules)))
+tests = [test for test in tests if only is None or told(test) in only]
 unittest.TestSuite(tests).run(result)
 kinds = {test: "ok" for test in map(told, tests)}
 kinds |= {told(test): "skipped" for test, _ in result.skipped}

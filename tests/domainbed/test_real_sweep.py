@@ -33,7 +33,7 @@ def test_launch_kill_delete_launch_again_and_look(real: RealDomainBed, tmp_path:
     assert "Total records: 12" in tables
     assert "Dataset: NuisanceDigits" in tables
     for row in ("CIM", "ERM"):
-        assert any(line.startswith(f"{row} ") and line.count("+/-") == 4 for line in tables.splitlines()), tables
+        assert any(line.startswith(f"{row} ") and line.count("+/-") == 3 for line in tables.splitlines()), tables
 
     top = ["--dataset", "NuisanceDigits", "--algorithm", "CIM", "--test_env", "2", "--input_dir", str(folder)]
     listed = real.script("list_top_hparams", *top)
