@@ -25,6 +25,7 @@ CLASSES, DOMAINS = 5, 3
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batch", type=int, default=15, help="images of a step, from three domains (default 15)")
+    parser.add_argument("--algorithms", nargs="+", default=list(REGISTRY), choices=list(REGISTRY))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
@@ -35,7 +36,7 @@ def main() -> None:
         torch.arange(arguments.batch, device=device) % CLASSES,
         torch.arange(arguments.batch, device=device) % DOMAINS,
     )
-    steps = {name: step(make(name).to(device), batch) for name in REGISTRY}
+    steps = {name: step(make(name).to(device), batch) for name in dict.fromkeys(["ERM", *arguments.algorithms])}
     times: dict[str, list[float]] = {name: [] for name in steps}
     for repeat in range(arguments.repeats + 1):
         for name, run in steps.items():

@@ -143,7 +143,7 @@ def from_real(root: Path) -> dict[str, Any]:
                 [sys.executable, *command], cwd=scratch, env=environment, capture_output=True, text=True
             )
             if done.returncode:
-                raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
+                raise SystemExit(f"{' '.join(command)} failed ({done.returncode}):\n{done.stdout}{done.stderr}")
             return done.stdout
 
         plans = {}
