@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,8 @@ def run(arguments: argparse.Namespace) -> int:
     _sweep("digits", output_dir / "domainbed", None, changes)
     data_dir = output_dir / "data"
     if not (data_dir / "waterbirds_v1.0").exists():
-        cli.main(["wilds", "digits", "--root_dir", str(data_dir)])
+        with contextlib.redirect_stdout(sys.stderr):  # stdout is for the tables
+            cli.main(["wilds", "digits", "--root_dir", str(data_dir)])
     _sweep("waterbirds-digits", output_dir / "wilds", data_dir, {})
     _show(output_dir)
     return 0
@@ -67,7 +69,8 @@ def _show(output_dir: Path) -> None:
     for job in report.records.runs:
         if (job.algorithm, job.trial, job.test_envs) == ("CIM", 0, NEW_BACKGROUNDS):
             checkpoint, picture = str(job.folder / "model.pkl"), str(output_dir / "morph.png")
-            cli.main(["morph", "--checkpoint", checkpoint, "--output", picture])
+            with contextlib.redirect_stdout(sys.stderr):
+                cli.main(["morph", "--checkpoint", checkpoint, "--output", picture])
     print(f"{output_dir}/morph.png     x, the mask m, and psi(x) = m * x, on backgrounds not seen in training")
     print(f"{output_dir}/domainbed/    a folder per job, as DomainBed writes them, with provenance.json")
     print(f"{output_dir}/wilds/        logs as WILDS writes them")
