@@ -104,11 +104,10 @@ class InputMorphing(nn.Module):
                 backend=hparams["cim_backend"],
             )
         has_positive, has_negative = positive >= 0, negative >= 0
-        sign = -1.0 if hparams["cim_contrast"] == "distance" else 1.0
-        offset = 1.0 if hparams["cim_contrast"] == "distance" else 0.0
-        term = (offset + sign * s_positive) - hparams["cim_negative_weight"] * has_negative * (
-            offset + sign * s_negative
-        )
+        to_positive, to_negative = s_positive, s_negative
+        if hparams["cim_contrast"] == "distance":
+            to_positive, to_negative = 1.0 - s_positive, 1.0 - s_negative
+        term = to_positive - hparams["cim_negative_weight"] * has_negative * to_negative
         if hparams["cim_margin"] is not None:
             term = F.relu(term + hparams["cim_margin"])
         return {

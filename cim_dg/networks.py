@@ -105,6 +105,13 @@ class ProjectionHead(nn.Module):
         return F.normalize(self.layers(features), dim=1)
 
 
+def freeze_batch_norm(network: nn.Module) -> None:
+    """Have batch normalisation use its running statistics; to be repeated after each `train()`, which undoes it."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+
+
 class SmallCNN(nn.Module):
     """A featurizer for small images of any side from 8 pixels up, quick on a CPU.
 

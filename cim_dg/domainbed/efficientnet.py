@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cim_dg.errors import UserError
+from cim_dg.networks import freeze_batch_norm
 from cim_dg.pixels import NAMED
 
 NAME = "efficientnet_lite0"
@@ -58,9 +59,7 @@ class EfficientNetLite0(nn.Module):
         """As nn.Module.train, but with `freeze_bn` batch normalisation keeps using its running statistics."""
         super().train(mode)
         if self._freeze_bn:
-            for module in self.network.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.eval()
+            freeze_batch_norm(self.network)
         return self
 
 

@@ -16,15 +16,6 @@ from cim_dg.errors import UserError
 from cim_dg.files import write_atomically
 
 
-def set_seed(seed: int) -> None:
-    """Seed Python, NumPy and PyTorch, and make cuDNN deterministic, as WILDS does."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.deterministic = True
-
-
 def random_state() -> dict[str, Any]:
     """The state of all global random generators, of types that `torch.load(weights_only=True)` accepts."""
     state: Any = np.random.get_state(legacy=True)

@@ -10,8 +10,8 @@ import torch
 
 from cim_dg.algorithms import REGISTRY
 from cim_dg.errors import RunError, UserError
+from cim_dg.seeding import seed_everything
 from cim_dg.wilds.adapter import check_domains
-from cim_dg.wilds.checkpoint import set_seed
 from cim_dg.wilds.config import FIELDS, Config
 from cim_dg.wilds.data import load_data
 from cim_dg.wilds.models import make_featurizer
@@ -34,7 +34,7 @@ def train(config: Config) -> dict[str, Any]:
         raise UserError(
             f"log_dir {config.log_dir} holds a run already; add --resume to go on with it, or choose another"
         )
-    set_seed(config.seed)
+    seed_everything(config.seed)
     data = load_data(config, pin_memory=device.type == "cuda")
     featurizer, weights = make_featurizer(
         config.model, config.model_kwargs, config.pretrained_model_path, standardize=config.transform == "rxrx1"

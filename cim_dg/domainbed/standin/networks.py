@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from cim_dg.domainbed import efficientnet
 from cim_dg.errors import UserError
+from cim_dg.networks import freeze_batch_norm
 
 
 class Identity(nn.Module):
@@ -91,9 +92,7 @@ class ResNet(nn.Module):
         """As nn.Module.train, but with `freeze_bn` batch normalisation keeps using its running statistics."""
         super().train(mode)
         if self._freeze_bn:
-            for module in self.network.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.eval()
+            freeze_batch_norm(self.network)
         return self
 
 

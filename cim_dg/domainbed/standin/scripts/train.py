@@ -9,7 +9,6 @@ import json
 import math
 import os
 import platform
-import random
 import sys
 import time
 from collections import defaultdict
@@ -22,6 +21,7 @@ import torch
 from cim_dg.errors import RunError, UserError
 from cim_dg.files import write_atomically
 from cim_dg.provenance import version_of
+from cim_dg.seeding import seed_everything
 
 from .. import algorithms, datasets, hparams_registry
 from ..lib import command, provenance
@@ -216,14 +216,6 @@ def print_section(title: str, values: dict[str, Any]) -> None:
     print(f"{title}:")
     for name, value in values.items() if title == "Environment" else sorted(values.items()):
         print(f"\t{name}: {value}")
-
-
-def seed_everything(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.benchmark = False
 
 
 def append_line(path: str, record: dict[str, Any]) -> None:
