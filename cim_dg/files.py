@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 
 def write_atomically(path: str | os.PathLike[str], data: str | bytes) -> None:
-    """Write `data` to `path` so that a reader, or a crash, never sees a part of it.
-
-    The bytes go to a file beside the target, are flushed to the disk, and replace it in one step. Text is UTF-8.
+    """Write `data` to `path` so that a reader, or a crash, never sees a part of it. Text is UTF-8.
 
     Raises:
         OSError: the folder does not exist or cannot be written, or the disk is full; an old file is then untouched.
     """
+    with open_atomically(path) as file:
+        file.write(data.encode("utf-8") if isinstance(data, str) else data)
+
+
+@contextlib.contextmanager
+def open_atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A file to write whose content appears at `path` when the block ends well, and nowhere when it does not.
+
+    The bytes go to a file beside the target, are flushed to the disk, and replace it in one step.
+
+    Raises:
+        OSError: as of `write_atomically`.
+    """
     path = Path(path)
-    payload = data.encode("utf-8") if isinstance(data, str) else data
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(payload)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         # mkstemp makes files private; a result is to be as readable as any other file the user makes.

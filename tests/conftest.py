@@ -15,6 +15,12 @@ autoload.install()
 torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_image_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep tests away from the cache of who runs them."""
+    os.environ["CIM_DG_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 def _root(variable: str, inside: str) -> Path:
     value = os.environ.get(variable)
     if not value:
