@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 from cim_dg.errors import UserError
+from cim_dg.image_cache import image_cache
 
 DATASETS = [
     "Debug28",
@@ -27,7 +28,6 @@ DATASETS = [
 """What tables show and, but for Debug*, what a sweep runs without --datasets."""
 
 MNIST_FILES = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def get_dataset_class(dataset_name: str) -> type[Any]:
@@ -184,7 +184,7 @@ class MultipleEnvironmentImageFolder(MultipleDomainDataset):
     """A folder per environment, in it a folder per class, in it the images; environments in the order of their names.
 
     Images are resized to 224x224 and normalised as for ImageNet; those of training environments are augmented (random
-    crop, flip, colours, grey) if `augment`.
+    crop, flip, colours, grey) if `augment`, in evaluation too, as in DomainBed.
 
     Raises:
         UserError: the folder is missing, or has not one folder per environment, or not the same classes in each.
@@ -205,15 +205,12 @@ class MultipleEnvironmentImageFolder(MultipleDomainDataset):
                 f"{folder} has {len(found)} folders ({', '.join(found)}); {type(self).__name__} needs "
                 f"{len(self.ENVIRONMENTS)}, one for each of its environments ({', '.join(self.ENVIRONMENTS)})"
             )
-        # Here: these imports take seconds, and jobs on data in memory do without.
-        from PIL import ImageFile
-        from torchvision.datasets import ImageFolder
+        # Here: this imports torchvision, which takes seconds, and jobs on data in memory do without.
+        from .lib.image_folder import ImageFolderEnvironment
 
-        ImageFile.LOAD_TRUNCATED_IMAGES = True  # some of these data sets have images that end early
-        plain, augmented = _transforms()
         try:
             self.datasets = [
-                ImageFolder(str(folder / name), transform=augmented if augment and env not in test_envs else plain)
+                ImageFolderEnvironment(folder / name, augmented=augment and env not in test_envs)
                 for env, name in enumerate(found)
             ]
         except FileNotFoundError as error:
@@ -224,23 +221,12 @@ class MultipleEnvironmentImageFolder(MultipleDomainDataset):
                     f"the classes of {folder / name} ({', '.join(environment.classes)}) are not those of "
                     f"{folder / found[-1]} ({', '.join(self.datasets[-1].classes)})"
                 )
+        cache = image_cache()
+        if cache is not None:
+            for environment in self.datasets:
+                environment.use(cache)
         self.input_shape = (3, 224, 224)
         self.num_classes = len(self.datasets[-1].classes)
-
-
-def _transforms() -> tuple[Any, Any]:
-    """How an image becomes a tensor: plainly, and augmented."""
-    from torchvision import transforms
-
-    to_normalised = [transforms.ToTensor(), transforms.Normalize(mean=IMAGENET_MEAN, std=IMAGENET_STD)]
-    augmentation = [
-        transforms.RandomResizedCrop(224, scale=(0.7, 1.0)),
-        transforms.RandomHorizontalFlip(),
-        transforms.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.3),
-        transforms.RandomGrayscale(),
-    ]
-    plain = transforms.Compose([transforms.Resize((224, 224)), *to_normalised])
-    return plain, transforms.Compose([*augmentation, *to_normalised])
 
 
 class _Photographs(MultipleEnvironmentImageFolder):

@@ -3,14 +3,13 @@
 DomainBed gives each environment a torch DataLoader of its own. With w workers its sampler runs 2w batches ahead of the
 training, and it takes its seeds from torch's global generator: so every later random number of a run depends on w. Here
 the samplers run ahead just as far, while the number of processes that really load images is another matter: none for
-data in memory, and at most one per core for files. Same seed, same batches as DomainBed's, on any number of cores; only
-augmentations are drawn otherwise, as DomainBed's are tied to its worker processes.
+data in memory or in the image cache, and at most one per core for the rest. Same seed, same batches as DomainBed's, on
+any number of cores; only augmentations are drawn otherwise, as DomainBed's are tied to its worker processes.
 """
 
 from __future__ import annotations
 
 import itertools
-import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -19,21 +18,21 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, Sampler, WeightedRandomSampler
 from torch.utils.data import default_collate as collate
 
-from .misc import Split
+from .cores import available_cores
+from .misc import OnTheWay, Split
 
 BATCHES_AHEAD_PER_WORKER = 2  # torch's default prefetch_factor, with which DomainBed runs
 
-Minibatch = tuple[torch.Tensor, torch.Tensor]
+Minibatch = tuple[OnTheWay, torch.Tensor]
 Request = list[tuple[int, int, list[int]]]
 """Minibatches to load together: for each the number of its split, a seed for its augmentation, and positions."""
 
 
 def processes(splits: Sequence[Split], num_workers: int) -> int:
-    """How many processes load images: no more than asked for, no more than cores, none for data in memory."""
-    if all(split.in_memory for split in splits):
+    """How many processes load images: no more than asked for, no more than cores, none where images need no work."""
+    if all(split.at_hand for split in splits):
         return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(num_workers, cores)
+    return min(num_workers, available_cores())
 
 
 class _Draws:
@@ -62,16 +61,20 @@ class _Images(Dataset[list[Minibatch]]):
 
     def __init__(self, splits: Sequence[Split]) -> None:
         self._splits = splits
+        # Asked here, as a process forked from one that uses CUDA would be told that there is none.
+        self._recolour_here = not torch.cuda.is_available()
 
     def __getitem__(self, request: Request) -> list[Minibatch]:
         return [self._minibatch(self._splits[which], seed, positions) for which, seed, positions in request]
 
-    @staticmethod
-    def _minibatch(split: Split, seed: int, positions: list[int]) -> Minibatch:
+    def _minibatch(self, split: Split, seed: int, positions: list[int]) -> Minibatch:
         keys = [split.keys[position] for position in positions]
         if split.in_memory:
             x, y = split.dataset[keys]
             return x, y
+        if split.in_folder:
+            images, y = split.dataset.minibatch(keys, seed)
+            return images.recoloured() if self._recolour_here else images, y
         with torch.random.fork_rng(devices=[]):
             # The CPU's generator alone: torch.manual_seed would also reset those of the GPUs.
             torch.default_generator.manual_seed(seed)

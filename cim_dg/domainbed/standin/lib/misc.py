@@ -38,6 +38,16 @@ class Split(Dataset[Any]):
         """Whether the items are rows of tensors: nothing has to be read, and nothing is random about them."""
         return isinstance(self.dataset, TensorDataset)
 
+    @property
+    def in_folder(self) -> bool:
+        """Whether the items are files of an image folder (`lib.image_folder`), which are loaded by minibatches."""
+        return hasattr(self.dataset, "minibatch")
+
+    @property
+    def at_hand(self) -> bool:
+        """Whether loading a minibatch is no work that another process should do."""
+        return self.in_memory or getattr(self.dataset, "at_hand", False)
+
     def labels(self) -> list[int]:
         """The class of every item, without decoding an image where the data set has its labels in a list."""
         if self.in_memory:
@@ -63,6 +73,12 @@ def make_weights_for_balanced_classes(split: Split) -> torch.Tensor:
     return torch.tensor([1 / (counts[label] * len(counts)) for label in labels])
 
 
+class OnTheWay(Protocol):
+    """Images that come to be a tensor on a device: a tensor, or an `ImageBatch` of `lib.image_folder`."""
+
+    def to(self, device: str | torch.device, /) -> torch.Tensor: ...
+
+
 class Predictor(Protocol):
     """What `accuracy` needs of an algorithm."""
 
@@ -72,7 +88,7 @@ class Predictor(Protocol):
 
 
 def accuracy(
-    algorithm: Predictor, batches: Iterable[tuple[torch.Tensor, torch.Tensor]], device: str | torch.device
+    algorithm: Predictor, batches: Iterable[tuple[OnTheWay, torch.Tensor]], device: str | torch.device
 ) -> float:
     """Share of images whose largest logit is that of their class, in eval mode; leaves `algorithm` in train mode."""
     correct = torch.zeros((), dtype=torch.int64, device=device)

@@ -1,0 +1,192 @@
+"""The images of one environment's folder, decoded once where there is room for it, and on their way to the device."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageFile, features
+from torch.utils.data import Dataset
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import Resize
+from tqdm import tqdm
+
+from cim_dg import augmentation
+from cim_dg.augmentation import SIDE, Colours
+from cim_dg.errors import UserError
+from cim_dg.image_cache import ImageCache
+from cim_dg.image_pack import Damaged, Pack
+from cim_dg.pixels import NAMED
+from cim_dg.provenance import version_of
+
+from .cores import available_cores
+
+ImageFile.LOAD_TRUNCATED_IMAGES = True  # some of DomainBed's data sets have images that end early
+
+IMAGENET_MEAN, IMAGENET_STD = NAMED["imagenet"]
+PACK_VERSION = 1  # of what packs hold; raise it when images are decoded or resized otherwise
+DECODED_TOGETHER = 64
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """Images (N, 3, 224, 224) as 8-bit pixels, a quarter of what they are on the device, and colours yet to change."""
+
+    pixels: torch.Tensor
+    colours: Colours | None = None
+
+    def recoloured(self) -> ImageBatch:
+        """The batch with nothing left to do to its colours, done here."""
+        if self.colours is None:
+            return self
+        done = torch.empty_like(self.pixels)
+        for place in range(len(done)):  # one by one: an image stays in the processor's cache, a batch does not
+            one = slice(place, place + 1)
+            done[one] = augmentation.recolour(self.pixels[one], self.colours[one])
+        return ImageBatch(done)
+
+    def to(self, device: str | torch.device) -> torch.Tensor:
+        """The images as the network sees them, float32 and normalised as for ImageNet, on `device`."""
+        if torch.device(device).type == "cpu":
+            return _normalised(self.recoloured().pixels)
+        pixels = self.pixels.to(device)
+        if self.colours is not None:
+            pixels = augmentation.recolour(pixels, self.colours)
+        # A tensor for 255, too: CUDA multiplies by the inverse of a number, which is not the CPU's result to the bit.
+        levels, mean, std = (torch.tensor(value, device=device) for value in (255.0, IMAGENET_MEAN, IMAGENET_STD))
+        return pixels.float().div_(levels).sub_(mean.view(3, 1, 1)).div_(std.view(3, 1, 1))
+
+
+def _normalised(pixels: torch.Tensor) -> torch.Tensor:
+    """As torchvision's ToTensor and Normalize, to the bit."""
+    mean, std = (torch.tensor(value).view(3, 1, 1) for value in (IMAGENET_MEAN, IMAGENET_STD))
+    # From numpy, which asks for huge pages: getting the memory costs as much as filling it.
+    images = torch.from_numpy(np.empty(pixels.shape, dtype=np.float32))
+    for image, levels in zip(images, pixels, strict=True):  # one by one, for the processor's cache
+        image.copy_(levels).div_(255).sub_(mean).div_(std)
+    return images
+
+
+class ImageFolderEnvironment(Dataset[tuple[torch.Tensor, int]]):
+    """A folder of images for each class: item i is an image (3, 224, 224), normalised as for ImageNet, and its class.
+
+    If `augmented`, an image is cropped, flipped and recoloured at random.
+
+    Raises:
+        FileNotFoundError: there is no folder of a class, or one has no image.
+        UserError: a file cannot be read as an image.
+    """
+
+    def __init__(self, folder: Path, augmented: bool) -> None:
+        found = ImageFolder(str(folder))
+        self.classes: list[str] = found.classes
+        self.targets: list[int] = found.targets
+        self.augmented = augmented
+        self._folder = folder
+        self._files = [os.path.relpath(path, folder) for path, _ in found.samples]
+        self._cache: ImageCache | None = None
+        self._pack: Pack | None = None
+
+    def use(self, cache: ImageCache) -> None:
+        """Take images from the cache, which keeps them as they are needed: at full size if they are augmented, as crops
+        are taken from that, and else resized. This changes none of them.
+
+        Raises:
+            UserError: a file cannot be read as an image.
+        """
+        self._cache = cache
+        self._open_pack()
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        seed = int(torch.empty((), dtype=torch.int64).random_().item()) if self.augmented else 0
+        x, y = self.minibatch([index], seed)
+        return x.to("cpu")[0], int(y[0])
+
+    @property
+    def at_hand(self) -> bool:
+        """Whether a minibatch costs no more than copying it."""
+        return self._pack is not None and not self.augmented
+
+    def minibatch(self, keys: Sequence[int], seed: int) -> tuple[ImageBatch, torch.Tensor]:
+        """The images and classes (N,) at `keys`, augmented by `seed` but for their colours, which are told."""
+        images = [self._image(key) for key in keys]
+        y = torch.tensor([self.targets[key] for key in keys])
+        if not self.augmented:
+            return ImageBatch(torch.from_numpy(np.stack(images))), y
+        draws = augmentation.draw(np.array([image.shape[:2] for image in images]), seed)
+        crops = map(augmentation.crop, images, draws.boxes, draws.flips)
+        return ImageBatch(torch.stack(list(crops)), draws.colours), y
+
+    def _image(self, key: int) -> np.ndarray:
+        """What is kept of an image, from the cache or from its file."""
+        if self._pack is None:
+            return self._decode(key)
+        try:
+            return self._pack[key]
+        except Damaged:
+            self._open_pack(suspect=key)
+            return self._image(key)
+
+    def _decode(self, key: int) -> np.ndarray:
+        """(H, W, 3) if augmented, else (3, 224, 224); uint8."""
+        with self._opened(key) as image:
+            decoded = image.convert("RGB")
+        if self.augmented:
+            return np.asarray(decoded)
+        return np.asarray(Resize((SIDE, SIDE))(decoded)).transpose(2, 0, 1)
+
+    @contextlib.contextmanager
+    def _opened(self, key: int) -> Iterator[Image.Image]:
+        path = self._folder / self._files[key]
+        try:
+            with Image.open(path) as image:
+                yield image
+        except OSError as error:
+            raise UserError(f"{path} cannot be read as an image: {error}") from None
+
+    def _open_pack(self, suspect: int | None = None) -> None:
+        assert self._cache is not None
+        label = f"{self._folder.parent.name}-{self._folder.name}-{'full' if self.augmented else SIDE}"
+        images = functools.partial(self._decoded, label)
+        self._pack = self._cache.pack(label, self._key(), len(self), self._num_bytes, images, suspect)
+
+    def _key(self) -> str:
+        """Of the files as they are now, and of all that makes pixels of them."""
+        decoder = [version_of("pillow"), features.version("jpg"), features.version("libjpeg_turbo")]
+        made = "full" if self.augmented else [SIDE, version_of("torchvision")]
+        digest = hashlib.sha256(repr([PACK_VERSION, decoder, made]).encode())
+        for file in self._files:
+            status = os.stat(self._folder / file)
+            digest.update(repr((file, status.st_size, status.st_mtime_ns)).encode())
+        return digest.hexdigest()[:32]
+
+    def _num_bytes(self) -> int:
+        """How large the decoded images are together."""
+        if not self.augmented:
+            return len(self) * 3 * SIDE**2
+        total = 0
+        for key in range(len(self)):
+            with self._opened(key) as image:  # reads no more than its head
+                total += 3 * image.width * image.height
+        return total
+
+    def _decoded(self, label: str) -> Iterator[np.ndarray]:
+        with (
+            tqdm(total=len(self), desc=f"decoding {label} once", ncols=80, leave=False, disable=None) as progress,
+            ThreadPoolExecutor(available_cores()) as threads,  # decoding leaves Python's lock to others
+        ):
+            for start in range(0, len(self), DECODED_TOGETHER):
+                for image in threads.map(self._decode, range(start, min(start + DECODED_TOGETHER, len(self)))):
+                    yield image
+                    progress.update()
