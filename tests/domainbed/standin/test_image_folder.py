@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -208,3 +211,20 @@ def test_an_environment_is_sent_to_another_process_without_its_pixels(root: str)
     message = pickle.dumps(environment)
     assert len(message) < 2000
     assert torch.equal(pickle.loads(message)[4][0], environment[4][0])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux' /proc")
+def test_memory_of_four_workers_stays_flat(tmp_path: Path) -> None:
+    path = Path(__file__).parents[3] / "benchmarks" / "images.py"
+    command = [sys.executable, str(path), "--memory", "--json", "--images", "48", "--steps", "48"]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(path.parents[1]), os.environ.get("PYTHONPATH", "")]),
+    }
+    finished = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
+    samples = json.loads(finished.stdout.splitlines()[-1])
+    early, late = samples[len(samples) // 3], samples[-1]
+    assert late["step"] >= 40 and late["workers' own"] > 10
+    for kind in ("own", "shared", "workers' own", "workers' shared"):
+        assert late[kind] - early[kind] < 12, f"{kind} memory grows: {samples}"
