@@ -217,7 +217,7 @@ def test_an_environment_is_sent_to_another_process_without_its_pixels(root: str)
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux' /proc")
 def test_memory_of_four_workers_stays_flat(tmp_path: Path) -> None:
     path = Path(__file__).parents[3] / "benchmarks" / "images.py"
-    command = [sys.executable, str(path), "--memory", "--json", "--images", "48", "--steps", "48"]
+    command = [sys.executable, str(path), "--memory", "--json", "--images", "48", "--steps", "110"]
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(path.parents[1]), os.environ.get("PYTHONPATH", "")]),
@@ -225,6 +225,7 @@ def test_memory_of_four_workers_stays_flat(tmp_path: Path) -> None:
     finished = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
     samples = json.loads(finished.stdout.splitlines()[-1])
     early, late = samples[len(samples) // 3], samples[-1]
-    assert late["step"] >= 40 and late["workers' own"] > 10
+    passed = (late["step"] - early["step"]) * 24 * 0.15  # MB of pixels that went from the workers to the training
+    assert passed > 200
     for kind in ("own", "shared", "workers' own", "workers' shared"):
-        assert late[kind] - early[kind] < 12, f"{kind} memory grows: {samples}"
+        assert late[kind] - early[kind] < passed / 2, f"{kind} memory grows: {samples}"
