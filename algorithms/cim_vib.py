@@ -28,8 +28,11 @@ class CIM_VIB(Algorithm):
         loss = supervised + self.classifier.beta * kl + self.hparams["cim_lambda"] * terms["contrast"]
         return Output.of(logits, loss, supervised=supervised, kl=kl, **terms)
 
-    def predict(self, x: Tensor) -> Tensor:
-        return self.classifier(self.featurizer(self.morphing(x).inputs))[0]
+    def encode(self, x: Tensor) -> Tensor:
+        return self.featurizer(self.morphing(x).inputs)
+
+    def classify(self, features: Tensor) -> Tensor:
+        return self.classifier(features)[0]
 
     def morph(self, x: Tensor) -> Morph:
         """What the classifier sees of `x`; see `Morph`."""
