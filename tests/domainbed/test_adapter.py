@@ -98,6 +98,15 @@ def test_bf16_trains_and_predicts_in_float32():
     assert algorithm.eval().predict(minibatches()[0][0]).dtype == torch.float32
 
 
+def test_feature_averaging_is_an_option_of_predict():
+    x = minibatches()[0][0]
+    plain, averaging = make("SCL").eval(), make("SCL", average_copies=2).eval()
+    assert torch.equal(averaging.predict(x), averaging.predict(x))
+    assert not torch.allclose(averaging.predict(x), plain.predict(x), atol=1e-4)
+    with pytest.raises(UserError, match="average_copies is -1; accepted is a whole number of at least 0"):
+        make("SCL", average_copies=-1)
+
+
 def test_few_positives_are_worth_a_warning_once():
     algorithm = make("CIM")
     batch = [(x, torch.arange(8) if d else torch.zeros(8, dtype=torch.int64)) for d, (x, _) in enumerate(minibatches())]
