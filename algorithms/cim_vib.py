@@ -16,6 +16,8 @@ from cim_dg.algorithms.vib import BottleneckClassifier
 class CIM_VIB(Algorithm):
     r"""Minimises :math:`\lambda L_{con} + L_{sup} + \beta\, D_{KL}(Q(Z|X) \,\|\, N(0, I))` (Taghanaki et al. 2021)."""
 
+    classifier: BottleneckClassifier
+
     def build(self, n_features: int, make_classifier: Callable[[int], nn.Module]) -> None:
         self.classifier = BottleneckClassifier(n_features, make_classifier, self.hparams)
         self.morphing = InputMorphing(self.pixel_space, self.hparams)

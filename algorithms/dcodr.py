@@ -57,18 +57,19 @@ def augment(pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         (N, C, H, W) in [0, 1].
     """
 
+    height, width = pixels.shape[2:]
+
     def strong(images: Tensor) -> Tensor:
         return (1.8 + 1.2 * torch.rand(len(images), generator=generator)).to(images)
+
+    def crop(images: Tensor) -> Tensor:
+        return resized_crop(images, random_boxes(len(images), height, width, generator).to(images), (height, width))
 
     kinds: list[Callable[[Tensor], Tensor]] = [
         lambda images: gaussian_blur(images, images.new_ones(len(images)), kernel_size=5),
         lambda images: adjust_contrast(images, strong(images)),
         lambda images: adjust_saturation(images, strong(images)),
-        lambda images: resized_crop(
-            images,
-            random_boxes(len(images), *images.shape[2:], generator).to(images),
-            (images.shape[2], images.shape[3]),
-        ),
+        crop,
     ]
     # Parts of fixed sizes, so that a GPU is not waited for; which part is whose is drawn too, as they differ in size.
     order = torch.randperm(len(pixels), generator=generator)

@@ -54,6 +54,8 @@ class VIB(Algorithm):
     Predicts from the mean of the code.
     """
 
+    classifier: BottleneckClassifier
+
     def build(self, n_features: int, make_classifier: Callable[[int], nn.Module]) -> None:
         self.classifier = BottleneckClassifier(n_features, make_classifier, self.hparams)
 

@@ -92,8 +92,9 @@ def test_pixel_space_follows_the_dataset():
     assert spaces == {"VLCS": "imagenet", "ColoredMNIST": "unit", "Debug28": "standard", "NuisanceDigits": "unit"}
 
 
-def test_bf16_trains_and_predicts_in_float32():
-    algorithm = make("CIM_VIB", bf16=True)
+@pytest.mark.parametrize("name", ["SCL", "CCSA", "DCoDR", "TransformInvariance", "CIM_VIB"])
+def test_bf16_trains_and_predicts_in_float32(name):
+    algorithm = make(name, bf16=True, average_copies=2)
     assert all(math.isfinite(value) for value in algorithm.update(minibatches()).values())
     assert algorithm.eval().predict(minibatches()[0][0]).dtype == torch.float32
 
