@@ -94,7 +94,7 @@ class Algorithm(nn.Module, ABC):
     def forward(self, batch: Batch) -> Output:
         """Logits and terms in one pass, in training and in evaluation mode. Moves no step-dependent state.
 
-        The logits are of the images themselves, also where `predict` averages over copies of them.
+        In evaluation mode the logits are those of the images as they are, also where `predict` averages over copies.
         """
 
     def encode(self, x: Tensor) -> Tensor:
