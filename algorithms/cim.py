@@ -156,8 +156,8 @@ class CIM(Algorithm):
         loss = supervised + self.hparams["cim_lambda"] * terms["contrast"]
         return Output.of(logits, loss, supervised=supervised, **terms)
 
-    def predict(self, x: Tensor) -> Tensor:
-        return self.classifier(self.featurizer(self.morphing(x).inputs))
+    def encode(self, x: Tensor) -> Tensor:
+        return self.featurizer(self.morphing(x).inputs)
 
     def morph(self, x: Tensor) -> Morph:
         """What the classifier sees of `x`; see `Morph`."""

@@ -9,7 +9,7 @@ from cim_dg.results import published, statistics
 from cim_dg.results.statistics import Difference, Summary
 
 LEVEL = 1 - statistics.CONFIDENCE
-OURS = ("GroupDRO", "VIB", "SCL", "CIM", "CIM_VIB")
+OURS = ("GroupDRO", "VIB", "SCL", "CCSA", "DCoDR", "TransformInvariance", "CIM", "CIM_VIB")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from cim_dg.algorithms import REGISTRY
 from cim_dg.errors import UserError
 from cim_dg.hparams import HParam
 
-NEEDS_DOMAINS = frozenset({"GroupDRO"})
+NEEDS_DOMAINS = frozenset({"CCSA", "DCoDR", "GroupDRO"})
 ALIASES = {"groupDRO": "GroupDRO"}  # as WILDS writes it
 USES_DOMAINS = {"cim_positives": "other_domain", "cim_negatives": "same_domain"}
 

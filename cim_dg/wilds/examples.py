@@ -67,7 +67,9 @@ class Model(nn.Module):
     def forward(self, x: Tensor, y: Tensor, domain: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
             output = self.method(Batch(x, y, domain))
-        return output.logits.float(), {name: term.float().view(1) for name, term in output.terms.items()}
+            averaged = not self.training and self.method.averages
+            logits = self.method.predict(x) if averaged else output.logits
+        return logits.float(), {name: term.float().view(1) for name, term in output.terms.items()}
 
 
 def initialize(config: Any, datasets: Any, grouper: Any) -> Any:

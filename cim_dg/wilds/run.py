@@ -18,7 +18,7 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser("train", help="train a method on a WILDS dataset", allow_abbrev=False)
     add = parser.add_argument
     add("-d", "--dataset", choices=settings.DATASETS, required=True)
-    add("--algorithm", required=True, help="CIM, CIM_VIB, SCL, VIB, ERM or GroupDRO")
+    add("--algorithm", required=True, help="CIM, CIM_VIB, SCL, CCSA, DCoDR, TransformInvariance, VIB, ERM or GroupDRO")
     add("--root_dir", required=True, help="folder that holds the datasets, such as waterbirds_v1.0")
     add("--log_dir", help="folder of this run (default logs)")
     add("--defaults", help="named defaults or a YAML file instead of the dataset's, such as waterbirds-group_dro")
