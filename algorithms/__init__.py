@@ -1,6 +1,6 @@
 """The methods: pure objectives over tensors, one per file. No harness is imported here."""
 
-from cim_dg.algorithms.base import REGISTRY, Algorithm, Batch, Output, register
+from cim_dg.algorithms.base import REGISTRY, Algorithm, Batch, Output, methods, register
 from cim_dg.algorithms.ccsa import CCSA
 from cim_dg.algorithms.cim import CIM
 from cim_dg.algorithms.cim_vib import CIM_VIB
@@ -25,5 +25,6 @@ __all__ = [
     "GroupDRO",
     "Output",
     "TransformInvariance",
+    "methods",
     "register",
 ]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -67,6 +69,8 @@ class Algorithm(nn.Module, ABC):
     """
 
     name: ClassVar[str]
+    needs_domains: ClassVar[bool] = False
+    """Whether it cannot do without domain labels: WILDS, whose domains may be the groups, gives them only then."""
     classifier: nn.Module
 
     def __init__(
@@ -162,6 +166,17 @@ def register(name: str, hparams: str | Path | None = None) -> Callable[[_Method]
         return method
 
     return decorate
+
+
+@functools.cache
+def methods() -> dict[str, type[Algorithm]]:
+    """Every method by name; third parties' too, which are found by entry points in the group cim_dg.algorithms."""
+    for entry_point in entry_points(group="cim_dg.algorithms"):
+        try:
+            entry_point.load()
+        except Exception as error:  # somebody else's code must not take the harness down
+            warnings.warn(f"cim-dg: the algorithm {entry_point.name!r} cannot be loaded: {error}", stacklevel=2)
+    return REGISTRY
 
 
 def mean_over(values: Tensor, counts: Tensor) -> Tensor:

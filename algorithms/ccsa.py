@@ -44,6 +44,8 @@ def semantic_alignment(features: Tensor, y: Tensor, domain: Tensor, margin: floa
 class CCSA(Algorithm):
     r"""Minimises :math:`(1 - \gamma) L_{sup} + \gamma (L_{SA} + L_S)` on the features; see `semantic_alignment`."""
 
+    needs_domains = True
+
     def build(self, n_features: int, make_classifier: Callable[[int], nn.Module]) -> None:
         self.classifier = make_classifier(n_features)
 

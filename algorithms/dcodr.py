@@ -102,6 +102,8 @@ class DCoDR(Algorithm):
     default, the paper's variant "norec". The paper compares the two images by VGG features too, which is left out here.
     """
 
+    needs_domains = True
+
     def build(self, n_features: int, make_classifier: Callable[[int], nn.Module]) -> None:
         self.classifier = make_classifier(n_features)
         self.generator = (

@@ -24,6 +24,8 @@ class GroupDRO(Algorithm):
 
     q: Tensor
 
+    needs_domains = True
+
     def build(self, n_features: int, make_classifier: Callable[[int], nn.Module]) -> None:
         self.classifier = make_classifier(n_features)
         self.register_buffer("q", torch.ones(self.num_domains))

@@ -71,7 +71,8 @@ def domainbed() -> tuple[list[tuple[str, str]], bool]:
         # A checkout of DomainBed is a regular package or, without its __init__, a namespace: ask a module of it.
         root = Path(str(algorithms.__file__)).parents[1]
         where = f"{root}, commit {commit(root) or 'unknown (no git checkout)'}"
-    from cim_dg.domainbed.plugin import DATASETS, methods
+    from cim_dg.algorithms import methods
+    from cim_dg.domainbed.plugin import DATASETS
 
     ours = {
         "algorithms": [name for name in methods() if _ours(algorithms, name)],

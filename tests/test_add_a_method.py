@@ -31,7 +31,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def commands() -> list[list[str]]:
-    (block,) = re.findall(r"^```\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
+    (block,) = re.findall(r"^```\n(pip install .*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
     return [shlex.split(line) for line in block.replace("\\\n", " ").splitlines()]
 
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import functools
 import importlib
-import warnings
 from collections.abc import Callable, Mapping
-from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Any
 
 from cim_dg import hparams as spaces
+from cim_dg.algorithms import methods
 from cim_dg.domainbed.datasets import make_nuisance_digits, make_vlcs_mini
 
 DATASETS: dict[str, Callable[[ModuleType], type]] = {
@@ -100,19 +99,6 @@ def on_command_launchers(launchers: ModuleType) -> None:
         launchers.REGISTRY[name] = checked(launch, {*methods(), *DATASETS} - upstream_algorithms())
     for name, launch in LAUNCHERS.items():
         launchers.REGISTRY.setdefault(name, launch)
-
-
-@functools.cache
-def methods() -> dict[str, Any]:
-    """Every registered method by name; third parties' too, by entry points in the group cim_dg.algorithms."""
-    from cim_dg.algorithms import REGISTRY
-
-    for entry_point in entry_points(group="cim_dg.algorithms"):
-        try:
-            entry_point.load()
-        except Exception as error:  # somebody else's code must not take the harness down
-            warnings.warn(f"cim-dg: the algorithm {entry_point.name!r} cannot be loaded: {error}", stacklevel=2)
-    return REGISTRY
 
 
 def upstream_algorithms() -> set[str]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cim_dg import hparams as spaces
-from cim_dg.algorithms import REGISTRY, Algorithm, Batch
+from cim_dg.algorithms import Algorithm, Batch, methods
 from cim_dg.diagnostics import FewPositives
 from cim_dg.errors import RunError, UserError
 from cim_dg.wilds.adapter import ALIASES, add_hparam_options, check_domains, check_finite, read_hparam_options
@@ -82,7 +82,7 @@ def initialize(config: Any, datasets: Any, grouper: Any) -> Any:
     d_out = initializer.infer_d_out(train["dataset"], config)
     models = import_module("models.initializer")
     featurizer, classifier = models.initialize_model(config, d_out, is_featurizer=True)
-    method = REGISTRY[config.algorithm](
+    method = methods()[config.algorithm](
         Featurizer(featurizer, featurizer.d_out, standardize=config.transform == "rxrx1"),
         _classifiers(classifier, featurizer.d_out, d_out),
         pixel_space(config.transform),

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from cim_dg.algorithms import REGISTRY
+from cim_dg.algorithms import methods
 from cim_dg.allocator import keep_freed_memory
 from cim_dg.errors import RunError, UserError
 from cim_dg.seeding import seed_everything
@@ -41,7 +41,7 @@ def train(config: Config) -> dict[str, Any]:
     featurizer, weights = make_featurizer(
         config.model, config.model_kwargs, config.pretrained_model_path, standardize=config.transform == "rxrx1"
     )
-    method = REGISTRY[config.algorithm](
+    method = methods()[config.algorithm](
         featurizer,
         lambda n_features: torch.nn.Linear(n_features, data.num_classes),
         pixel_space(config.transform),
