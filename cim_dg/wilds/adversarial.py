@@ -2,7 +2,7 @@
 
 Each foreground of DATA/fg_mask/val/CLASS/NAME.npy (a mask over DATA/original/val/CLASS/NAME.JPEG) is put before every
 background of DATA/only_bg_t/val, of whichever class. It is vulnerable if one of the composed images is misclassified
-(Xiao et al. 2020, arXiv 2006.09994, section 4.2). "Challenge accuracy" on upstream's leaderboard is the share that is not.
+(Xiao et al. 2020, arXiv 2006.09994). The "challenge accuracy" of upstream's leaderboard is the share that is not.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`cim-dg wilds backgrounds`: the Backgrounds Challenge for an ImageNet classifier, by a mapping of its 1,000 classes."""
+"""`cim-dg wilds backgrounds`: the Backgrounds Challenge for ImageNet classifiers, by a mapping of their classes."""
 
 from __future__ import annotations
 
@@ -71,7 +71,9 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"gap (mixed_same - mixed_rand): {100 * gap:.1f} points")
         if challenge is not None:
             found = challenge.vulnerable(lambda x: predict(space.from_pixels(x)), device, arguments.batch_size)
-            print(f"vulnerable to adversarial backgrounds: {found.rate:.1%} ({found.count} of {found.total} foregrounds)")
+            print(
+                f"vulnerable to adversarial backgrounds: {found.rate:.1%} ({found.count} of {found.total} foregrounds)"
+            )
     return 0
 
 

@@ -79,7 +79,7 @@ class ClassMates(Sampler[list[int]]):
 
 @dataclass(frozen=True)
 class Data:
-    """A dataset ready for a run: its splits and loaders by name, its two ways of grouping, and what comes at the end."""
+    """A dataset ready for a run: its splits and loaders by name, its groupings, and what comes at the end."""
 
     dataset: WILDSDataset
     splits: dict[str, WILDSSubset]

@@ -1,7 +1,7 @@
-"""The Backgrounds Challenge (Xiao et al. 2020, arXiv 2006.09994) as a dataset for the runner: ImageNet-9 and its variants.
+"""ImageNet-9 and its variants, the Backgrounds Challenge (Xiao et al. 2020, arXiv 2006.09994), for the runner.
 
-On disk, as upstream lays it out: DATA/original/train/CLASS/*.JPEG to train on, and DATA/VARIANT/val/CLASS/*.JPEG to test
-on, for each of `VARIANTS`. A class is its folder's place among the nine, sorted by name (00_dog, 01_bird, ...).
+On disk, as upstream lays it out: DATA/original/train/CLASS/*.JPEG to train on, and DATA/VARIANT/val/CLASS/*.JPEG to
+test on, for each of `VARIANTS`. A class is its folder's place among the nine, sorted by name (00_dog, 01_bird, ...).
 """
 
 from __future__ import annotations
@@ -80,10 +80,10 @@ class IN9(WILDSDataset):
         return read_image(self._input_array[idx])
 
     def eval(self, y_pred: Tensor, y_true: Tensor, metadata: Tensor) -> tuple[dict[str, float], str]:
-        """Accuracy and number of images of each class, (N,) and (N,) -> {"acc_y:00_dog": ..., "count_y:00_dog": ...}."""
+        """Accuracy and number of images of each class, as "acc_y:00_dog" and "count_y:00_dog", from two (N,)."""
         counts = torch.bincount(y_true, minlength=NUM_CLASSES)
         hits = torch.bincount(y_true[y_pred == y_true], minlength=NUM_CLASSES)
-        results = {}
+        results: dict[str, float] = {}
         for name, hit, count in zip(self._class_names, hits.tolist(), counts.tolist(), strict=True):
             results |= {f"acc_y:{name}": hit / count if count else 0.0, f"count_y:{name}": float(count)}
         return results, ""

@@ -24,9 +24,11 @@ from cim_dg.wilds.evaluation import Report, format_report, make_report
 from cim_dg.wilds.optimisers import Schedule, make_optimizer
 from cim_dg.wilds.record import RunFolder
 
-# What may differ between a run and its continuation: where it runs and how it talks.
-FREE = ("root_dir", "log_dir", "download", "device", "log_every", "progress_bar", "resume", "loader_kwargs", "n_epochs")
-FREE += ("adversarial",)  # what is computed after the training
+# What may differ between a run and its continuation: where it runs, how it talks, and what it computes at the end.
+FREE = (
+    *("root_dir", "log_dir", "download", "device", "log_every", "progress_bar", "resume", "loader_kwargs", "n_epochs"),
+    "adversarial",
+)
 
 
 @dataclass

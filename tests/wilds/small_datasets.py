@@ -167,19 +167,19 @@ def rxrx1(root: Path, classes: int = 3) -> Path:
     return root
 
 
-IN9_CLASSES = [f"{index:02d}_{name}" for index, name in enumerate("dog bird wheel lizard bear bug horn ape fish".split())]
+IN9_CLASSES = ["00_dog", "01_bird", "02_wheel", "03_lizard", "04_bear", "05_bug", "06_horn", "07_ape", "08_fish"]
 
 
 def backgrounds(root: Path, train: int = 11, test: int = 2, masks: bool = True) -> Path:
     """IN-9 in upstream's layout, `train` and `test` images of each class: brightness is the class.
 
-    The foreground is the middle of an image; of the variants only the first shows its class around it.
+    The foreground is the middle of an image; the first two variants show its class around it too.
     """
     rng = np.random.RandomState(0)
     for part, count in (("original/train", train), *((f"{variant}/val", test) for variant in IN9_VARIANTS)):
         for y, name in enumerate(IN9_CLASSES):
             for index in range(count):
-                around = y if part.startswith("original") else rng.randint(9)
+                around = y if part.startswith(("original", "mixed_same")) else rng.randint(9)
                 pixels = np.full((SIDE, SIDE, 3), 28 * around) + rng.randint(0, 20, size=(SIDE, SIDE, 3))
                 if not part.startswith("only_bg"):
                     pixels[4:12, 4:12] = 28 * y

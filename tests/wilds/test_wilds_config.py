@@ -11,7 +11,7 @@ import yaml
 
 from cim_dg.errors import UserError
 from cim_dg.wilds.adapter import add_hparam_options, read_hparam_options
-from cim_dg.wilds.config import DATASETS, FIELDS, Config, defaults_folder, make_config, read_defaults
+from cim_dg.wilds.config import DATASETS, FIELDS, OF_WILDS, Config, defaults_folder, make_config, read_defaults
 from cim_dg.wilds.optimisers import Schedule, make_optimizer
 from cim_dg.wilds.run import KeyValues
 
@@ -57,7 +57,7 @@ def test_defaults_of_ones_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.harness
-@pytest.mark.parametrize("dataset", DATASETS)
+@pytest.mark.parametrize("dataset", OF_WILDS)
 def test_defaults_are_those_of_run_expt(dataset: str, wilds_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(wilds_root / "examples"))
     from configs.datasets import dataset_defaults  # type: ignore[import-not-found]
