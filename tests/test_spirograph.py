@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -136,3 +140,19 @@ def test_factors_without_a_drawing_are_refused(change: dict[str, torch.Tensor]) 
 def test_seeds_and_counts_that_are_none(seed: int, count: int) -> None:
     with pytest.raises(UserError, match="whole number"):
         spirograph.environments(seed, count)
+
+
+@pytest.mark.slow
+def test_the_regression_of_the_docs_runs(tmp_path: Path) -> None:
+    root = Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "docs/spirograph.py", "--seeds", "1", "--steps", "2", "--output", str(tmp_path)],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [line.split(" | ")[0].strip("| ") for line in done.stdout.splitlines()[2:]]
+    assert rows == ["random weights", "ERM", "VIB", "SCL", "CIM", "end to end"] and "nan" not in done.stdout
+    assert {path.name for path in tmp_path.iterdir()} == {"spirograph-images.png", "spirograph-r2.png"}
