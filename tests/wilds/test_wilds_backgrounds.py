@@ -12,6 +12,7 @@ import pytest
 import small_datasets
 import torch
 import yaml
+from PIL import Image
 from small_datasets import IN9_CLASSES, IN9_VARIANTS, QUICK
 from torch import Tensor
 
@@ -21,6 +22,7 @@ from cim_dg.wilds import models
 from cim_dg.wilds.adversarial import Challenge, Vulnerable, count_vulnerable
 from cim_dg.wilds.backgrounds import read_mapping
 from cim_dg.wilds.data import load_dataset
+from cim_dg.wilds.transforms import make_transform, pixel_space
 
 Command = Callable[..., int]
 CPU = torch.device("cpu")
@@ -53,6 +55,22 @@ def test_validation_is_a_tenth_of_each_class_and_the_same_for_all(root: Path) ->
         for index in inside:
             name = Path(names[index])
             assert name.parts[-4:-2] == (variant, "val") and IN9_CLASSES[int(dataset.y_array[index])] == name.parts[-2]
+
+
+def test_training_images_are_random_parts_and_others_are_whole() -> None:
+    ramp = np.tile(np.arange(48, dtype=np.uint8)[None, :, None] * 5, (32, 1, 3))
+    image = Image.fromarray(ramp)
+    torch.manual_seed(0)
+    random, whole = (make_transform("imagenet", None, [16, 24], None, training) for training in (True, False))
+    parts = [random(image) for _ in range(20)]
+    assert {tuple(part.shape) for part in parts} == {(3, 16, 24)} and not torch.equal(parts[0], parts[1])
+    assert {bool(part[0, 0, 0] < part[0, 0, -1]) for part in parts} == {True, False}  # mirrored, or not
+    pixels = pixel_space("imagenet").to_pixels(whole(image))
+    expected = torch.arange(24) * 10 / 255 + 2.5 / 255  # halved: means of pairs
+    torch.testing.assert_close(pixels[0, 8, 2:-2], expected[2:-2], atol=2 / 255, rtol=0)
+    make_transform("imagenet", None, None, None, training=False)
+    with pytest.raises(UserError, match="needs target_resolution"):
+        make_transform("imagenet", None, None, None, training=True)
 
 
 def test_accuracies_by_class(root: Path) -> None:
