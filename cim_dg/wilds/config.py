@@ -166,9 +166,9 @@ def make_config(given: Mapping[str, Any], defaults: str | None = None) -> Config
     _among("dataset", given.get("dataset"), DATASETS)
     values = read_defaults(defaults or str(given["dataset"]))
     for owner in ("model", "optimizer", "scheduler"):
-        # Default arguments of one optimiser are none of another; all but one model know `pretrained`.
+        # Default arguments of one optimiser are none of another; torchvision's models all know `pretrained`.
         other = given.get(owner) not in (None, values.get(owner))
-        if other and (owner != "model" or given[owner] == "small-cnn"):
+        if other and (owner != "model" or given[owner] not in IMAGENET_MODELS):
             values.pop(f"{owner}_kwargs", None)
     for name, value in given.items():
         if value is not None:

@@ -57,8 +57,6 @@ def make_featurizer(
     Raises:
         UserError: weights that cannot be downloaded or do not fit, or an unknown argument.
     """
-    if weights_file is not None and not Path(weights_file).is_file():
-        raise UserError(f"pretrained_model_path {weights_file} is not a file")
     kwargs = dict(model_kwargs)
     if model == "small-cnn":
         if weights_file is not None or kwargs.pop("pretrained", False):
@@ -87,8 +85,6 @@ def make_imagenet_classifier(model: str, weights_file: str | None = None) -> tup
     Raises:
         UserError: weights that cannot be downloaded or do not fit.
     """
-    if weights_file is not None and not Path(weights_file).is_file():
-        raise UserError(f"pretrained_model_path {weights_file} is not a file")
     return _torchvision_network(model, {}, weights_file, keeps_last=True)
 
 
@@ -96,6 +92,8 @@ def _torchvision_network(
     model: str, kwargs: dict[str, Any], weights_file: str | None, keeps_last: bool
 ) -> tuple[nn.Module, str]:
     """The model with its last layer, whose weights are those of the file only if `keeps_last`."""
+    if weights_file is not None and not Path(weights_file).is_file():
+        raise UserError(f"pretrained_model_path {weights_file} is not a file")
     pretrained = kwargs.pop("pretrained", True) and weights_file is None
     weights = torchvision.models.get_model_weights(model).IMAGENET1K_V1 if pretrained else None
     try:

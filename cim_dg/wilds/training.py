@@ -83,7 +83,7 @@ class Trainer:
         self.progress = Progress()
 
     def fit(self) -> Progress:
-        """Train to the last epoch, from the first or from where the folder's last checkpoint is.
+        """Train to the last epoch, from the first or from the folder's last checkpoint on, and meet the challenge.
 
         Raises:
             RunError: a term of the loss is not finite.

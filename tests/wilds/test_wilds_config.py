@@ -40,6 +40,8 @@ def test_arguments_of_another_optimiser_are_not_inherited() -> None:
     assert config.optimizer_kwargs == {} and config.model_kwargs == {}
     config = make_config({"dataset": "camelyon17", **GIVEN, "model": "resnet18"})
     assert config.model_kwargs == {"pretrained": False}
+    config = make_config({"dataset": "backgrounds", **GIVEN, "model": "efficientnet_lite0"})
+    assert config.model_kwargs == {}, "it has no other weights than its own"
 
 
 def test_defaults_of_ones_own(tmp_path: Path) -> None:
