@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from cim_dg.allocator import keep_freed_memory
 from cim_dg.errors import RunError, UserError
 from cim_dg.files import write_atomically
 from cim_dg.provenance import version_of
@@ -86,6 +87,7 @@ def train(args: argparse.Namespace) -> None:
     hparams = choose_hparams(args)
     print_section("HParams", hparams)
 
+    keep_freed_memory()
     # From here on the order of random draws is DomainBed's: data set, loaders, weights, then the steps.
     seed_everything(args.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
