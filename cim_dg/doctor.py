@@ -18,7 +18,7 @@ HARNESS_NEEDS = {"DomainBed": ("timm", "wilds", "tqdm", "imageio", "gdown"), "WI
 FOLDERS = {
     "VLCS": "VLCS", "PACS": "PACS", "OfficeHome": "office_home", "TerraIncognita": "terra_incognita",
     "MNIST (ColoredMNIST, RotatedMNIST)": "MNIST/raw", "VLCSMini": "VLCSMini", "waterbirds": "waterbirds_v1.0",
-    "celebA": "celebA_v1.0", "camelyon17": "camelyon17_v1.0",
+    "celebA": "celebA_v1.0", "camelyon17": "camelyon17_v1.0", "backgrounds (ImageNet-9)": "mixed_rand/val",
 }  # fmt: skip
 
 

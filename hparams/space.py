@@ -15,7 +15,7 @@ from cim_dg.errors import UserError
 
 TYPES: dict[str, Any] = {"float": float, "int": int, "bool": bool, "str": str, "object": (str, Mapping)}
 DISTRIBUTIONS = ("uniform", "log10", "log2", "choice")
-SMALL_IMAGES = ("Debug28", "RotatedMNIST", "ColoredMNIST", "NuisanceDigits")
+SMALL_IMAGES = ("Debug28", "RotatedMNIST", "ColoredMNIST", "NuisanceDigits", "Spirograph")
 """The datasets that take the `small_images` values: DomainBed's own list, and ours."""
 
 EVERY = "averaging"

@@ -15,10 +15,11 @@ from typing import Any
 
 from cim_dg import hparams as spaces
 from cim_dg.algorithms import methods
-from cim_dg.domainbed.datasets import make_nuisance_digits, make_vlcs_mini
+from cim_dg.domainbed.datasets import make_nuisance_digits, make_spirograph, make_vlcs_mini
 
 DATASETS: dict[str, Callable[[ModuleType], type]] = {
     "NuisanceDigits": make_nuisance_digits,
+    "Spirograph": make_spirograph,
     "VLCSMini": make_vlcs_mini,
 }
 LARGEST_SMALL_SIDE = 64

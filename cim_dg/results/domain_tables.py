@@ -48,18 +48,9 @@ def domain_tables(records: Records, rules: Sequence[str], baseline: str, with_pu
 
 
 def published_tables(name: str, rules: Sequence[str]) -> list[Table]:
-    """The published figures of a table on their own, under each rule where the rule matters."""
-    dataset = next((dataset for dataset, known in NAMES.items() if known == name), None)
-    if dataset is not None:
-        return [_finish(dataset, rule, [*_PAPER_COLUMNS[dataset], AVERAGE], [], [], [], "", True) for rule in rules]
-    rows = published_rows(published.figures(name))
-    columns = list(dict.fromkeys(column for row in rows for column in row.cells))
-    title = "Backgrounds Challenge: accuracy (%)"
-    notes = [
-        *flag_notes(rows),
-        "OR original images, MS mixed backgrounds of the same class, MR random ones, BGp the gap MS - MR.",
-    ]
-    return [Table(name, title, "published", columns, rows, notes=["† Published, as printed.", *notes])]
+    """The published figures of a table on their own, under each rule."""
+    dataset = next(dataset for dataset, known in NAMES.items() if known == name)
+    return [_finish(dataset, rule, [*_PAPER_COLUMNS[dataset], AVERAGE], [], [], [], "", True) for rule in rules]
 
 
 def _table(

@@ -16,13 +16,13 @@ from cim_dg.algorithms import Algorithm, Batch, methods
 from cim_dg.diagnostics import FewPositives
 from cim_dg.errors import RunError, UserError
 from cim_dg.wilds.adapter import ALIASES, add_hparam_options, check_domains, check_finite, read_hparam_options
-from cim_dg.wilds.config import DATASETS
+from cim_dg.wilds.config import OF_WILDS
 from cim_dg.wilds.models import Featurizer
 from cim_dg.wilds.plugin import our_methods
 from cim_dg.wilds.record import RunFolder, provenance
 from cim_dg.wilds.transforms import pixel_space
 
-IMAGES = (*DATASETS, "domainnet")  # what of WILDS is image classification
+IMAGES = (*OF_WILDS, "domainnet")  # what of WILDS is image classification
 # What run_expt.py selects its best epoch by, in our words; its other metrics are passed on under their own names.
 SELECTIONS = {"acc_wg": "worst-group", "acc_worst_region": "worst-group", "acc_avg": "average"}
 

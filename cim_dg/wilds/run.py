@@ -44,6 +44,7 @@ def add_parser(subparsers: Any) -> None:
     add("--n_groups_per_batch", type=int)
     add("--groupby_fields", nargs="+", help="what makes a domain")
     add("--images_per_class", type=int, help="bring that many images of each drawn image's class into the batch")
+    flag(group, "--adversarial", help="of backgrounds: at the end, count the foregrounds that some background spoils")
     add("--loader_kwargs", nargs="*", action=KeyValues)
 
     group = parser.add_argument_group("model and optimisation")
