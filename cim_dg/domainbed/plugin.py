@@ -93,13 +93,13 @@ def on_hparams_registry(registry: Any) -> None:
 
 def on_command_launchers(launchers: ModuleType) -> None:
     """Add our launchers, and have upstream's look before they start jobs that cannot work."""
-    from cim_dg.domainbed.launchers import LAUNCHERS, checked
+    from cim_dg.domainbed.launchers import LAUNCHERS, checked, refusing
 
     _need(launchers, "REGISTRY")
     for name, launch in launchers.REGISTRY.items():
         launchers.REGISTRY[name] = checked(launch, {*methods(), *DATASETS} - upstream_algorithms())
     for name, launch in LAUNCHERS.items():
-        launchers.REGISTRY.setdefault(name, launch)
+        launchers.REGISTRY.setdefault(name, refusing(launch))
 
 
 @functools.cache
