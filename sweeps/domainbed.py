@@ -28,7 +28,10 @@ def jobs(spec: Spec, data_dir: str | None, output_dir: Path) -> list[Job]:
 
 
 def commands(spec: Spec, data_dir: str | None, output_dir: Path, planned: list[Job]) -> list[Command]:
-    """DomainBed's own commands: clear what was left half-way, then launch what is missing."""
+    """DomainBed's own command that launches what is missing, after one that clears what was left half-way.
+
+    The stand-in needs no clearing: its jobs go on where they stopped.
+    """
     missing = [job for job in planned if job.state != DONE]
     words = [
         *("--datasets", *spec.datasets, "--algorithms", *spec.algorithms),
@@ -41,11 +44,19 @@ def commands(spec: Spec, data_dir: str | None, output_dir: Path, planned: list[J
     ]
     sweep = [sys.executable, "-m", "domainbed.scripts.sweep"]
     made = []
-    if any(job.state == UNFINISHED for job in planned):
+    if any(job.state == UNFINISHED for job in planned) and not is_standin():
         made.append(Command([*sweep, "delete_incomplete", *words], []))
     if missing:
         made.append(Command([*sweep, "launch", *words], missing))
     return made
+
+
+def is_standin() -> bool:
+    """Whether `python -m domainbed...` runs our stand-in, from here."""
+    try:
+        return bool(getattr(importlib.import_module("domainbed"), "STANDIN", False))
+    except ImportError:
+        return False
 
 
 def is_done(job: Job) -> bool:
