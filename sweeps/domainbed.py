@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cim_dg.errors import UserError
+from cim_dg.files import last_line
 from cim_dg.hparams.sampling import seed_hash
 from cim_dg.results.domains import ENVIRONMENTS
 from cim_dg.sweeps.jobs import DONE, NOT_STARTED, UNFINISHED, Command, Job
@@ -66,11 +67,7 @@ def is_done(job: Job) -> bool:
 
 def last_words(job: Job) -> str:
     """The last line that a failed job printed, for the error message."""
-    try:
-        lines = (job.folder / "err.txt").read_text(encoding="utf-8", errors="replace").split("\n")
-    except OSError:
-        return "it did not start"
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it says nothing in err.txt")
+    return last_line(job.folder / "err.txt") or "it says nothing in err.txt"
 
 
 def _job(args: dict[str, Any], output_dir: Path) -> Job:

@@ -11,14 +11,15 @@ from typing import Any
 from torch import Tensor, nn
 
 from cim_dg import checkpoint
+from cim_dg.domainbed.jobs import whole_number
 from cim_dg.errors import UserError
 
 from .environments import Loaders
 from .results import Results, identity
 
 NAME = "checkpoint.pt"
-SECONDS = 30.0
-"""Training between two checkpoints, at least: what a kill can cost."""
+SECONDS = 30
+"""Training between two checkpoints, at least, if CIM_DG_CHECKPOINT_SECONDS says nothing else: what a kill can cost."""
 SHARE = 20
 """Training between two is at least so many times as long as writing one: disks may be slow, models large."""
 
@@ -52,6 +53,8 @@ class Resume:
         self.path = Path(folder, NAME)
         self._identity = {"args": identity(args), "hparams": hparams}
         self._algorithm, self._loaders, self._results, self._device = algorithm, loaders, results, device
+        asked = whole_number("CIM_DG_CHECKPOINT_SECONDS", 0)
+        self._seconds = SECONDS if asked is None else asked
         self._saved, self._took = time.monotonic(), 0.0
 
     def start(self) -> tuple[int, dict[str, list[float]]]:
@@ -75,7 +78,7 @@ class Resume:
     def after_step(self, steps: int, since_record: dict[str, list[float]]) -> None:
         """Write a checkpoint if it is time to. On a disk that is full, the last one stays and the training goes on."""
         start = time.monotonic()
-        if start - self._saved < max(SECONDS, SHARE * self._took):
+        if start - self._saved < max(self._seconds, SHARE * self._took):
             return
         state = {
             "identity": self._identity,
