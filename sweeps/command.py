@@ -35,7 +35,7 @@ def add_parser(subparsers: Any) -> None:
     change.add_argument(
         "--selection", help="iid, leave-one-out or oracle; average, worst-class or worst-group for WILDS"
     )
-    change.add_argument("--command_launcher", help="of DomainBed, such as local, multi_gpu or parallel")
+    change.add_argument("--command_launcher", help="of DomainBed, such as local, multi_gpu or pool")
     parser.set_defaults(run=run)
 
 
