@@ -65,7 +65,9 @@ def slurm_launcher(commands: list[str]) -> None:
     if cluster not in ("slurm", "local"):
         raise UserError(f"CIM_DG_SLURM_CLUSTER is {cluster!r}; accepted are slurm and local")
     if cluster == "slurm" and shutil.which("srun") is None:
-        raise UserError("the launcher slurm needs Slurm, and there is no srun here; CIM_DG_SLURM_CLUSTER=local tries it out")
+        raise UserError(
+            "the launcher slurm needs Slurm, and there is no srun here; CIM_DG_SLURM_CLUSTER=local tries it out"
+        )
     parameters = _parameters(cluster)
     if not commands:
         return
