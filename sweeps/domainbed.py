@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cim_dg.domainbed.slurm_launcher import queued
 from cim_dg.errors import UserError
 from cim_dg.hparams.sampling import seed_hash
 from cim_dg.results.domains import ENVIRONMENTS
@@ -28,7 +29,11 @@ def jobs(spec: Spec, data_dir: str | None, output_dir: Path) -> list[Job]:
 
 
 def commands(spec: Spec, data_dir: str | None, output_dir: Path, planned: list[Job]) -> list[Command]:
-    """DomainBed's own commands: clear what was left half-way, then launch what is missing."""
+    """DomainBed's own commands: clear what was left half-way, then launch what is missing.
+
+    Raises:
+        UserError: a job that looks left half-way is in Slurm's queue.
+    """
     missing = [job for job in planned if job.state != DONE]
     words = [
         *("--datasets", *spec.datasets, "--algorithms", *spec.algorithms),
@@ -41,7 +46,12 @@ def commands(spec: Spec, data_dir: str | None, output_dir: Path, planned: list[J
     ]
     sweep = [sys.executable, "-m", "domainbed.scripts.sweep"]
     made = []
-    if any(job.state == UNFINISHED for job in planned):
+    if unfinished := {job.folder.name for job in planned if job.state == UNFINISHED}:
+        if waiting := unfinished & queued(output_dir):
+            raise UserError(
+                f"{len(waiting)} jobs of {output_dir} are in Slurm's queue or running there: wait for them, or scancel "
+                f"them (their numbers are in {output_dir / 'submitit' / 'jobs.txt'})"
+            )
         made.append(Command([*sweep, "delete_incomplete", *words], []))
     if missing:
         made.append(Command([*sweep, "launch", *words], missing))

@@ -22,6 +22,7 @@ from cim_dg.errors import RunError, UserError
 from cim_dg.files import write_atomically
 from cim_dg.provenance import version_of
 from cim_dg.seeding import seed_everything
+from cim_dg.tracking.beside import tracked
 
 from .. import algorithms, datasets, hparams_registry
 from ..lib import command, provenance
@@ -75,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return command.run(lambda: train(args))
 
 
+@tracked
 def train(args: argparse.Namespace) -> None:
     """Run what the arguments say, and leave `done` in the output folder."""
     done = os.path.join(args.output_dir, "done")
