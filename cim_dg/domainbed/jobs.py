@@ -104,6 +104,21 @@ def share(variable: str) -> float | None:
     return value
 
 
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return []
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return [g for g in visible.split(",") if g] if visible else [str(i) for i in range(torch.cuda.device_count())]
+
+
 def _run(command: str, words: str | list[str], **options: object) -> str | None:
     with tempfile.TemporaryFile() as errors:
         code = subprocess.call(words, stdout=subprocess.DEVNULL, stderr=errors, **options)  # type: ignore[call-overload]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from cim_dg.domainbed import jobs
+from cim_dg.domainbed.pool import pool_launcher
 from cim_dg.domainbed.ray_launcher import ray_launcher
 from cim_dg.domainbed.slurm_launcher import slurm_launcher
 from cim_dg.errors import UserError
@@ -27,7 +28,7 @@ def parallel(commands: list[str]) -> None:
     """
     from tqdm import tqdm
 
-    cores, gpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, _gpus()
+    cores, gpus = jobs.cores(), jobs.gpus()
     side_by_side = jobs.whole_number("CIM_DG_JOBS", 1) or len(gpus) or cores
     free_gpus = list(gpus)
 
@@ -58,7 +59,12 @@ def parallel(commands: list[str]) -> None:
     jobs.report(failures, len(commands))
 
 
-LAUNCHERS: dict[str, Launcher] = {"parallel": parallel, "ray": ray_launcher, "slurm": slurm_launcher}
+LAUNCHERS: dict[str, Launcher] = {
+    "parallel": parallel,
+    "pool": pool_launcher,
+    "ray": ray_launcher,
+    "slurm": slurm_launcher,
+}
 
 
 def refusing(launch: Launcher) -> Launcher:
@@ -105,12 +111,3 @@ def python_on_path_lacks_us() -> str | None:
     if subprocess.run([python, "-c", "import cim_dg"], capture_output=True, check=False).returncode:
         return f"the `python` on PATH, {python}, which every job of this launcher starts, has no cim-dg; {advice}"
     return None
-
-
-def _gpus() -> list[str]:
-    import torch
-
-    if not torch.cuda.is_available():
-        return []
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return [g for g in visible.split(",") if g] if visible else [str(i) for i in range(torch.cuda.device_count())]

@@ -1,1 +1,1 @@
-"""The curves of runs in TensorBoard and Weights & Biases: read from what the harnesses write, never from within training."""
+"""The curves of runs in TensorBoard and Weights & Biases, from the files that the harnesses write."""

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from cim_dg.algorithms import REGISTRY
+from cim_dg.allocator import keep_freed_memory
 from cim_dg.errors import RunError, UserError
 from cim_dg.seeding import seed_everything
 from cim_dg.wilds.adapter import check_domains
@@ -34,6 +35,7 @@ def train(config: Config) -> dict[str, Any]:
         raise UserError(
             f"log_dir {config.log_dir} holds a run already; add --resume to go on with it, or choose another"
         )
+    keep_freed_memory()
     seed_everything(config.seed)
     data = load_data(config, pin_memory=device.type == "cuda")
     featurizer, weights = make_featurizer(

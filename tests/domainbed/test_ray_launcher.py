@@ -104,6 +104,13 @@ def worker_of(folder: Path) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("on_a_cluster_of_its_own")
+def test_a_killed_training_of_the_standin_goes_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert train_with_a_worker_killed(tmp_path / "sweep" / "job") == [0, 3, 6]
+
+
+@pytest.mark.slow
 @pytest.mark.harness
 @pytest.mark.usefixtures("on_a_cluster_of_its_own")
 def test_a_killed_training_of_the_real_domainbed_starts_anew(real, tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ import pytest
 
 from cim_dg import cli
 from cim_dg.errors import RunError, UserError
+from cim_dg.sweeps import domainbed
 from cim_dg.sweeps import plan as planning
 from cim_dg.sweeps.jobs import DONE, Command
 from cim_dg.sweeps.plan import Plan, make_plan
@@ -72,12 +73,16 @@ def test_the_jobs_are_those_of_the_real_domainbed(tmp_path: Path, domainbed_root
     _compare_with_sweep(plan, tmp_path, dict(os.environ), domainbed_root)
 
 
-def test_done_jobs_are_not_run_again_and_unfinished_ones_start_over(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("standin", "commands"), [(True, ["launch"]), (False, ["delete_incomplete", "launch"])])
+def test_done_jobs_are_not_run_again_and_unfinished_ones_are(
+    standin: bool, commands: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(domainbed, "is_standin", lambda: standin)
     plan = _digits(tmp_path)
     _finish(plan, 3)
     plan.jobs[5].folder.mkdir()
     again = _digits(tmp_path)
-    assert [command.words[3] for command in again.commands] == ["delete_incomplete", "launch"]
+    assert [command.words[3] for command in again.commands] == commands
     assert len(again.missing()) == 9
     assert "12 jobs: 3 done, 1 unfinished, 8 not started." in again.describe()
     _finish(Plan(plan.spec, [job for job in plan.jobs if not job.folder.exists()], []), 99)

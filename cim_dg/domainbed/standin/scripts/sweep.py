@@ -1,8 +1,11 @@
-"""Plan the runs of every algorithm on every data set, and launch them or delete those that did not finish."""
+"""Plan the runs of every algorithm on every data set, and launch those that are not done or delete those that did not
+finish.
+"""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import hashlib
 import json
@@ -16,6 +19,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from cim_dg import locks
 from cim_dg.errors import UserError
 
 from .. import algorithms, command_launchers, datasets, hparams_registry
@@ -41,6 +45,10 @@ class Job:
             self.state = DONE
         else:
             self.state = INCOMPLETE if os.path.exists(self.output_dir) else NOT_LAUNCHED
+
+    def is_running(self) -> bool:
+        """Whether some process is at it now: it is left alone then."""
+        return locks.is_claimed(self.output_dir)
 
     def __str__(self) -> str:
         about = tuple(self.train_args[name] for name in ("dataset", "algorithm", "test_envs", "hparams_seed"))
@@ -102,21 +110,24 @@ def sweep(args: argparse.Namespace) -> None:
     count = {state: sum(job.state == state for job in jobs) for state in (DONE, INCOMPLETE, NOT_LAUNCHED)}
     print(f"{len(jobs)} jobs: {count[DONE]} done, {count[INCOMPLETE]} incomplete, {count[NOT_LAUNCHED]} not launched.")
 
+    stopped = [job for job in jobs if job.state == INCOMPLETE and not job.is_running()]
+    if running := count[INCOMPLETE] - len(stopped):
+        print(f"{running} of the incomplete jobs are running now, and are left alone.", file=sys.stderr)
     if args.command == "launch":
-        print(f"About to launch {count[NOT_LAUNCHED]} jobs.")
-        if count[INCOMPLETE]:
+        missing = [*(job for job in jobs if job.state == NOT_LAUNCHED), *stopped]
+        print(f"About to launch {len(missing)} jobs.")
+        if stopped:
             print(
-                f"{count[INCOMPLETE]} jobs are incomplete and are left alone; to clear them: delete_incomplete.",
+                f"{len(stopped)} of them are incomplete and go on where they stopped; to have them start over: "
+                "delete_incomplete.",
                 file=sys.stderr,
             )
         if args.skip_confirmation or confirmed():
-            launch(
-                [job for job in jobs if job.state == NOT_LAUNCHED], command_launchers.REGISTRY[args.command_launcher]
-            )
+            launch(missing, command_launchers.REGISTRY[args.command_launcher])
     else:
-        print(f"About to delete {count[INCOMPLETE]} jobs.")
+        print(f"About to delete {len(stopped)} jobs.")
         if args.skip_confirmation or confirmed():
-            delete([job for job in jobs if job.state == INCOMPLETE])
+            delete(stopped)
 
 
 def check(args: argparse.Namespace) -> None:
@@ -203,7 +214,8 @@ def launch(jobs: list[Job], launcher: command_launchers.Launcher) -> None:
     except UserError:
         # Refused before anything was started: the jobs are not launched, and are not to look incomplete.
         for job in jobs:
-            os.rmdir(job.output_dir)
+            with contextlib.suppress(OSError):  # not empty, as an incomplete job's
+                os.rmdir(job.output_dir)
         raise
     print(f"Launched {len(jobs)} jobs!")
 
