@@ -91,11 +91,11 @@ def _job(args: dict[str, Any], output_dir: Path) -> Job:
         about=f"test environments {envs}, trial {trial}, hparams seed {seed}",
         folder=folder,
         state=DONE if done else UNFINISHED if folder.exists() else NOT_STARTED,
-        seconds=_seconds(folder) if done else None,
+        seconds=seconds(folder) if done else None,
     )
 
 
-def _seconds(folder: Path) -> float | None:
+def seconds(folder: Path) -> float | None:
     """How long a job took: from its first file, which it makes when it starts, to `done`."""
     try:
         first = min(file.stat().st_mtime for file in folder.iterdir())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
-import statistics
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ from types import ModuleType
 from cim_dg.errors import RunError, UserError
 from cim_dg.files import write_atomically
 from cim_dg.sweeps import domainbed, wilds
-from cim_dg.sweeps.jobs import DONE, UNFINISHED, Command, Job
+from cim_dg.sweeps.jobs import DONE, UNFINISHED, Command, Job, duration, seconds_left
 from cim_dg.sweeps.spec import Spec
 
 _HARNESS: dict[str, ModuleType] = {"domainbed": domainbed, "wilds": wilds}
@@ -60,21 +59,13 @@ class Plan:
 
     def seconds_left(self) -> float | None:
         """Seconds of the missing jobs, one after the other, by the done ones; None if none is done."""
-        known: dict[tuple[str, str], list[float]] = {}
-        for job in self.jobs:
-            if job.seconds is not None:
-                known.setdefault((job.dataset, job.algorithm), []).append(job.seconds)
-        if not known:
-            return None
-        anyone = statistics.median([one for seconds in known.values() for one in seconds])
-        each = {key: statistics.median(seconds) for key, seconds in known.items()}
-        return sum(each.get((job.dataset, job.algorithm), anyone) for job in self.missing())
+        return seconds_left(self.jobs, self.missing())
 
     def _time_left(self) -> str:
         seconds = self.seconds_left()
         if seconds is None:
             return "Time left: not known before a job is done."
-        return f"Time left: {_duration(seconds)} of computing, divided by the jobs that run side by side."
+        return f"Time left: {duration(seconds)} of computing, divided by the jobs that run side by side."
 
 
 def make_plan(spec: Spec, data_dir: str | None, output_dir: Path) -> Plan:
@@ -133,10 +124,3 @@ def _check(plan: Plan, codes: list[int]) -> None:
         f"{len(failed)} of {len(plan.missing())} jobs are not done; the first, {first.algorithm} on {first.dataset} "
         f"({first.about}), in {first.folder}: {harness.last_words(first)}"
     )
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    if minutes < 1:
-        return f"{max(1, round(seconds))} s"
-    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
