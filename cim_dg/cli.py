@@ -16,6 +16,7 @@ COMMANDS = (
     "cim_dg.sweeps.command",
     "cim_dg.status",
     "cim_dg.results.command",
+    "cim_dg.tracking.command",
     "cim_dg.wilds.cli",
     "cim_dg.wilds.submission",
     "cim_dg.domainbed.vlcs_mini",

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cim_dg.domainbed.slurm_launcher import queued
 from cim_dg.errors import UserError
 from cim_dg.files import last_line
 from cim_dg.hparams.sampling import seed_hash
@@ -38,6 +39,9 @@ def commands(spec: Spec, data_dir: str | None, output_dir: Path, planned: list[J
 
     The stand-in needs no clearing: its jobs go on where they stopped. DomainBed's `sweep` knows neither variants nor
     chosen test environments: those jobs go to its launcher by way of `cim_dg.sweeps.launch`.
+
+    Raises:
+        UserError: jobs that would be cleared are in Slurm's queue.
     """
     missing = [job for job in planned if job.state != DONE]
     if spec.variants or spec.test_envs:
@@ -53,7 +57,13 @@ def commands(spec: Spec, data_dir: str | None, output_dir: Path, planned: list[J
     ]
     sweep = [sys.executable, "-m", "domainbed.scripts.sweep"]
     made = []
-    if any(job.state == UNFINISHED for job in planned) and not is_standin():
+    unfinished = {job.folder.name for job in planned if job.state == UNFINISHED}
+    if unfinished and not is_standin():
+        if waiting := unfinished & queued(output_dir):
+            raise UserError(
+                f"{len(waiting)} jobs of {output_dir} are in Slurm's queue or running there: wait for them, or scancel "
+                f"them (their numbers are in {output_dir / 'submitit' / 'jobs.txt'})"
+            )
         made.append(Command([*sweep, "delete_incomplete", *words], []))
     if missing:
         made.append(Command([*sweep, "launch", *words], missing))

@@ -17,7 +17,10 @@ from cim_dg.sweeps.domainbed import is_standin
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run every job of the plan, unfinished ones from their beginning in the real DomainBed; 0 done, 1 a job failed, 2 wrong input."""
+    """Run every job of the plan, unfinished ones of a real DomainBed from their beginning.
+
+    Returns 0 done, 1 a job failed, 2 wrong input.
+    """
     parser = argparse.ArgumentParser(prog="cim_dg.sweeps.launch", description=__doc__)
     parser.add_argument("--command_launcher", required=True)
     parser.add_argument("plan", type=Path, help="a JSON list of the arguments of domainbed.scripts.train")

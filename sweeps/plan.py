@@ -34,6 +34,14 @@ class Plan:
         """The jobs that are not done."""
         return [job for job in self.jobs if job.state != DONE]
 
+    def still_missing(self) -> list[Job]:
+        """Those of the missing jobs that are not done by now."""
+        return [job for job in self.missing() if not _HARNESS[self.spec.harness].is_done(job)]
+
+    def only_submits(self) -> bool:
+        """Whether the launcher returns before the jobs have run."""
+        return self.spec.harness == "domainbed" and self.spec.command_launcher == "slurm"
+
     def describe(self) -> str:
         """The plan in a few lines."""
         spec = self.spec
@@ -110,8 +118,8 @@ def run(plan: Plan, output_dir: Path, printed: Path | None = None) -> None:
 def _check(plan: Plan, codes: list[int]) -> None:
     """Whether everything that was to run is done now."""
     harness = _HARNESS[plan.spec.harness]
-    failed = [job for job in plan.missing() if not harness.is_done(job)]
-    if not failed and not any(codes):
+    failed = plan.still_missing()
+    if not any(codes) and (not failed or plan.only_submits()):
         return
     if not failed:
         raise RunError(f"all jobs are done, but a command ended with exit code {next(filter(None, codes))}")

@@ -99,7 +99,7 @@ def share(variable: str) -> float | None:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not (0 <= value < 1 or value == math.floor(value) >= 1):
+    if not (0 <= value < 1 or (value >= 1 and value.is_integer())):
         raise UserError(f"{variable} is {text!r}; accepted is 0, a fraction such as 0.25, or a whole number")
     return value
 

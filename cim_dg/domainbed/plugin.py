@@ -17,6 +17,7 @@ from typing import Any
 
 from cim_dg import hparams as spaces
 from cim_dg.domainbed.datasets import make_nuisance_digits, make_vlcs_mini
+from cim_dg.tracking.beside import beside_domainbed
 
 DATASETS: dict[str, Callable[[ModuleType], type]] = {
     "NuisanceDigits": make_nuisance_digits,
@@ -30,12 +31,14 @@ class MissingSeam(Exception):
 
 
 def on_algorithms(algorithms: ModuleType) -> None:
-    """Add every registered method as an algorithm."""
+    """Add every registered method as an algorithm; if it is upstream's `train` that runs, pass its curves on."""
     from cim_dg.domainbed.adapter import make_adapter
 
     _need(algorithms, "Algorithm", "get_algorithm_class", "ALGORITHMS")
     for name, method in methods().items():
         _add(algorithms, name, make_adapter(method, algorithms))
+    if not getattr(importlib.import_module("domainbed"), "STANDIN", False):
+        beside_domainbed()
 
 
 def on_datasets(datasets: ModuleType) -> None:

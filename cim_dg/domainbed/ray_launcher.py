@@ -31,6 +31,7 @@ def ray_launcher(commands: list[str]) -> None:
         raise UserError("the launcher ray needs Ray: pip install 'cim-dg[ray]'") from None
     gpus, cpus = jobs.share("CIM_DG_GPUS_PER_JOB"), jobs.share("CIM_DG_CPUS_PER_JOB")
     retries = jobs.whole_number("CIM_DG_RETRIES", 0)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report its use over the network
     try:
         # Each argument is one that an existing cluster takes too.
         ray.init(include_dashboard=False, log_to_driver=False, logging_level="WARNING")

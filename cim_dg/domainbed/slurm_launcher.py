@@ -49,9 +49,9 @@ def slurm_launcher(commands: list[str]) -> None:
 
     CIM_DG_SLURM holds submitit's parameters in YAML or JSON, such as '{"slurm_partition": "gpu", "timeout_min": 240,
     "mem_gb": 32, "slurm_array_parallelism": 64}'; without it a job gets a day, a GPU and eight cores. One that is
-    preempted, or of those that resume one at its time limit, is queued again. CIM_DG_SLURM_CLUSTER=local starts all jobs at once here, to try it out.
-    submitit's scripts and logs are in the folder `submitit` beside the jobs' folders, and must be on a shared disk. Jobs
-    that are in the queue already are not submitted again.
+    preempted is queued again, and so is one at its time limit where jobs resume (see `jobs.resume`). Jobs that are in
+    the queue already are not submitted again. submitit's scripts and logs are in the folder `submitit` beside those of
+    the jobs, which must be on a shared disk. CIM_DG_SLURM_CLUSTER=local starts all jobs at once here, as a trial.
 
     Raises:
         UserError: submitit or Slurm is not there, or the parameters are not right.

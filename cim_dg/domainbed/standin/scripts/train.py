@@ -23,6 +23,7 @@ from cim_dg.errors import RunError, UserError
 from cim_dg.files import write_atomically
 from cim_dg.provenance import version_of
 from cim_dg.seeding import seed_everything
+from cim_dg.tracking.beside import tracked
 
 from .. import algorithms, datasets, hparams_registry
 from ..lib import command, provenance
@@ -83,6 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return command.run(lambda: train(args))
 
 
+@tracked
 def train(args: argparse.Namespace) -> None:
     """Run what the arguments say, from where it was stopped if it was, and leave `done` in the output folder.
 
