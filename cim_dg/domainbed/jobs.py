@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from cim_dg.domainbed import leash
 from cim_dg.errors import UserError
@@ -119,9 +120,9 @@ def gpus() -> list[str]:
     return [g for g in visible.split(",") if g] if visible else [str(i) for i in range(torch.cuda.device_count())]
 
 
-def _run(command: str, words: str | list[str], **options: object) -> str | None:
+def _run(command: str, words: str | list[str], **options: Any) -> str | None:
     with tempfile.TemporaryFile() as errors:
-        code = subprocess.call(words, stdout=subprocess.DEVNULL, stderr=errors, **options)  # type: ignore[call-overload]
+        code = subprocess.call(words, stdout=subprocess.DEVNULL, stderr=errors, **options)
         if code == 0:
             return None
         errors.seek(0)

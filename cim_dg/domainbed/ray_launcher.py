@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 from cim_dg.domainbed import jobs
@@ -34,7 +35,7 @@ def ray_launcher(commands: list[str]) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report its use over the network
     try:
         # Each argument is one that an existing cluster takes too.
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level="WARNING")
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
     except ConnectionError:
         place = os.environ.get("RAY_ADDRESS", "the address that Ray has noted down")
         raise UserError(f"there is no Ray cluster at {place}; RAY_ADDRESS=local starts one here") from None

@@ -9,7 +9,7 @@ import shutil
 import time
 from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
-from typing import Protocol
+from typing import Any, Protocol
 
 from cim_dg.errors import UserError
 from cim_dg.results.records import Run
@@ -54,7 +54,7 @@ class WandB:
     def __init__(self, run: Run) -> None:
         import wandb
 
-        mode = os.environ.get("WANDB_MODE", "offline")
+        mode: Any = _wandb_mode()
         if mode == "offline":
             shutil.rmtree(run.folder / "wandb", ignore_errors=True)
         self._run = wandb.init(
@@ -79,6 +79,7 @@ class WandB:
         self._run.finish()
 
 
+WANDB_MODES = ("offline", "online", "disabled", "shared")
 WRITERS: dict[str, type[TensorBoard | WandB]] = {"tensorboard": TensorBoard, "wandb": WandB}
 
 
@@ -86,13 +87,19 @@ def check(targets: Iterable[str]) -> None:
     """Refuse what cannot be written to.
 
     Raises:
-        UserError: a target is unknown or not installed.
+        UserError: a target is unknown or not installed, or WANDB_MODE is not a mode.
     """
     for target in targets:
         if target not in WRITERS:
             raise UserError(f"curves cannot go to {target!r}; accepted are {' and '.join(WRITERS)}")
         if find_spec(target) is None:
             raise UserError(f"curves cannot go to {target}, which is not installed: pip install 'cim-dg[{target}]'")
+        if target == "wandb" and _wandb_mode() not in WANDB_MODES:
+            raise UserError(f"WANDB_MODE is {_wandb_mode()!r}; accepted are {', '.join(WANDB_MODES)}")
+
+
+def _wandb_mode() -> str:
+    return os.environ.get("WANDB_MODE") or "offline"
 
 
 def name_of(run: Run) -> str:

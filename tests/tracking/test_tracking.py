@@ -89,6 +89,9 @@ def test_weights_and_biases_stays_offline(tmp_path, monkeypatch):
     (file,) = (tmp_path / "wandb").glob("offline-run-*/run-*.wandb")
     content = file.read_bytes()
     assert NAME.encode() in content and b"train/loss" in content
+    monkeypatch.setenv("WANDB_MODE", "onlin")
+    with pytest.raises(UserError, match="WANDB_MODE is 'onlin'; accepted are offline, online"):
+        Curves([tmp_path], ["wandb"])
 
 
 def test_every_target_can_be_asked_for():
