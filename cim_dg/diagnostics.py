@@ -32,3 +32,11 @@ class FewPositives:
                 "cim_queue to compare with recent images too",
                 stacklevel=3,
             )
+
+    def state_dict(self) -> dict[str, list[float]]:
+        """What has been seen, for a checkpoint."""
+        return {"seen": list(self._seen)}
+
+    def load_state_dict(self, state: dict[str, list[float]]) -> None:
+        """Go on from what `state_dict` gave."""
+        self._seen = list(state["seen"])

@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cim_dg.domainbed.slurm_launcher import queued
 from cim_dg.errors import UserError
+from cim_dg.files import last_line
 from cim_dg.hparams.sampling import seed_hash
 from cim_dg.results.domains import ENVIRONMENTS
 from cim_dg.results.records import VARIANTS
@@ -33,10 +35,13 @@ def jobs(spec: Spec, data_dir: str | None, output_dir: Path) -> list[Job]:
 
 
 def commands(spec: Spec, data_dir: str | None, output_dir: Path, planned: list[Job]) -> list[Command]:
-    """DomainBed's own commands: clear what was left half-way, then launch what is missing.
+    """DomainBed's own command that launches what is missing, after one that clears what was left half-way.
 
-    Its `sweep` knows neither variants nor chosen test environments: those jobs go to its launcher by way of
-    `cim_dg.sweeps.launch`.
+    The stand-in needs no clearing: its jobs go on where they stopped. DomainBed's `sweep` knows neither variants nor
+    chosen test environments: those jobs go to its launcher by way of `cim_dg.sweeps.launch`.
+
+    Raises:
+        UserError: jobs that would be cleared are in Slurm's queue.
     """
     missing = [job for job in planned if job.state != DONE]
     if spec.variants or spec.test_envs:
@@ -52,11 +57,25 @@ def commands(spec: Spec, data_dir: str | None, output_dir: Path, planned: list[J
     ]
     sweep = [sys.executable, "-m", "domainbed.scripts.sweep"]
     made = []
-    if any(job.state == UNFINISHED for job in planned):
+    unfinished = {job.folder.name for job in planned if job.state == UNFINISHED}
+    if unfinished and not is_standin():
+        if waiting := unfinished & queued(output_dir):
+            raise UserError(
+                f"{len(waiting)} jobs of {output_dir} are in Slurm's queue or running there: wait for them, or scancel "
+                f"them (their numbers are in {output_dir / 'submitit' / 'jobs.txt'})"
+            )
         made.append(Command([*sweep, "delete_incomplete", *words], []))
     if missing:
         made.append(Command([*sweep, "launch", *words], missing))
     return made
+
+
+def is_standin() -> bool:
+    """Whether `python -m domainbed...` runs our stand-in, from here."""
+    try:
+        return bool(getattr(importlib.import_module("domainbed"), "STANDIN", False))
+    except ImportError:
+        return False
 
 
 def is_done(job: Job) -> bool:
@@ -66,11 +85,7 @@ def is_done(job: Job) -> bool:
 
 def last_words(job: Job) -> str:
     """The last line that a failed job printed, for the error message."""
-    try:
-        lines = (job.folder / "err.txt").read_text(encoding="utf-8", errors="replace").split("\n")
-    except OSError:
-        return "it did not start"
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it says nothing in err.txt")
+    return last_line(job.folder / "err.txt") or "it says nothing in err.txt"
 
 
 def _launch(spec: Spec, output_dir: Path, missing: list[Job]) -> Command:
@@ -92,12 +107,12 @@ def _job(args: dict[str, Any], output_dir: Path, name: str) -> Job:
         about=f"test environments {envs}, trial {trial}, hparams seed {seed}",
         folder=folder,
         state=DONE if done else UNFINISHED if folder.exists() else NOT_STARTED,
-        seconds=_seconds(folder) if done else None,
+        seconds=seconds(folder) if done else None,
         args={**args, "output_dir": str(folder)},
     )
 
 
-def _seconds(folder: Path) -> float | None:
+def seconds(folder: Path) -> float | None:
     """How long a job took: from its first file, which it makes when it starts, to `done`."""
     try:
         first = min(file.stat().st_mtime for file in folder.iterdir())

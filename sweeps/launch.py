@@ -13,10 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cim_dg.errors import RunError, UserError
+from cim_dg.sweeps.domainbed import is_standin
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run every job of the plan, unfinished ones from their beginning; 0 done, 1 a job failed, 2 wrong input."""
+    """Run every job of the plan, unfinished ones of a real DomainBed from their beginning.
+
+    Returns 0 done, 1 a job failed, 2 wrong input.
+    """
     parser = argparse.ArgumentParser(prog="cim_dg.sweeps.launch", description=__doc__)
     parser.add_argument("--command_launcher", required=True)
     parser.add_argument("plan", type=Path, help="a JSON list of the arguments of domainbed.scripts.train")
@@ -50,7 +54,8 @@ def launch(plan: list[dict], launcher: str) -> None:
         job = sweep.Job({name: value for name, value in args.items() if name != "output_dir"}, str(folder.parent))
         assert Path(job.output_dir) == folder  # the folders' names are DomainBed's
         jobs.append(job)
-    sweep.Job.delete([job for job in jobs if job.state == sweep.Job.INCOMPLETE])
+    if not is_standin():  # whose jobs go on where they stopped
+        sweep.Job.delete([job for job in jobs if job.state == sweep.Job.INCOMPLETE])
     sweep.Job.launch(jobs, command_launchers.REGISTRY[launcher])
 
 

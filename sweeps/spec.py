@@ -45,7 +45,7 @@ class Spec:
     data: tuple[str, ...]
     table: str
     n_hparams: int = 1
-    command_launcher: str = "parallel"
+    command_launcher: str = "pool"
     steps: int | None = None
     hparams: Mapping[str, Any] | None = None
     test_envs: tuple[str, ...] | None = None

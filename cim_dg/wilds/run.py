@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cim_dg.errors import UserError
+from cim_dg.tracking.beside import beside
 from cim_dg.wilds import config as settings
 from cim_dg.wilds.config import FIELDS, make_config
 
@@ -133,5 +134,7 @@ def run(arguments: argparse.Namespace) -> int:
     algorithm = canonical(arguments.algorithm)
     given = {name: getattr(arguments, name, None) for name in FIELDS}
     given |= {"algorithm": algorithm, "hparams": read_hparam_options(arguments, algorithm)}
-    train(make_config(given, arguments.defaults))
+    config = make_config(given, arguments.defaults)
+    with beside(config.log_dir):
+        train(config)
     return 0

@@ -12,10 +12,10 @@ from torch.nn.utils import clip_grad_norm_
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from cim_dg import checkpoint
 from cim_dg.algorithms import Algorithm, Batch
 from cim_dg.diagnostics import FewPositives
 from cim_dg.errors import RunError, UserError
-from cim_dg.wilds import checkpoint
 from cim_dg.wilds.adapter import check_finite
 from cim_dg.wilds.adversarial import Challenge
 from cim_dg.wilds.config import Config

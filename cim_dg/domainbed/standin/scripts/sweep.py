@@ -1,8 +1,11 @@
-"""Plan the runs of every algorithm on every data set, and launch them or delete those that did not finish."""
+"""Plan the runs of every algorithm on every data set, and launch those that are not done or delete those that did not
+finish.
+"""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import hashlib
 import json
@@ -16,6 +19,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from cim_dg import locks
 from cim_dg.errors import UserError
 
 from .. import algorithms, command_launchers, datasets, hparams_registry
@@ -42,6 +46,10 @@ class Job:
         else:
             self.state = Job.INCOMPLETE if os.path.exists(self.output_dir) else Job.NOT_LAUNCHED
 
+    def is_running(self) -> bool:
+        """Whether some process is at it now: it is left alone then."""
+        return locks.is_claimed(self.output_dir)
+
     def __str__(self) -> str:
         about = tuple(self.train_args[name] for name in ("dataset", "algorithm", "test_envs", "hparams_seed"))
         return f"{self.state}: {self.output_dir} {about}"
@@ -67,7 +75,8 @@ class Job:
         except UserError:
             # Refused before anything was started: the jobs are not launched, and are not to look incomplete.
             for job in jobs:
-                os.rmdir(job.output_dir)
+                with contextlib.suppress(OSError):  # not empty, as an incomplete job's
+                    os.rmdir(job.output_dir)
             raise
         print(f"Launched {len(jobs)} jobs!")
 
@@ -137,20 +146,24 @@ def sweep(args: argparse.Namespace) -> None:
     done, incomplete, not_launched = count.values()
     print(f"{len(jobs)} jobs: {done} done, {incomplete} incomplete, {not_launched} not launched.")
 
+    stopped = [job for job in jobs if job.state == Job.INCOMPLETE and not job.is_running()]
+    if running := incomplete - len(stopped):
+        print(f"{running} of the incomplete jobs are running now, and are left alone.", file=sys.stderr)
     if args.command == "launch":
-        print(f"About to launch {not_launched} jobs.")
-        if incomplete:
+        missing = [*(job for job in jobs if job.state == Job.NOT_LAUNCHED), *stopped]
+        print(f"About to launch {len(missing)} jobs.")
+        if stopped:
             print(
-                f"{incomplete} jobs are incomplete and are left alone; to clear them: delete_incomplete.",
+                f"{len(stopped)} of them are incomplete and go on where they stopped; to have them start over: "
+                "delete_incomplete.",
                 file=sys.stderr,
             )
         if args.skip_confirmation or confirmed():
-            launcher = command_launchers.REGISTRY[args.command_launcher]
-            Job.launch([job for job in jobs if job.state == Job.NOT_LAUNCHED], launcher)
+            Job.launch(missing, command_launchers.REGISTRY[args.command_launcher])
     else:
-        print(f"About to delete {incomplete} jobs.")
+        print(f"About to delete {len(stopped)} jobs.")
         if args.skip_confirmation or confirmed():
-            Job.delete([job for job in jobs if job.state == Job.INCOMPLETE])
+            Job.delete(stopped)
 
 
 def check(args: argparse.Namespace) -> None:
