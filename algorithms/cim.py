@@ -85,6 +85,8 @@ class InputMorphing(nn.Module):
         if self.recent is not None and self.training:
             self._latest = candidates, y, domain
             candidates, y, domain = self.recent.extend(candidates, y, domain)
+        if hparams["cim_shuffle_labels"]:
+            y = y[torch.randperm(len(y), device=y.device)] if self.training else y.roll(1)
         positive, negative = choose_pairs(
             y,
             anchors,

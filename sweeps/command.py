@@ -41,7 +41,7 @@ def add_parser(subparsers: Any) -> None:
     change.add_argument(
         "--selection", help="iid, leave-one-out or oracle; average, worst-class or worst-group for WILDS"
     )
-    change.add_argument("--command_launcher", help="of DomainBed, such as multi_gpu, parallel, ray or slurm")
+    change.add_argument("--command_launcher", help="of DomainBed, such as multi_gpu, pool, ray or slurm")
     parser.set_defaults(run=run)
 
 

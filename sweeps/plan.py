@@ -55,6 +55,8 @@ class Plan:
         if per_method:
             lines.append("Missing: " + ", ".join(f"{method} {count}" for method, count in per_method.items()) + ".")
             lines.append(self._time_left())
+        elif self.jobs and all(job.seconds is not None for job in self.jobs):
+            lines.append(f"They took {duration(sum(job.seconds or 0.0 for job in self.jobs))}, one after the other.")
         return "\n".join(lines)
 
     def seconds_left(self) -> float | None:
@@ -103,6 +105,8 @@ def run(plan: Plan, output_dir: Path, printed: Path | None = None) -> None:
     with contextlib.nullcontext() if printed is None else open(printed, "a") as output:
         for number, command in enumerate(plan.commands, start=1):
             print(f"[{number}/{len(plan.commands)}] $ {shlex.join(command.words)}", file=sys.stderr, flush=True)
+            for path, text in command.files.items():
+                write_atomically(path, text)
             start = time.monotonic()
             done = subprocess.run(command.words, env={**os.environ, "PATH": path}, stdout=output, check=False)
             codes.append(done.returncode)

@@ -24,14 +24,17 @@ READY = "ready"
 
 
 def main() -> None:
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    nowhere = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
-    os.dup2(nowhere.fileno(), 1)  # what jobs print is in their folders
+    requests, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w", buffering=1)
+    nowhere = open(os.devnull, "r+")  # noqa: SIM115 - for as long as the process lives
+    # What jobs print is in their folders. And the processes that load images are forked from this one, and close their
+    # standard input: it must not be what a thread is waiting to read.
+    os.dup2(nowhere.fileno(), 0)
+    os.dup2(nowhere.fileno(), 1)
     autoload.install()
     from domainbed.scripts import train
 
     waiting: queue.SimpleQueue[list[str]] = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(sys.stdin, waiting), daemon=True).start()
+    threading.Thread(target=_read, args=(requests, waiting), daemon=True).start()
     print(READY, file=answers)
     while True:
         arguments = waiting.get()

@@ -81,14 +81,11 @@ class Table:
 Trials = Mapping[int, float]  # trial -> value, 0 to 1
 
 
-def method_order(methods: Sequence[str], baseline: str) -> list[str]:
-    """The baseline first, then the harness' own methods by name, then those of this package."""
-    others = sorted(method for method in set(methods) if method != baseline and method not in OURS)
-    return [
-        *([baseline] if baseline in methods else []),
-        *others,
-        *(name for name in OURS if name in methods and name != baseline),
-    ]
+def method_order(methods: Sequence[str], baseline: str, variants: Sequence[str] = ()) -> list[str]:
+    """The baseline first, then the harness' own methods by name, those of this package, and `variants` as they come."""
+    last = [name for name in (*OURS, *variants) if name in methods and name != baseline]
+    others = sorted(method for method in set(methods) if method != baseline and method not in last)
+    return [*([baseline] if baseline in methods else []), *others, *dict.fromkeys(last)]
 
 
 def cell(values: Trials) -> Cell:

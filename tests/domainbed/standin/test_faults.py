@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +24,20 @@ from standin_samples import results_of
 import cim_dg
 from cim_dg import locks
 
-SWEEP = "--datasets Debug28 --algorithms CIM --n_trials 1 --n_hparams 1 --single_test_envs --skip_confirmation"
-HPARAMS = ["--hparams", json.dumps({"batch_size": 8, "cim_queue": 20})]
+Start = Callable[[list[str]], subprocess.Popen[str]]
+
+SWEEP = "--datasets Debug28 --algorithms ERM --n_trials 1 --n_hparams 1 --single_test_envs --skip_confirmation"
+HPARAMS = ["--hparams", json.dumps({"batch_size": 8})]
 LAUNCH = "import sys; from cim_dg import autoload; autoload.install(); from domainbed.scripts import sweep; "
 LAUNCH += "sys.exit(sweep.main(sys.argv[1:]))"
-JOB = ["--dataset", "Debug28", *HPARAMS, "--algorithm", "CIM", "--output_dir", "job", "--skip_model_save"]
+JOB = ["--dataset", "Debug28", *HPARAMS, "--output_dir", "job", "--skip_model_save"]
 
 
 @pytest.fixture(autouse=True)
 def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_cores: None) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(Path(cim_dg.__file__).parents[1]))
+    monkeypatch.delenv("CIM_DG_JOBS", raising=False)
     monkeypatch.setenv("CIM_DG_CHECKPOINT_SECONDS", "0")
 
 
@@ -43,10 +46,19 @@ def flags(folder: str, steps: int) -> list[str]:
     return ["launch", *SWEEP.split(), *HPARAMS, "--steps", str(steps), *where]
 
 
-def start(words: list[str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", LAUNCH, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+@pytest.fixture
+def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start a sweep's command in a process of its own."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(words: list[str]) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", LAUNCH, *words]
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
 
 
 def wait_for(what: Callable[[], Any], process: subprocess.Popen[str] | None = None) -> Any:
@@ -65,9 +77,13 @@ def in_the_middle(folder: str) -> Path | None:
 
 
 def workers_of(launcher: int) -> list[int]:
-    words = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
-    threads = [path.read_text().split() for path in Path(f"/proc/{launcher}/task").glob("*/children")]
-    return [int(child) for child in {*words, *(one for words in threads for one in words)}]
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended
+            parent = path.read_text().rpartition(")")[2].split()[1]
+            if int(parent) == launcher:
+                found.append(int(path.parent.name))
+    return found
 
 
 def table(folder: str, capsys: pytest.CaptureFixture[str]) -> str:
@@ -94,20 +110,22 @@ def check_as_undisturbed(folder: str, steps: int, capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.slow
-def test_a_killed_worker_costs_its_job_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    launch = start(flags("sweep", 400))
+def test_a_killed_worker_costs_its_job_nothing(capsys: pytest.CaptureFixture[str], start: Start) -> None:
+    launch = start(flags("sweep", 60))
     job = wait_for(lambda: in_the_middle("sweep"), launch)
     for pid in workers_of(launch.pid):
         os.kill(pid, signal.SIGKILL)
     out, _ = launch.communicate(timeout=300)
     assert launch.returncode == 0, out
     assert "Going on after step" in (job / "out.txt").read_text()
-    check_as_undisturbed("sweep", 400, capsys)
+    check_as_undisturbed("sweep", 60, capsys)
 
 
 @pytest.mark.slow
-def test_a_killed_launcher_takes_its_workers_with_it_and_another_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
-    launch = start(flags("sweep", 400))
+def test_a_killed_launcher_takes_its_workers_with_it_and_another_goes_on(
+    capsys: pytest.CaptureFixture[str], start: Start
+) -> None:
+    launch = start(flags("sweep", 60))
     job = wait_for(lambda: in_the_middle("sweep"), launch)
     workers = workers_of(launch.pid)
     assert workers
@@ -115,23 +133,23 @@ def test_a_killed_launcher_takes_its_workers_with_it_and_another_goes_on(capsys:
     launch.communicate()
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
     assert not (job / "done").exists()
-    again = start(flags("sweep", 400))
+    again = start(flags("sweep", 60))
     out, _ = again.communicate(timeout=300)
     assert again.returncode == 0, out
     assert "go on where they stopped" in out
     assert "Going on after step" in (job / "out.txt").read_text()
-    check_as_undisturbed("sweep", 400, capsys)
+    check_as_undisturbed("sweep", 60, capsys)
 
 
 @pytest.mark.slow
-def test_two_launchers_at_once_run_no_job_twice(capsys: pytest.CaptureFixture[str]) -> None:
-    both = [start(flags("sweep", 30)) for _ in range(2)]
+def test_two_launchers_at_once_run_no_job_twice(capsys: pytest.CaptureFixture[str], start: Start) -> None:
+    both = [start(flags("sweep", 3)) for _ in range(2)]
     for launch in both:
         out, _ = launch.communicate(timeout=300)
         assert launch.returncode == 0, out
     for job in Path("sweep").iterdir():
         assert (job / "out.txt").read_text().count("HParams:") == 1
-    check_as_undisturbed("sweep", 30, capsys)
+    check_as_undisturbed("sweep", 3, capsys)
 
 
 @pytest.mark.slow

@@ -111,6 +111,7 @@ def _killed(monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         (lambda file: file.write_bytes(file.read_bytes()[:-1000]), "cannot be resumed from"),
         (lambda file: file.write_bytes(b""), "cannot be resumed from"),
+        (lambda file: torch.save({"steps": 3}, file), "is no checkpoint of a job"),
         (lambda file: (file.parent / "results.jsonl").write_text(""), "is of a longer results.jsonl than there is"),
     ],
 )

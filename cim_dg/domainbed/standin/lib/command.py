@@ -26,11 +26,12 @@ class Writable(Protocol):
     """What `print` needs of a stream."""
 
     def write(self, text: str, /) -> object: ...
+    def flush(self) -> object: ...
 
 
 def announce(stream: Writable | None = None) -> None:
     """Write the one line that tells this from a real DomainBed to `stream` (default: stderr)."""
-    print(NOTICE, file=stream or sys.stderr)
+    print(NOTICE, file=stream or sys.stderr, flush=True)
 
 
 def announced() -> bool:

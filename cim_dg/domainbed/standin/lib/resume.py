@@ -117,6 +117,9 @@ class Resume:
         return None
 
     def _problem(self, state: dict[str, Any]) -> str | None:
+        """Why this is not what the job can go on from, if it is not."""
+        if not isinstance(state, dict) or not {"identity", "results"} <= state.keys():
+            return f"{self.path} is no checkpoint of a job"
         for kind, now in self._identity.items():
             before = state["identity"][kind]
             for name in sorted({*before, *now}):
