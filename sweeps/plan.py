@@ -105,8 +105,8 @@ def run(plan: Plan, output_dir: Path, printed: Path | None = None) -> None:
     with contextlib.nullcontext() if printed is None else open(printed, "a") as output:
         for number, command in enumerate(plan.commands, start=1):
             print(f"[{number}/{len(plan.commands)}] $ {shlex.join(command.words)}", file=sys.stderr, flush=True)
-            for path, text in command.files.items():
-                write_atomically(path, text)
+            for place, text in command.files.items():
+                write_atomically(place, text)
             start = time.monotonic()
             done = subprocess.run(command.words, env={**os.environ, "PATH": path}, stdout=output, check=False)
             codes.append(done.returncode)
