@@ -57,7 +57,11 @@ def test_collect_shows_a_row_for_each_label(tmp_path: Path) -> None:
     assert not any("differ in --hparams" in note for note in table.notes)
 
 
-def test_unfinished_jobs_and_missing_ones_reach_the_launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("standin", [True, False])
+def test_unfinished_jobs_of_a_real_domainbed_start_over_and_all_reach_the_launcher(
+    standin: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "is_standin", lambda: standin)
     plan = _plan(tmp_path, test_envs=["new"])
     half = plan.jobs[1].folder
     half.mkdir(parents=True)
@@ -69,7 +73,7 @@ def test_unfinished_jobs_and_missing_ones_reach_the_launcher(tmp_path: Path, mon
         path.write_text(text)
     assert launch.main(["--command_launcher", "mine", command.words[-1]]) == 0
     assert len(launched) == 6
-    assert (half / "results.jsonl").exists(), "a job of the stand-in goes on where it stopped"
+    assert [path.name for path in half.iterdir()] == (["results.jsonl"] if standin else [])
     assert launch.main(["--command_launcher", "nobody", command.words[-1]]) == 2
 
 
