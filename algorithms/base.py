@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -12,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from cim_dg import hparams as spaces
+from cim_dg.colours import change_colours, draw_colours
 from cim_dg.errors import UserError
 from cim_dg.pixels import PixelSpace
 
@@ -65,6 +69,9 @@ class Algorithm(nn.Module, ABC):
     """
 
     name: ClassVar[str]
+    needs_domains: ClassVar[bool] = False
+    """Whether it cannot do without domain labels: WILDS, whose domains may be the groups, gives them only then."""
+    classifier: nn.Module
 
     def __init__(
         self,
@@ -85,15 +92,51 @@ class Algorithm(nn.Module, ABC):
 
     @abstractmethod
     def build(self, n_features: int, make_classifier: Callable[[int], nn.Module]) -> None:
-        """Create the modules that the method adds to `self.featurizer`; called once, by the constructor."""
+        """Create `self.classifier` and what there is beside `self.featurizer`; called once, by the constructor."""
 
     @abstractmethod
     def forward(self, batch: Batch) -> Output:
-        """Logits and terms in one pass, in training and in evaluation mode. Moves no step-dependent state."""
+        """Logits and terms in one pass, in training and in evaluation mode. Moves no step-dependent state.
 
-    @abstractmethod
+        In evaluation mode the logits are those of the images as they are, also where `predict` averages over copies.
+        """
+
+    def encode(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> the features (N, F) that `classify` takes."""
+        return self.featurizer(x)
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Features (N, F) -> logits (N, K)."""
+        return self.classifier(features)
+
     def predict(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> logits (N, K); deterministic in evaluation mode."""
+        """(N, C, H, W) -> logits (N, K); deterministic in evaluation mode, where it averages features if asked to.
+
+        A method says by `encode` and `classify` what it predicts from, and `average_copies` then holds for it.
+        """
+        if self.training or not self.averages:
+            return self.classify(self.encode(x))
+        return self.classify(self._mean_features(x))
+
+    @property
+    def averages(self) -> bool:
+        """Whether `predict` averages features in evaluation mode, and so differs from the logits of `forward`."""
+        return self.hparams["average_copies"] > 0
+
+    def _mean_features(self, x: Tensor) -> Tensor:
+        """The mean features of M copies of each image in other colours (Foster et al. 2021, arXiv 2010.09515).
+
+        The colours are drawn once, from a fixed seed, and are the same for every image: what is predicted of an image
+        depends neither on its place in a batch nor on any random state.
+        """
+        pixels, copies = self.pixel_space.to_pixels(x), self.hparams["average_copies"]
+        fixed = torch.Generator().manual_seed(0)
+        drawn = draw_colours(copies, strength=self.hparams["average_strength"], generator=fixed).to(x)
+        features = (
+            self.encode(self.pixel_space.from_pixels(change_colours(pixels, colours.expand(len(x), -1)))).float()
+            for colours in drawn
+        )
+        return functools.reduce(torch.add, features) / copies
 
     def after_step(self) -> None:
         """Move step-dependent state (a warm-up, group weights). To be called after an optimising step, only then."""
@@ -125,10 +168,27 @@ def register(name: str, hparams: str | Path | None = None) -> Callable[[_Method]
     return decorate
 
 
+@functools.cache
+def methods() -> dict[str, type[Algorithm]]:
+    """Every method by name; third parties' too, which are found by entry points in the group cim_dg.algorithms."""
+    for entry_point in entry_points(group="cim_dg.algorithms"):
+        try:
+            entry_point.load()
+        except Exception as error:  # somebody else's code must not take the harness down
+            warnings.warn(f"cim-dg: the algorithm {entry_point.name!r} cannot be loaded: {error}", stacklevel=2)
+    return REGISTRY
+
+
 def mean_over(values: Tensor, counts: Tensor) -> Tensor:
     """The mean of `values` (N,) over the rows where `counts` (N,) is true; 0 if there is none. Never synchronises."""
     counts = counts.to(values.dtype)
     return (values * counts).sum() / counts.sum().clamp_min(1.0)
+
+
+def products(z: Tensor) -> Tensor:
+    """(N, D) -> (N, N), the product of each two rows; under autocast too in the precision of `z`."""
+    with torch.autocast(z.device.type, enabled=False):
+        return z @ z.T
 
 
 def share(flags: Tensor) -> Tensor:

@@ -85,6 +85,8 @@ class InputMorphing(nn.Module):
         if self.recent is not None and self.training:
             self._latest = candidates, y, domain
             candidates, y, domain = self.recent.extend(candidates, y, domain)
+        if hparams["cim_shuffle_labels"]:
+            y = y[torch.randperm(len(y), device=y.device)] if self.training else y.roll(1)
         positive, negative = choose_pairs(
             y,
             anchors,
@@ -154,8 +156,8 @@ class CIM(Algorithm):
         loss = supervised + self.hparams["cim_lambda"] * terms["contrast"]
         return Output.of(logits, loss, supervised=supervised, **terms)
 
-    def predict(self, x: Tensor) -> Tensor:
-        return self.classifier(self.featurizer(self.morphing(x).inputs))
+    def encode(self, x: Tensor) -> Tensor:
+        return self.featurizer(self.morphing(x).inputs)
 
     def morph(self, x: Tensor) -> Morph:
         """What the classifier sees of `x`; see `Morph`."""

@@ -16,6 +16,8 @@ from cim_dg.algorithms.vib import BottleneckClassifier
 class CIM_VIB(Algorithm):
     r"""Minimises :math:`\lambda L_{con} + L_{sup} + \beta\, D_{KL}(Q(Z|X) \,\|\, N(0, I))` (Taghanaki et al. 2021)."""
 
+    classifier: BottleneckClassifier
+
     def build(self, n_features: int, make_classifier: Callable[[int], nn.Module]) -> None:
         self.classifier = BottleneckClassifier(n_features, make_classifier, self.hparams)
         self.morphing = InputMorphing(self.pixel_space, self.hparams)
@@ -28,8 +30,11 @@ class CIM_VIB(Algorithm):
         loss = supervised + self.classifier.beta * kl + self.hparams["cim_lambda"] * terms["contrast"]
         return Output.of(logits, loss, supervised=supervised, kl=kl, **terms)
 
-    def predict(self, x: Tensor) -> Tensor:
-        return self.classifier(self.featurizer(self.morphing(x).inputs))[0]
+    def encode(self, x: Tensor) -> Tensor:
+        return self.featurizer(self.morphing(x).inputs)
+
+    def classify(self, features: Tensor) -> Tensor:
+        return self.classifier(features)[0]
 
     def morph(self, x: Tensor) -> Morph:
         """What the classifier sees of `x`; see `Morph`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from cim_dg.algorithms.base import Algorithm, Batch, Output, register
 
@@ -18,8 +18,5 @@ class ERM(Algorithm):
         self.classifier = make_classifier(n_features)
 
     def forward(self, batch: Batch) -> Output:
-        logits = self.predict(batch.x)
+        logits = self.classify(self.encode(batch.x))
         return Output.of(logits, F.cross_entropy(logits, batch.y))
-
-    def predict(self, x: Tensor) -> Tensor:
-        return self.classifier(self.featurizer(x))

@@ -24,6 +24,8 @@ class GroupDRO(Algorithm):
 
     q: Tensor
 
+    needs_domains = True
+
     def build(self, n_features: int, make_classifier: Callable[[int], nn.Module]) -> None:
         self.classifier = make_classifier(n_features)
         self.register_buffer("q", torch.ones(self.num_domains))
@@ -32,7 +34,7 @@ class GroupDRO(Algorithm):
     def forward(self, batch: Batch) -> Output:
         if batch.domain is None:
             raise UserError("GroupDRO needs domain labels and the batch has none; run it with use_domains, or run ERM")
-        logits = self.predict(batch.x)
+        logits = self.classify(self.encode(batch.x))
         losses = F.cross_entropy(logits, batch.y, reduction="none")
         member = F.one_hot(batch.domain, self.num_domains).to(losses.dtype)
         domain_losses = losses @ member / member.sum(dim=0).clamp_min(1.0)
@@ -41,9 +43,6 @@ class GroupDRO(Algorithm):
         if self.training:
             self._next_q = q
         return Output.of(logits, domain_losses @ q, worst_domain=domain_losses.max())
-
-    def predict(self, x: Tensor) -> Tensor:
-        return self.classifier(self.featurizer(x))
 
     def after_step(self) -> None:
         if self._next_q is not None:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cim_dg.algorithms.base import Algorithm, Batch, Output, mean_over, register, share
+from cim_dg.algorithms.base import Algorithm, Batch, Output, mean_over, products, register, share
 from cim_dg.networks import ProjectionHead
 
 
@@ -30,7 +30,7 @@ def supervised_contrastive_loss(z: Tensor, y: Tensor, temperature: float = 0.1) 
         The loss, a scalar (0 if no anchor has a positive), and which anchors have one, (N,) bool.
     """
     itself = torch.eye(len(y), dtype=torch.bool, device=y.device)
-    similarity = (z @ z.T / temperature).masked_fill(itself, float("-inf"))
+    similarity = (products(z) / temperature).masked_fill(itself, float("-inf"))
     log_probability = similarity - torch.logsumexp(similarity, dim=1, keepdim=True)
     positive = (y[:, None] == y[None, :]) & ~itself
     count = positive.sum(dim=1)
@@ -48,13 +48,10 @@ class SCL(Algorithm):
         self.projection = ProjectionHead(n_features, self.hparams["scl_dim"])
 
     def forward(self, batch: Batch) -> Output:
-        features = self.featurizer(batch.x)
-        logits = self.classifier(features)
+        features = self.encode(batch.x)
+        logits = self.classify(features)
         supervised = F.cross_entropy(logits, batch.y)
         z = self.projection(features).float()  # exponents of z / temperature: too coarse in half precision
         contrast, has_positive = supervised_contrastive_loss(z, batch.y, self.hparams["scl_temperature"])
         loss = supervised + self.hparams["scl_weight"] * contrast
         return Output.of(logits, loss, supervised=supervised, contrast=contrast, positives=share(has_positive))
-
-    def predict(self, x: Tensor) -> Tensor:
-        return self.classifier(self.featurizer(x))

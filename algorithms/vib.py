@@ -54,6 +54,8 @@ class VIB(Algorithm):
     Predicts from the mean of the code.
     """
 
+    classifier: BottleneckClassifier
+
     def build(self, n_features: int, make_classifier: Callable[[int], nn.Module]) -> None:
         self.classifier = BottleneckClassifier(n_features, make_classifier, self.hparams)
 
@@ -62,8 +64,8 @@ class VIB(Algorithm):
         supervised, kl = F.cross_entropy(logits, batch.y), kl.mean()
         return Output.of(logits, supervised + self.classifier.beta * kl, supervised=supervised, kl=kl)
 
-    def predict(self, x: Tensor) -> Tensor:
-        return self.classifier(self.featurizer(x))[0]
+    def classify(self, features: Tensor) -> Tensor:
+        return self.classifier(features)[0]
 
     def after_step(self) -> None:
         self.classifier.after_step()

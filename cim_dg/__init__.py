@@ -17,6 +17,7 @@ if _os.path.exists(_os.path.join(_checkout, "setup.py")) and _os.path.exists(_os
 
 _EXPORTS = {
     "cim_dg.algorithms": (
+        "CCSA",
         "CIM",
         "CIM_VIB",
         "ERM",
@@ -24,8 +25,10 @@ _EXPORTS = {
         "VIB",
         "Algorithm",
         "Batch",
+        "DCoDR",
         "GroupDRO",
         "Output",
+        "TransformInvariance",
         "register",
     ),
     "cim_dg.networks": ("GaussianBottleneck", "ProjectionHead", "SmallCNN", "TransformationNetwork"),

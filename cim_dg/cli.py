@@ -14,7 +14,9 @@ from cim_dg.errors import RunError, UserError
 COMMANDS = (
     "cim_dg.demo",
     "cim_dg.sweeps.command",
+    "cim_dg.status",
     "cim_dg.results.command",
+    "cim_dg.tracking.command",
     "cim_dg.wilds.cli",
     "cim_dg.wilds.submission",
     "cim_dg.domainbed.vlcs_mini",

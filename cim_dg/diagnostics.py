@@ -27,8 +27,16 @@ class FewPositives:
         mean = sum(self._seen) / len(self._seen)
         if len(self._seen) == STEPS and mean < ENOUGH:
             warnings.warn(
-                f"{self.algorithm}: only {mean:.0%} of the anchors had another image of their class in the batch over "
-                f"the first {STEPS} steps, so its contrast does little; use larger or class-balanced batches, or "
+                f"{self.algorithm}: only {mean:.0%} of the anchors had another image of their class to compare with "
+                f"over the first {STEPS} steps, so its contrast does little; use larger or class-balanced batches, or "
                 "cim_queue to compare with recent images too",
                 stacklevel=3,
             )
+
+    def state_dict(self) -> dict[str, list[float]]:
+        """What has been seen, for a checkpoint."""
+        return {"seen": list(self._seen)}
+
+    def load_state_dict(self, state: dict[str, list[float]]) -> None:
+        """Go on from what `state_dict` gave."""
+        self._seen = list(state["seen"])

@@ -18,7 +18,7 @@ HARNESS_NEEDS = {"DomainBed": ("timm", "wilds", "tqdm", "imageio", "gdown"), "WI
 FOLDERS = {
     "VLCS": "VLCS", "PACS": "PACS", "OfficeHome": "office_home", "TerraIncognita": "terra_incognita",
     "MNIST (ColoredMNIST, RotatedMNIST)": "MNIST/raw", "VLCSMini": "VLCSMini", "waterbirds": "waterbirds_v1.0",
-    "celebA": "celebA_v1.0", "camelyon17": "camelyon17_v1.0",
+    "celebA": "celebA_v1.0", "camelyon17": "camelyon17_v1.0", "backgrounds (ImageNet-9)": "mixed_rand/val",
 }  # fmt: skip
 
 
@@ -71,7 +71,8 @@ def domainbed() -> tuple[list[tuple[str, str]], bool]:
         # A checkout of DomainBed is a regular package or, without its __init__, a namespace: ask a module of it.
         root = Path(str(algorithms.__file__)).parents[1]
         where = f"{root}, commit {commit(root) or 'unknown (no git checkout)'}"
-    from cim_dg.domainbed.plugin import DATASETS, methods
+    from cim_dg.algorithms import methods
+    from cim_dg.domainbed.plugin import DATASETS
 
     ours = {
         "algorithms": [name for name in methods() if _ours(algorithms, name)],

@@ -44,3 +44,14 @@ def open_atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def last_line(path: str | os.PathLike[str]) -> str | None:
+    """The last line of a text file that is not blank, or None if there is none. Reads no more than the end of it."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 10_000))
+            lines = file.read().decode("utf-8", errors="replace").split("\n")
+    except OSError:
+        return None
+    return next((line.strip() for line in reversed(lines) if line.strip()), None)

@@ -133,7 +133,7 @@ def rebuild(checkpoint: dict[str, Any], path: Path) -> Algorithm:
         RunError: DomainBed cannot build the algorithm (its pretrained weights are not at hand, say).
     """
     from cim_dg import autoload
-    from cim_dg.domainbed.plugin import methods
+    from cim_dg.algorithms import methods
 
     name = checkpoint["args"].get("algorithm")
     if not hasattr(methods().get(name), "morph"):
@@ -213,7 +213,7 @@ def _without_download(weights: object) -> object:
 
 
 def _no_mask(name: str) -> str:
-    from cim_dg.domainbed.plugin import methods
+    from cim_dg.algorithms import methods
 
     having = [other for other, method in methods().items() if hasattr(method, "morph")]
     return f"{name} has no mask to draw; the algorithms that have one are {', '.join(having)}"

@@ -105,6 +105,42 @@ class ProjectionHead(nn.Module):
         return F.normalize(self.layers(features), dim=1)
 
 
+class DomainGenerator(nn.Module):
+    """An image from a code and a domain, the generator of DCoDR (Kahana & Hoshen 2022) at a size of its own.
+
+    From 4 x 4 it doubles the side four times. After each convolution, adaptive instance normalisation (Huang &
+    Belongie 2017, arXiv 1703.06868) sets every channel's mean and scale by a learnt embedding of the domain: the only
+    way in which the domain enters, so that the code need not tell it.
+
+    Args:
+        n_in: length of the code.
+        num_domains: how many domains there are.
+        out_channels: C of the images.
+        width: channels of every layer (256 in the paper).
+
+    Shape:
+        (N, n_in) codes, (N,) domains -> (N, C, 64, 64) in (0, 1).
+    """
+
+    def __init__(self, n_in: int, num_domains: int, out_channels: int, width: int = 64) -> None:
+        super().__init__()
+        self.width = width
+        self.embedding = nn.Embedding(num_domains, width)
+        self.start = nn.Linear(n_in, width * 16)
+        self.convolutions = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(4))
+        self.modulations = nn.ModuleList(nn.Linear(width, 2 * width) for _ in range(4))
+        self.last = nn.Conv2d(width, out_channels, 3, padding=1)
+
+    def forward(self, code: Tensor, domain: Tensor) -> Tensor:
+        embedding = self.embedding(domain)
+        x = F.leaky_relu(self.start(code)).view(-1, self.width, 4, 4)
+        for convolution, modulation in zip(self.convolutions, self.modulations, strict=True):
+            x = F.instance_norm(F.leaky_relu(convolution(F.interpolate(x, scale_factor=2.0))))
+            scale, shift = modulation(embedding)[:, :, None, None].chunk(2, dim=1)
+            x = (1 + scale) * x + shift
+        return torch.sigmoid(self.last(x))
+
+
 def freeze_batch_norm(network: nn.Module) -> None:
     """Have batch normalisation use its running statistics; to be repeated after each `train()`, which undoes it."""
     for module in network.modules():

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from cim_dg.errors import UserError
 
 NAMED: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
-    # Already in [0, 1]: the MNIST variants and NuisanceDigits.
+    # Already in [0, 1]: the MNIST variants, NuisanceDigits and Spirograph.
     "unit": ((0.0,), (1.0,)),
     # torchvision's ImageNet statistics, which DomainBed and WILDS use for natural images.
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),

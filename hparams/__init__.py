@@ -1,7 +1,7 @@
 """The hyper-parameters of the methods: what there is, its defaults, its random search, its checks.
 
-Each method has a file NAME.yaml; common.yaml holds what every method takes, datasets/NAME.yaml what a dataset of ours
-adds. A file maps names to entries with these keys:
+Each method has a file NAME.yaml, and the entries of averaging.yaml beside it; common.yaml holds what a method takes
+from a harness, datasets/NAME.yaml what a dataset of ours adds. A file maps names to entries with these keys:
 
     help       one line
     type       float, int, bool, str, or object (a name or a mapping, checked by whoever uses it)

@@ -15,8 +15,11 @@ from cim_dg.errors import UserError
 
 TYPES: dict[str, Any] = {"float": float, "int": int, "bool": bool, "str": str, "object": (str, Mapping)}
 DISTRIBUTIONS = ("uniform", "log10", "log2", "choice")
-SMALL_IMAGES = ("Debug28", "RotatedMNIST", "ColoredMNIST", "NuisanceDigits")
+SMALL_IMAGES = ("Debug28", "RotatedMNIST", "ColoredMNIST", "NuisanceDigits", "Spirograph")
 """The datasets that take the `small_images` values: DomainBed's own list, and ours."""
+
+EVERY = "averaging"
+"""The file whose entries every method has."""
 
 _FOLDER = Path(__file__).parent
 _FILES: dict[str, Path] = {}
@@ -132,7 +135,7 @@ def _load(name: str) -> dict[str, HParam]:
         raise UserError(f"no hyper-parameters of {name!r}: {path} cannot be read") from None
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not YAML: {error}") from None
-    entries: dict[str, HParam] = {}
+    entries = dict(_load(EVERY)) if name in _FILES else {}
     for included in content.pop("include", []):
         entries |= _load(included)
     for key, fields in content.items():

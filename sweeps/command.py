@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from dataclasses import replace
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from cim_dg.errors import UserError
+from cim_dg.tracking.beside import VARIABLE
+from cim_dg.tracking.command import TARGETS
 
 
 def add_parser(subparsers: Any) -> None:
@@ -21,11 +24,14 @@ def add_parser(subparsers: Any) -> None:
         "commands, and end with the table. Only the jobs that the selection rule needs are run.",
     )
     parser.add_argument(
-        "name", metavar="NAME_OR_YAML", help="digits, vlcs, waterbirds, celeba, camelyon17, or a YAML file"
+        "name", metavar="NAME_OR_YAML", help="digits, vlcs, backgrounds, waterbirds, celeba, camelyon17, or a YAML file"
     )
     parser.add_argument("--data_dir", help="folder of the data (for WILDS its root_dir); digits needs none")
     parser.add_argument("--output_dir", type=Path, required=True, help="where the jobs' folders are, or will be")
     parser.add_argument("--dry_run", action="store_true", help="show the plan and the commands, run nothing")
+    parser.add_argument(
+        "--log", nargs="+", choices=TARGETS, help="pass the curves on while jobs run (see `cim-dg log`)"
+    )
     parser.add_argument("--skip_confirmation", action="store_true", help="do not ask")
     change = parser.add_argument_group("instead of what the sweep says")
     change.add_argument("--algorithms", nargs="+")
@@ -35,7 +41,7 @@ def add_parser(subparsers: Any) -> None:
     change.add_argument(
         "--selection", help="iid, leave-one-out or oracle; average, worst-class or worst-group for WILDS"
     )
-    change.add_argument("--command_launcher", help="of DomainBed, such as local, multi_gpu or parallel")
+    change.add_argument("--command_launcher", help="of DomainBed, such as multi_gpu, pool, ray or slurm")
     parser.set_defaults(run=run)
 
 
@@ -63,9 +69,22 @@ def run(args: argparse.Namespace) -> int:
         if not args.skip_confirmation and not _confirmed():
             print("Nothing was run.")
             return 0
+        if args.log:
+            _log_to(args.log)
         planning.run(plan, args.output_dir)
+        if plan.only_submits() and plan.still_missing():
+            print("The jobs are submitted. The same command again shows the table when they are done.")
+            return 0
     _show(args.output_dir, spec.selection, spec.table)
     return 0
+
+
+def _log_to(targets: list[str]) -> None:
+    """Have the jobs' curves passed on: they are told by the environment."""
+    from cim_dg.tracking.writers import check
+
+    check(targets)
+    os.environ[VARIABLE] = ",".join(targets)
 
 
 def _confirmed() -> bool:

@@ -10,13 +10,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cim_dg.domainbed.slurm_launcher import queued
 from cim_dg.errors import UserError
+from cim_dg.files import last_line
 from cim_dg.hparams.sampling import seed_hash
 from cim_dg.results.domains import ENVIRONMENTS
+from cim_dg.results.records import VARIANTS
 from cim_dg.sweeps.jobs import DONE, NOT_STARTED, UNFINISHED, Command, Job
-from cim_dg.sweeps.spec import Spec
+from cim_dg.sweeps.spec import Spec, Variant
 
 HOLDOUT_FRACTION = 0.2
+PLAN = "plan.json"
 NO_DATA = (
     "none"  # DomainBed wants --data_dir even of a data set that reads no files, and names the jobs' folders after it
 )
@@ -24,12 +28,24 @@ NO_DATA = (
 
 def jobs(spec: Spec, data_dir: str | None, output_dir: Path) -> list[Job]:
     """Every run that the selection rule needs, in DomainBed's order; only leave-one-out needs pairs."""
-    return [_job(args, output_dir) for args in _arguments(spec, data_dir or NO_DATA)]
+    return [
+        _job(args, output_dir / name if spec.variants else output_dir, name)
+        for name, args in _arguments(spec, data_dir or NO_DATA)
+    ]
 
 
 def commands(spec: Spec, data_dir: str | None, output_dir: Path, planned: list[Job]) -> list[Command]:
-    """DomainBed's own commands: clear what was left half-way, then launch what is missing."""
+    """DomainBed's own command that launches what is missing, after one that clears what was left half-way.
+
+    The stand-in needs no clearing: its jobs go on where they stopped. DomainBed's `sweep` knows neither variants nor
+    chosen test environments: those jobs go to its launcher by way of `cim_dg.sweeps.launch`.
+
+    Raises:
+        UserError: jobs that would be cleared are in Slurm's queue.
+    """
     missing = [job for job in planned if job.state != DONE]
+    if spec.variants or spec.test_envs:
+        return [_launch(spec, output_dir, missing)] if missing else []
     words = [
         *("--datasets", *spec.datasets, "--algorithms", *spec.algorithms),
         *("--n_hparams", str(spec.n_hparams), "--n_trials", str(spec.n_trials)),
@@ -41,11 +57,25 @@ def commands(spec: Spec, data_dir: str | None, output_dir: Path, planned: list[J
     ]
     sweep = [sys.executable, "-m", "domainbed.scripts.sweep"]
     made = []
-    if any(job.state == UNFINISHED for job in planned):
+    unfinished = {job.folder.name for job in planned if job.state == UNFINISHED}
+    if unfinished and not is_standin():
+        if waiting := unfinished & queued(output_dir):
+            raise UserError(
+                f"{len(waiting)} jobs of {output_dir} are in Slurm's queue or running there: wait for them, or scancel "
+                f"them (their numbers are in {output_dir / 'submitit' / 'jobs.txt'})"
+            )
         made.append(Command([*sweep, "delete_incomplete", *words], []))
     if missing:
         made.append(Command([*sweep, "launch", *words], missing))
     return made
+
+
+def is_standin() -> bool:
+    """Whether `python -m domainbed...` runs our stand-in, from here."""
+    try:
+        return bool(getattr(importlib.import_module("domainbed"), "STANDIN", False))
+    except ImportError:
+        return False
 
 
 def is_done(job: Job) -> bool:
@@ -55,29 +85,34 @@ def is_done(job: Job) -> bool:
 
 def last_words(job: Job) -> str:
     """The last line that a failed job printed, for the error message."""
-    try:
-        lines = (job.folder / "err.txt").read_text(encoding="utf-8", errors="replace").split("\n")
-    except OSError:
-        return "it did not start"
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it says nothing in err.txt")
+    return last_line(job.folder / "err.txt") or "it says nothing in err.txt"
 
 
-def _job(args: dict[str, Any], output_dir: Path) -> Job:
+def _launch(spec: Spec, output_dir: Path, missing: list[Job]) -> Command:
+    files = {PLAN: json.dumps([job.args for job in missing], indent=1)}
+    if spec.variants:
+        files[VARIANTS] = json.dumps({name: one.label for name, one in spec.variants.items()}, indent=1)
+    words = [sys.executable, "-m", "cim_dg.sweeps.launch", "--command_launcher", spec.command_launcher]
+    return Command([*words, str(output_dir / PLAN)], missing, {output_dir / name: text for name, text in files.items()})
+
+
+def _job(args: dict[str, Any], output_dir: Path, name: str) -> Job:
     # The name that DomainBed gives the folder of these arguments.
     folder = output_dir / hashlib.md5(json.dumps(args, sort_keys=True).encode("utf-8")).hexdigest()
     done = (folder / "done").exists()
     envs, trial, seed = (args[name] for name in ("test_envs", "trial_seed", "hparams_seed"))
     return Job(
         dataset=args["dataset"],
-        algorithm=args["algorithm"],
+        algorithm=name,
         about=f"test environments {envs}, trial {trial}, hparams seed {seed}",
         folder=folder,
         state=DONE if done else UNFINISHED if folder.exists() else NOT_STARTED,
-        seconds=_seconds(folder) if done else None,
+        seconds=seconds(folder) if done else None,
+        args={**args, "output_dir": str(folder)},
     )
 
 
-def _seconds(folder: Path) -> float | None:
+def seconds(folder: Path) -> float | None:
     """How long a job took: from its first file, which it makes when it starts, to `done`."""
     try:
         first = min(file.stat().st_mtime for file in folder.iterdir())
@@ -86,31 +121,44 @@ def _seconds(folder: Path) -> float | None:
         return None
 
 
-def _arguments(spec: Spec, data_dir: str) -> Iterator[dict[str, Any]]:
+def _arguments(spec: Spec, data_dir: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The name of the method, or variant, and the arguments of every run."""
     for trial in range(spec.n_trials):
         for dataset in spec.datasets:
-            for algorithm in spec.algorithms:
-                for test_envs in _test_envs(_environments(dataset), spec.selection):
+            for name in spec.algorithms:
+                variant = spec.variants[name] if spec.variants else Variant(name, name, {})
+                hparams = {**(spec.hparams or {}), **variant.hparams}
+                for test_envs in _test_envs(dataset, spec):
                     for hparams_seed in range(spec.n_hparams):
-                        yield {
-                            "dataset": dataset,
-                            "algorithm": algorithm,
-                            "test_envs": test_envs,
-                            "holdout_fraction": HOLDOUT_FRACTION,
-                            "hparams_seed": hparams_seed,
-                            "data_dir": data_dir,
-                            "task": "domain_generalization",
-                            "trial_seed": trial,
-                            "seed": seed_hash(dataset, algorithm, test_envs, hparams_seed, trial),
-                            **({"steps": spec.steps} if spec.steps is not None else {}),
-                            **({"hparams": json.dumps(spec.hparams)} if spec.hparams is not None else {}),
-                        }
+                        yield (
+                            name,
+                            {
+                                "dataset": dataset,
+                                "algorithm": variant.algorithm,
+                                "test_envs": test_envs,
+                                "holdout_fraction": HOLDOUT_FRACTION,
+                                "hparams_seed": hparams_seed,
+                                "data_dir": data_dir,
+                                "task": "domain_generalization",
+                                "trial_seed": trial,
+                                "seed": seed_hash(dataset, variant.algorithm, test_envs, hparams_seed, trial),
+                                **({"steps": spec.steps} if spec.steps is not None else {}),
+                                **({"hparams": json.dumps(hparams)} if hparams else {}),
+                            },
+                        )
 
 
-def _test_envs(count: int, selection: str) -> Iterator[list[int]]:
-    for first in range(count):
+def _test_envs(dataset: str, spec: Spec) -> Iterator[list[int]]:
+    count = _environments(dataset)
+    chosen = range(count)
+    if spec.test_envs:
+        names = [str(name) for name in ENVIRONMENTS.get(dataset, range(count))]
+        if unknown := [name for name in spec.test_envs if name not in names]:
+            raise UserError(f"{dataset} has no environment {unknown[0]!r} to test on; it has {', '.join(names)}")
+        chosen = [names.index(name) for name in spec.test_envs]
+    for first in chosen:
         yield [first]
-        if selection == "leave-one-out":
+        if spec.selection == "leave-one-out":
             yield from ([first, second] for second in range(first + 1, count))
 
 

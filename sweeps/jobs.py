@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 NOT_STARTED, UNFINISHED, DONE = "not started", "unfinished", "done"
 
 
 @dataclass(frozen=True)
 class Job:
-    """One training run: what it trains, where, its state, and the seconds it took, if done and known."""
+    """One training run: what it trains, where, its state, the seconds it took, if done and known, and its arguments."""
 
     dataset: str
     algorithm: str
@@ -18,11 +21,34 @@ class Job:
     folder: Path
     state: str
     seconds: float | None = None
+    args: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command of the harness, and the jobs that it runs."""
+    """A command of the harness, the jobs that it runs, and files that must be written before (path to text)."""
 
     words: list[str]
     jobs: list[Job]
+    files: Mapping[Path, str] = field(default_factory=dict)
+
+
+def seconds_left(jobs: Iterable[Job], missing: Iterable[Job]) -> float | None:
+    """Seconds of the missing jobs, one after the other, by those of `jobs` that are done; None if none is."""
+    known: dict[tuple[str, str], list[float]] = {}
+    for job in jobs:
+        if job.seconds is not None:
+            known.setdefault((job.dataset, job.algorithm), []).append(job.seconds)
+    if not known:
+        return None
+    anyone = statistics.median([one for seconds in known.values() for one in seconds])
+    each = {key: statistics.median(seconds) for key, seconds in known.items()}
+    return sum(each.get((job.dataset, job.algorithm), anyone) for job in missing)
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words."""
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{max(1, round(seconds))} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
-import statistics
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ from types import ModuleType
 from cim_dg.errors import RunError, UserError
 from cim_dg.files import write_atomically
 from cim_dg.sweeps import domainbed, wilds
-from cim_dg.sweeps.jobs import DONE, UNFINISHED, Command, Job
+from cim_dg.sweeps.jobs import DONE, UNFINISHED, Command, Job, duration, seconds_left
 from cim_dg.sweeps.spec import Spec
 
 _HARNESS: dict[str, ModuleType] = {"domainbed": domainbed, "wilds": wilds}
@@ -35,6 +34,14 @@ class Plan:
         """The jobs that are not done."""
         return [job for job in self.jobs if job.state != DONE]
 
+    def still_missing(self) -> list[Job]:
+        """Those of the missing jobs that are not done by now."""
+        return [job for job in self.missing() if not _HARNESS[self.spec.harness].is_done(job)]
+
+    def only_submits(self) -> bool:
+        """Whether the launcher returns before the jobs have run."""
+        return self.spec.harness == "domainbed" and self.spec.command_launcher == "slurm"
+
     def describe(self) -> str:
         """The plan in a few lines."""
         spec = self.spec
@@ -48,25 +55,19 @@ class Plan:
         if per_method:
             lines.append("Missing: " + ", ".join(f"{method} {count}" for method, count in per_method.items()) + ".")
             lines.append(self._time_left())
+        elif self.jobs and all(job.seconds is not None for job in self.jobs):
+            lines.append(f"They took {duration(sum(job.seconds or 0.0 for job in self.jobs))}, one after the other.")
         return "\n".join(lines)
 
     def seconds_left(self) -> float | None:
         """Seconds of the missing jobs, one after the other, by the done ones; None if none is done."""
-        known: dict[tuple[str, str], list[float]] = {}
-        for job in self.jobs:
-            if job.seconds is not None:
-                known.setdefault((job.dataset, job.algorithm), []).append(job.seconds)
-        if not known:
-            return None
-        anyone = statistics.median([one for seconds in known.values() for one in seconds])
-        each = {key: statistics.median(seconds) for key, seconds in known.items()}
-        return sum(each.get((job.dataset, job.algorithm), anyone) for job in self.missing())
+        return seconds_left(self.jobs, self.missing())
 
     def _time_left(self) -> str:
         seconds = self.seconds_left()
         if seconds is None:
             return "Time left: not known before a job is done."
-        return f"Time left: {_duration(seconds)} of computing, divided by the jobs that run side by side."
+        return f"Time left: {duration(seconds)} of computing, divided by the jobs that run side by side."
 
 
 def make_plan(spec: Spec, data_dir: str | None, output_dir: Path) -> Plan:
@@ -104,6 +105,8 @@ def run(plan: Plan, output_dir: Path, printed: Path | None = None) -> None:
     with contextlib.nullcontext() if printed is None else open(printed, "a") as output:
         for number, command in enumerate(plan.commands, start=1):
             print(f"[{number}/{len(plan.commands)}] $ {shlex.join(command.words)}", file=sys.stderr, flush=True)
+            for place, text in command.files.items():
+                write_atomically(place, text)
             start = time.monotonic()
             done = subprocess.run(command.words, env={**os.environ, "PATH": path}, stdout=output, check=False)
             codes.append(done.returncode)
@@ -115,8 +118,8 @@ def run(plan: Plan, output_dir: Path, printed: Path | None = None) -> None:
 def _check(plan: Plan, codes: list[int]) -> None:
     """Whether everything that was to run is done now."""
     harness = _HARNESS[plan.spec.harness]
-    failed = [job for job in plan.missing() if not harness.is_done(job)]
-    if not failed and not any(codes):
+    failed = plan.still_missing()
+    if not any(codes) and (not failed or plan.only_submits()):
         return
     if not failed:
         raise RunError(f"all jobs are done, but a command ended with exit code {next(filter(None, codes))}")
@@ -125,10 +128,3 @@ def _check(plan: Plan, codes: list[int]) -> None:
         f"{len(failed)} of {len(plan.missing())} jobs are not done; the first, {first.algorithm} on {first.dataset} "
         f"({first.about}), in {first.folder}: {harness.last_words(first)}"
     )
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    if minutes < 1:
-        return f"{max(1, round(seconds))} s"
-    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"

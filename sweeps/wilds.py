@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cim_dg.errors import UserError
+from cim_dg.files import last_line
 from cim_dg.sweeps.jobs import DONE, NOT_STARTED, UNFINISHED, Command, Job
 from cim_dg.sweeps.spec import Spec
 
@@ -50,11 +51,7 @@ def is_done(job: Job) -> bool:
 
 def last_words(job: Job) -> str:
     """The last line of a failed run's log, for the error message."""
-    try:
-        lines = (job.folder / "log.txt").read_text(encoding="utf-8", errors="replace").split("\n")
-    except OSError:
-        return "it did not start"
-    return next((line.strip() for line in reversed(lines) if line.strip()), "its log is empty")
+    return last_line(job.folder / "log.txt") or "it has no log"
 
 
 def _runs(spec: Spec) -> list[tuple[int, str, str]]:

@@ -1,4 +1,4 @@
-"""Data sets of ours for DomainBed: NuisanceDigits (digits over nuisance backgrounds) and VLCSMini (photographs).
+"""Data sets of ours for DomainBed: NuisanceDigits (digits on nuisance backgrounds), Spirograph, VLCSMini (photographs).
 
 The classes are made from the harness' own module, so that they derive from its bases, whichever DomainBed that is.
 """
@@ -16,7 +16,7 @@ import torch
 from numpy.random import RandomState
 from torch.utils.data import TensorDataset
 
-from cim_dg import digits
+from cim_dg import digits, spirograph
 from cim_dg.errors import UserError
 
 SIDE = 36
@@ -134,6 +134,34 @@ def make_nuisance_digits(datasets: ModuleType) -> type:
             self.datasets = [TensorDataset(one.images, one.labels) for one in environments_for(hparams)]
 
     return _as_of(NuisanceDigits, datasets)
+
+
+def make_spirograph(datasets: ModuleType) -> type:
+    """Spirograph as a data set of the DomainBed whose `domainbed.datasets` module is given."""
+    base: Any = datasets.MultipleDomainDataset
+
+    class Spirograph(base):
+        """Drawings whose class is a bin of m, how far the pen gets; line width and colours are nuisances.
+
+        The environments have nuisances of their own (see `spirograph.ENVIRONMENTS`). Images depend on the hparams
+        `spirograph_seed` (0) and `spirograph_images` (400 per environment) alone. They are drawn at the side of
+        NuisanceDigits, for the same featurizer everywhere: at 32, DomainBed has a Wide-ResNet and the stand-in none.
+        """
+
+        ENVIRONMENTS = [*spirograph.ENVIRONMENTS]  # noqa: RUF012 - as above
+        INPUT_SHAPE = (3, SIDE, SIDE)
+        N_STEPS = 200
+        CHECKPOINT_FREQ = 50
+        N_WORKERS = 0
+
+        def __init__(self, root: str | None, test_envs: list[int], hparams: dict[str, Any]) -> None:
+            super().__init__()
+            self.input_shape = self.INPUT_SHAPE
+            self.num_classes = spirograph.CLASSES
+            found = spirograph.environments(hparams.get("spirograph_seed", 0), hparams.get("spirograph_images", 400))
+            self.datasets = [TensorDataset(spirograph.draw(one, SIDE), one.classes()) for one in found.values()]
+
+    return _as_of(Spirograph, datasets)
 
 
 def make_vlcs_mini(datasets: ModuleType) -> type:

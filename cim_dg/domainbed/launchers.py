@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
+from cim_dg.domainbed import jobs
+from cim_dg.domainbed.pool import pool_launcher
+from cim_dg.domainbed.ray_launcher import ray_launcher
+from cim_dg.domainbed.slurm_launcher import slurm_launcher
 from cim_dg.errors import UserError
 
 Launcher = Callable[[list[str]], None]
@@ -27,23 +28,23 @@ def parallel(commands: list[str]) -> None:
     """
     from tqdm import tqdm
 
-    cores, gpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, _gpus()
-    jobs = _jobs_asked_for() or len(gpus) or cores
+    cores, gpus = jobs.cores(), jobs.gpus()
+    side_by_side = jobs.whole_number("CIM_DG_JOBS", 1) or len(gpus) or cores
     free_gpus = list(gpus)
 
     def run(command: str) -> str | None:
-        environment = os.environ | {"OMP_NUM_THREADS": str(max(1, cores // jobs))}
+        environment = os.environ | {"OMP_NUM_THREADS": str(max(1, cores // side_by_side))}
         gpu = free_gpus.pop() if free_gpus else None
         if gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = gpu
         try:
-            return _run(command, environment)
+            return jobs.run(command, environment)
         finally:
             if gpu is not None:
                 free_gpus.append(gpu)
 
     failures = []
-    with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(commands), unit="job", desc="jobs") as bar:
+    with ThreadPoolExecutor(side_by_side) as pool, tqdm(total=len(commands), unit="job", desc="jobs") as bar:
         running = [pool.submit(run, command) for command in commands]
         try:
             for job in as_completed(running):
@@ -55,12 +56,30 @@ def parallel(commands: list[str]) -> None:
             # The jobs got the signal themselves; what has not started must not start.
             pool.shutdown(cancel_futures=True)
             raise
-    if failures:
-        print(f"{len(failures)} of {len(commands)} jobs failed:", *failures, sep="\n", file=sys.stderr)
-        raise SystemExit(1)
+    jobs.report(failures, len(commands))
 
 
-LAUNCHERS: dict[str, Launcher] = {"parallel": parallel}
+LAUNCHERS: dict[str, Launcher] = {
+    "parallel": parallel,
+    "pool": pool_launcher,
+    "ray": ray_launcher,
+    "slurm": slurm_launcher,
+}
+
+
+def refusing(launch: Launcher) -> Launcher:
+    """A launcher of ours that ends with a sentence and exit code 2 if it refuses, as every DomainBed's sweep is to."""
+
+    @functools.wraps(launch)
+    def wrapped(commands: list[str]) -> None:
+        try:
+            launch(commands)
+        except UserError as error:
+            jobs.forget(commands)
+            print(f"error: {error}", file=sys.stderr)
+            raise SystemExit(2) from None
+
+    return wrapped
 
 
 def checked(launch: Launcher, our_names: Collection[str]) -> Launcher:
@@ -75,7 +94,7 @@ def checked(launch: Launcher, our_names: Collection[str]) -> Launcher:
         if launch.__name__ != "dummy_launcher" and not getattr(launch, "same_python", False):
             ours = [c for c in commands if set(re.findall(r"--(?:algorithm|dataset) (\S+)", c)) & set(our_names)]
             if ours and (problem := python_on_path_lacks_us()):
-                _forget(commands)
+                jobs.forget(commands)
                 print(f"error: {problem}", file=sys.stderr)
                 raise SystemExit(2)
         launch(commands)
@@ -92,39 +111,3 @@ def python_on_path_lacks_us() -> str | None:
     if subprocess.run([python, "-c", "import cim_dg"], capture_output=True, check=False).returncode:
         return f"the `python` on PATH, {python}, which every job of this launcher starts, has no cim-dg; {advice}"
     return None
-
-
-def _forget(commands: list[str]) -> None:
-    """Remove the folders that sweep has just made for jobs that are not started, which would count as incomplete."""
-    for command in commands:
-        arguments = shlex.split(command)
-        with contextlib.suppress(OSError, ValueError, IndexError):  # not empty, not there, or no such flag
-            os.rmdir(arguments[arguments.index("--output_dir") + 1])
-
-
-def _run(command: str, environment: dict[str, str]) -> str | None:
-    """None, or the failed command with the last line it printed on stderr."""
-    command = re.sub(r"^python(?= )", lambda _: shlex.quote(sys.executable), command)
-    with tempfile.TemporaryFile() as errors:
-        code = subprocess.call(command, shell=True, env=environment, stdout=subprocess.DEVNULL, stderr=errors)
-        if code == 0:
-            return None
-        errors.seek(0)
-        lines = errors.read().decode(errors="replace").strip().splitlines()
-    return f"{command}\n    exit code {code}: {lines[-1] if lines else 'nothing on stderr'}"
-
-
-def _jobs_asked_for() -> int:
-    asked = os.environ.get("CIM_DG_JOBS", "")
-    if asked and (not asked.isdecimal() or int(asked) < 1):
-        raise UserError(f"CIM_DG_JOBS is {asked!r}; accepted is a whole number of at least 1")
-    return int(asked or 0)
-
-
-def _gpus() -> list[str]:
-    import torch
-
-    if not torch.cuda.is_available():
-        return []
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return [g for g in visible.split(",") if g] if visible else [str(i) for i in range(torch.cuda.device_count())]

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import functools
 import importlib
-import warnings
 from collections.abc import Callable, Mapping
-from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Any
 
 from cim_dg import hparams as spaces
-from cim_dg.domainbed.datasets import make_nuisance_digits, make_vlcs_mini
+from cim_dg.algorithms import methods
+from cim_dg.domainbed.datasets import make_nuisance_digits, make_spirograph, make_vlcs_mini
+from cim_dg.tracking.beside import beside_domainbed
 
 DATASETS: dict[str, Callable[[ModuleType], type]] = {
     "NuisanceDigits": make_nuisance_digits,
+    "Spirograph": make_spirograph,
     "VLCSMini": make_vlcs_mini,
 }
 LARGEST_SMALL_SIDE = 64
@@ -30,12 +31,14 @@ class MissingSeam(Exception):
 
 
 def on_algorithms(algorithms: ModuleType) -> None:
-    """Add every registered method as an algorithm."""
+    """Add every registered method as an algorithm; if it is upstream's `train` that runs, pass its curves on."""
     from cim_dg.domainbed.adapter import make_adapter
 
     _need(algorithms, "Algorithm", "get_algorithm_class", "ALGORITHMS")
     for name, method in methods().items():
         _add(algorithms, name, make_adapter(method, algorithms))
+    if not getattr(importlib.import_module("domainbed"), "STANDIN", False):
+        beside_domainbed()
 
 
 def on_datasets(datasets: ModuleType) -> None:
@@ -93,26 +96,13 @@ def on_hparams_registry(registry: Any) -> None:
 
 def on_command_launchers(launchers: ModuleType) -> None:
     """Add our launchers, and have upstream's look before they start jobs that cannot work."""
-    from cim_dg.domainbed.launchers import LAUNCHERS, checked
+    from cim_dg.domainbed.launchers import LAUNCHERS, checked, refusing
 
     _need(launchers, "REGISTRY")
     for name, launch in launchers.REGISTRY.items():
         launchers.REGISTRY[name] = checked(launch, {*methods(), *DATASETS} - upstream_algorithms())
     for name, launch in LAUNCHERS.items():
-        launchers.REGISTRY.setdefault(name, launch)
-
-
-@functools.cache
-def methods() -> dict[str, Any]:
-    """Every registered method by name; third parties' too, by entry points in the group cim_dg.algorithms."""
-    from cim_dg.algorithms import REGISTRY
-
-    for entry_point in entry_points(group="cim_dg.algorithms"):
-        try:
-            entry_point.load()
-        except Exception as error:  # somebody else's code must not take the harness down
-            warnings.warn(f"cim-dg: the algorithm {entry_point.name!r} cannot be loaded: {error}", stacklevel=2)
-    return REGISTRY
+        launchers.REGISTRY.setdefault(name, refusing(launch))
 
 
 def upstream_algorithms() -> set[str]:

@@ -75,6 +75,8 @@ def report(
 def _published(name: str, rules: Sequence[str]) -> list[Table]:
     if name == wilds_tables.SUBGROUPS:
         return [wilds_tables.published_subgroups()]
+    if name == wilds_tables.BACKGROUNDS:
+        return [wilds_tables.published_backgrounds()]
     return domain_tables.published_tables(name, rules)
 
 

@@ -48,18 +48,9 @@ def domain_tables(records: Records, rules: Sequence[str], baseline: str, with_pu
 
 
 def published_tables(name: str, rules: Sequence[str]) -> list[Table]:
-    """The published figures of a table on their own, under each rule where the rule matters."""
-    dataset = next((dataset for dataset, known in NAMES.items() if known == name), None)
-    if dataset is not None:
-        return [_finish(dataset, rule, _PAPER_COLUMNS[dataset], [], [], [], "", True) for rule in rules]
-    rows = published_rows(published.figures(name))
-    columns = list(dict.fromkeys(column for row in rows for column in row.cells))
-    title = "Backgrounds Challenge: accuracy (%)"
-    notes = [
-        *flag_notes(rows),
-        "OR original images, MS mixed backgrounds of the same class, MR random ones, BGp the gap MS - MR.",
-    ]
-    return [Table(name, title, "published", columns, rows, notes=["† Published, as printed.", *notes])]
+    """The published figures of a table on their own, under each rule."""
+    dataset = next(dataset for dataset, known in NAMES.items() if known == name)
+    return [_finish(dataset, rule, [*_PAPER_COLUMNS[dataset], AVERAGE], [], [], [], "", True) for rule in rules]
 
 
 def _table(
@@ -69,6 +60,9 @@ def _table(
     runs = [run for run in records.runs if run.dataset == dataset and run.test_envs]
     names = domain_names(dataset, _environments(records, dataset))
     columns = [name for name in _PAPER_COLUMNS.get(dataset, names) if name in names] or names
+    if chosen := _chosen_environments(records, runs):
+        columns = [name for name in columns if names.index(name) in chosen]
+    shown = columns if chosen or not columns else [*columns, AVERAGE]
     per_row = {
         (str(algorithm), str(harness)): _by_column(part, names)
         for (harness, algorithm), part in mine.groupby(["harness", "algorithm"], observed=True, sort=False)
@@ -77,18 +71,20 @@ def _table(
     if not len(mine) and (reason := unserved(records, rule)):
         notes.append(f"{dataset}: {reason}")
     for harness in sorted({run.harness for run in runs}):
-        for method in method_order([run.algorithm for run in runs if run.harness == harness], baseline):
+        for method in method_order(
+            [run.algorithm for run in runs if run.harness == harness], baseline, records.variants
+        ):
             by_column = per_row.get((method, harness), {})
             averages = _averages(by_column, columns)
             cells = {name: cell(values) for name, values in by_column.items()}
-            if average := _average(cells, averages, columns):
+            if AVERAGE in shown and (average := _average(cells, averages, columns)):
                 cells[AVERAGE] = average
             rows.append(Row(method, harness, rule, cells))
             trials[method, harness] = {**by_column, **({AVERAGE: averages} if AVERAGE in cells else {})}
             notes += _gaps(method, harness, by_column, columns) if len(mine) else []
-    notes += _settings(dataset, runs)
-    comparisons = compare(trials, baseline, [*columns, AVERAGE])
-    return _finish(dataset, rule, columns, rows, comparisons, notes, baseline, with_published)
+    notes += _settings(dataset, runs, records.variants)
+    comparisons = compare(trials, baseline, shown)
+    return _finish(dataset, rule, shown, rows, comparisons, notes, baseline, with_published)
 
 
 def _finish(
@@ -111,13 +107,20 @@ def _finish(
         name=table_name(dataset),
         title=f"{dataset}: test accuracy (%)",
         selection=rule,
-        columns=[*columns, AVERAGE] if columns else [],
+        columns=columns,
         rows=[*rows, *shown],
         baseline=baseline,
         comparisons=comparisons,
         notes=[f"Model selection: {TITLES[rule]}.", *notes],
         dataset=dataset,
     )
+
+
+def _chosen_environments(records: Records, runs: list[Run]) -> set[int]:
+    """The environments that a sweep of variants tests on, where it is all there is: it need not test on every one."""
+    if not all(run.algorithm in records.variants for run in runs):
+        return set()
+    return {env for run in runs for env in run.test_envs}
 
 
 def _environments(records: Records, dataset: str) -> int:
@@ -170,11 +173,12 @@ def _gaps(method: str, harness: str, by_column: dict[str, Trials], columns: list
     return []
 
 
-def _settings(dataset: str, runs: list[Run]) -> list[str]:
-    """A warning for each setting of the harness that differs between the runs compared."""
+def _settings(dataset: str, runs: list[Run], variants: Sequence[str]) -> list[str]:
+    """A warning for each setting of the harness that differs between the runs compared; variants are to differ."""
     notes = []
     for name in ("steps", "holdout_fraction", "uda_holdout_fraction", "task", "hparams"):
-        found = sorted({str(run.args.get(name)) for run in runs})
+        meant = variants if name == "hparams" else ()
+        found = sorted({str(run.args.get(name)) for run in runs if run.algorithm not in meant})
         if len(found) > 1:
             notes.append(
                 f"Careful: the runs of {dataset} differ in --{name} ({', '.join(found)}); they are pooled all the "

@@ -19,6 +19,7 @@ ENVIRONMENTS: dict[str, tuple[str, ...]] = {
     "WILDSFMoW": ("region_0", "region_1", "region_2", "region_3", "region_4", "region_5"),
     **{f"Spawrious{kind}_{level}": _SPAWRIOUS for kind in ("O2O", "M2M") for level in ("easy", "medium", "hard")},
     "NuisanceDigits": ("+90%", "+80%", "new"),
+    "Spirograph": ("thin", "middle", "thick"),
     "VLCSMini": ("C", "L", "S", "V"),
 }
 

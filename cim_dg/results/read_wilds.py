@@ -28,8 +28,17 @@ _METHODS = {"groupDRO": "GroupDRO"}
 # WILDS' own methods that train on domain labels; GroupDRO weighs and samples by them.
 _WITH_DOMAINS = {"GroupDRO", "deepCORAL", "IRM", "DANN"}
 
-# Test images of the data sets of the paper's table. Anything else in their format is not to be taken for them.
-_OFFICIAL = {"waterbirds": ("Waterbirds", 5_794), "celebA": ("CelebA", 19_962)}
+# Test images of the data sets of the paper's tables, and their split. Anything else in their format is not to be taken
+# for them.
+_OFFICIAL = {
+    "waterbirds": ("Waterbirds", "test", 5_794),
+    "celebA": ("CelebA", "test", 19_962),
+    "backgrounds": ("BackgroundChallenge", "original", 4_050),
+}
+
+# The background gap, derived: the accuracy that is lost where the background is of another class (Xiao et al. 2020).
+GAP = ("mixed_same - mixed_rand", "gap")
+_GAP_OF = ("mixed_same", "average"), ("mixed_rand", "average")
 
 
 def is_run(names: Set[str]) -> bool:
@@ -49,6 +58,8 @@ def read(folder: Path, names: Set[str], collector: Collector) -> None:
         return
     run = collector.begin(_run(folder, about, epochs))
     for epoch, values in sorted(epochs.items()):
+        if all(one in values for one in _GAP_OF):
+            values[GAP] = values[_GAP_OF[0]] - values[_GAP_OF[1]]
         collector.add(run, epoch, collector.layout(tuple(values)), list(values.values()))
 
 
@@ -165,10 +176,10 @@ def _run(folder: Path, about: Mapping[str, Any], epochs: Mapping[int, Mapping[tu
 
 
 def _dataset(name: str, epochs: Mapping[int, Mapping[tuple[str, str], float]]) -> str:
-    """The data set's name; other data in the format of Waterbirds or CelebA, told by their size, have another."""
+    """The data set's name; other data in the format of one in `_OFFICIAL`, told by their size, have another."""
     if name not in _OFFICIAL:
         return name
-    official, size = _OFFICIAL[name]
+    official, tested, size = _OFFICIAL[name]
     last = epochs[max(epochs)]
-    images = sum(value for (split, metric), value in last.items() if split == "test" and metric.startswith("count_"))
+    images = sum(value for (split, metric), value in last.items() if split == tested and metric.startswith("count_"))
     return official if images == size else f"{name} format ({images:.0f} test images)"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from array import array
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,16 @@ import pandas as pd
 from cim_dg.errors import UserError
 from cim_dg.files import write_atomically
 
+VARIANTS = "variants.json"
+"""A file of a sweep's folder: what the methods of the runs below each of its folders are called (folder to label)."""
+
 
 @dataclass(frozen=True)
 class Run:
-    """One training run: who made it, of what, and with which settings."""
+    """One training run: who made it, of what, and with which settings.
+
+    `algorithm` is the harness' name of the method, or the label of the variant of it that this is; `args` has the name.
+    """
 
     folder: Path
     harness: str
@@ -38,6 +45,8 @@ class Run:
 class Records:
     """All evaluations (`frame`), the runs that made them (`runs`), and what could not be used (`skipped`).
 
+    `variants` are the labels of variants, in the order of their sweeps.
+
     The frame has a row per evaluation, in the order in which the harness would read them: run (position in `runs`),
     harness, dataset, algorithm, hparams_seed, trial, test_envs ("0" or "0,2"), checkpoint (counts all checkpoints),
     step, split, metric, value. `skipped` counts, by reason, lines and folders that hold no usable result.
@@ -46,6 +55,7 @@ class Records:
     frame: pd.DataFrame
     runs: list[Run]
     skipped: dict[str, list[str]]
+    variants: Sequence[str] = ()
 
     def report(self) -> list[str]:
         """One sentence for each kind of thing that was left out or is incomplete; empty if all is well."""
@@ -93,6 +103,7 @@ class Collector:
     def __init__(self) -> None:
         self.runs: list[Run] = []
         self.skipped: dict[str, list[str]] = {}
+        self.variants: dict[str, str] = {}  # folder -> label
         self._layouts: dict[Names, int] = {}
         self._checkpoints = array("q")  # (run, step, layout) of each, flat
         self._values = array("d")
@@ -103,7 +114,8 @@ class Collector:
 
     def begin(self, run: Run) -> int:
         """Add a run; its number is what `add` takes."""
-        self.runs.append(run)
+        label = self.variants.get(os.path.dirname(os.path.abspath(run.folder)))
+        self.runs.append(run if label is None else replace(run, algorithm=label))
         return len(self.runs) - 1
 
     def layout(self, names: Names) -> int:
@@ -147,7 +159,7 @@ class Collector:
                 "value": np.array(self._values, dtype=np.float64),
             }
         )
-        return Records(frame, self.runs, self.skipped)
+        return Records(frame, self.runs, self.skipped, list(dict.fromkeys(self.variants.values())))
 
 
 def _spread(texts: list[list[str]], kind: np.ndarray) -> pd.Categorical:
@@ -157,6 +169,16 @@ def _spread(texts: list[list[str]], kind: np.ndarray) -> pd.Categorical:
     codes = [np.array([code[text] for text in row], dtype=np.int32) for row in texts]
     joined = np.concatenate([codes[one] for one in kind]) if len(kind) else np.empty(0, dtype=np.int32)
     return pd.Categorical.from_codes(joined, categories=categories)
+
+
+def _variants(folder: str) -> dict[str, str]:
+    """Label by absolute folder, as a sweep wrote them."""
+    path = os.path.join(folder, VARIANTS)
+    try:
+        labels = json.loads(Path(path).read_text(encoding="utf-8"))
+        return {os.path.join(folder, name): str(label) for name, label in labels.items()}
+    except (OSError, ValueError, AttributeError):
+        raise UserError(f"{path} is not what a sweep of variants writes, folders with labels; move it away.") from None
 
 
 def _doubles(runs: list[Run]) -> list[str]:
@@ -196,6 +218,8 @@ def read(folders: Sequence[str | os.PathLike[str]]) -> Records:
                 continue
             seen.add(absolute)
             names = set(files)
+            if VARIANTS in names:
+                collector.variants |= _variants(absolute)
             for reader in (read_domainbed, read_wilds):
                 if reader.is_run(names):
                     try:

@@ -9,7 +9,7 @@ from cim_dg.results import published, statistics
 from cim_dg.results.statistics import Difference, Summary
 
 LEVEL = 1 - statistics.CONFIDENCE
-OURS = ("GroupDRO", "VIB", "SCL", "CIM", "CIM_VIB")
+OURS = ("GroupDRO", "VIB", "SCL", "CCSA", "DCoDR", "TransformInvariance", "CIM", "CIM_VIB")
 
 
 @dataclass(frozen=True)
@@ -81,24 +81,23 @@ class Table:
 Trials = Mapping[int, float]  # trial -> value, 0 to 1
 
 
-def method_order(methods: Sequence[str], baseline: str) -> list[str]:
-    """The baseline first, then the harness' own methods by name, then those of this package."""
-    others = sorted(method for method in set(methods) if method != baseline and method not in OURS)
-    return [
-        *([baseline] if baseline in methods else []),
-        *others,
-        *(name for name in OURS if name in methods and name != baseline),
-    ]
+def method_order(methods: Sequence[str], baseline: str, variants: Sequence[str] = ()) -> list[str]:
+    """The baseline first, then the harness' own methods by name, those of this package, and `variants` as they come."""
+    last = [name for name in (*OURS, *variants) if name in methods and name != baseline]
+    others = sorted(method for method in set(methods) if method != baseline and method not in last)
+    return [*([baseline] if baseline in methods else []), *others, *dict.fromkeys(last)]
 
 
-def cell(values: Trials) -> Cell:
-    """The cell of one value per trial."""
-    return summary_cell(statistics.summarise(list(values.values()), scale=100.0))
+def cell(values: Trials, share: bool = True) -> Cell:
+    """The cell of one value per trial; a `share` is from 0 to 1, a difference of shares is not."""
+    return summary_cell(statistics.summarise(list(values.values()), scale=100.0), share=share)
 
 
-def summary_cell(summary: Summary, mean: float | None = None) -> Cell:
-    """The cell of a summary in percent, with another `mean` if given; intervals end at 0 and 100."""
-    interval = summary.interval and (max(summary.interval[0], 0.0), min(summary.interval[1], 100.0))
+def summary_cell(summary: Summary, mean: float | None = None, share: bool = True) -> Cell:
+    """The cell of a summary in percent, with another `mean` if given; intervals of shares end at 0 and 100."""
+    interval = summary.interval
+    if interval is not None and share:
+        interval = max(interval[0], 0.0), min(interval[1], 100.0)
     return Cell(summary.mean if mean is None else mean, summary.stderr, interval, summary.trials)
 
 

@@ -1,4 +1,4 @@
-"""The tables of WILDS' data sets: the paper's table of subgroups, and accuracies by split for the others."""
+"""The tables of WILDS' data sets: the paper's two (subgroups, backgrounds), and accuracies by split for the others."""
 
 from __future__ import annotations
 
@@ -7,13 +7,32 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from cim_dg.results import published
-from cim_dg.results.read_wilds import EXAMPLES, OWN_RUNNER, RULES, group_labels, own_rule
+from cim_dg.results.read_wilds import EXAMPLES, GAP, OWN_RUNNER, RULES, group_labels, own_rule
 from cim_dg.results.records import Records, Run
 from cim_dg.results.tables import Comparison, Row, Table, cell, compare, flag_notes, method_order, published_rows
 
 SUBGROUPS = "subgroups"
 _PAPER = ("CelebA", "Waterbirds")
 _GROUP_COLUMNS = ("worst group", "average")
+BACKGROUNDS = "backgrounds"
+_CHALLENGE = "BackgroundChallenge"
+# The paper's four columns, and what else the runner computes of it.
+_BACKGROUND_COLUMNS = {
+    "OR": ("original", "average"),
+    "MS": ("mixed_same", "average"),
+    "MR": ("mixed_rand", "average"),
+    "BGp": GAP,
+    "Only-BG-T": ("only_bg_t", "average"),
+    "Adversarial": ("adversarial", "vulnerable"),
+}
+_BACKGROUND_NOTE = (
+    "OR original images, MS mixed backgrounds of the same class, MR random ones, BGp the gap MS - MR in points: lower "
+    "leans less on the background."
+)
+_MORE_COLUMNS_NOTE = (
+    "Only-BG-T: accuracy where only the background is left. Adversarial: foregrounds that at least one of the "
+    "backgrounds spoils; lower is better."
+)
 _SPLITS = ("id_val", "val", "id_test", "test")
 # What WILDS' leaderboard reports, where it is not the average accuracy.
 _HEADLINES = {"fmow": ("worst_group", "average"), "iwildcam": ("F1-macro_all", "average")}
@@ -55,8 +74,15 @@ def published_subgroups() -> Table:
     return _finish(SUBGROUPS, "published", _group_columns(_PAPER), [], [], [], "", True)
 
 
+def published_backgrounds() -> Table:
+    """The published figures of the Backgrounds Challenge on their own."""
+    return _finish(BACKGROUNDS, "published", list(_BACKGROUND_COLUMNS)[:4], [], [], [_BACKGROUND_NOTE], "", True)
+
+
 def table_name(dataset: str) -> str:
     """What a data set's table is called on the command line."""
+    if dataset == _CHALLENGE:
+        return BACKGROUNDS
     return SUBGROUPS if dataset in _PAPER else dataset.lower().replace(" ", "-").split("-(")[0]
 
 
@@ -107,7 +133,12 @@ def _table(
             if run.dataset == dataset and value is not None:
                 row.setdefault(column, {})[run.trial] = value
     rows = [
-        Row(*key, rule, {column: cell(values) for column, values in trials[key].items()}, group_labels=labels[key])
+        Row(
+            *key,
+            rule,
+            {column: cell(values, share=GAP not in columns[column][1]) for column, values in trials[key].items()},
+            group_labels=labels[key],
+        )
         for key in _row_order(list(trials), baseline)
     ]
     comparisons = compare(trials, baseline, list(columns))
@@ -127,6 +158,9 @@ def _columns(
             for one in shown
             for kind, keys in zip(_GROUP_COLUMNS, (worst, average), strict=True)
         }
+    if name.startswith(BACKGROUNDS):
+        there = {key for one in figures for key in one}
+        return {title: (datasets[0], [key]) for title, key in _BACKGROUND_COLUMNS.items() if key in there}
     (dataset,) = datasets
     if "format" in dataset:
         return {kind: (dataset, keys) for kind, keys in zip(_GROUP_COLUMNS, (worst, average), strict=True)}
@@ -150,32 +184,37 @@ def _finish(
     baseline: str,
     with_published: bool,
 ) -> Table:
-    shown = _published() if with_published and name == SUBGROUPS else []
+    shown = _published(name) if with_published else []
     first = [f"Model selection: {_TITLES.get(rule, f'the best validation {rule}')}."] if rows else []
     if shown:
         notes = [
             *notes,
             *flag_notes(shown),
             "† Published, as printed. Settings and selection differ between sources, and most do not state whether "
-            "group labels were used in selection: published rows and your own are not comparable.",
+            "group labels were used in selection: published rows and your own are not comparable."
+            if name == SUBGROUPS
+            else "† Published, as printed. The paper states neither its training nor its training images: published "
+            "rows and your own are not comparable.",
         ]
-    title = "Subgroups: test accuracy (%)" if name == SUBGROUPS else f"{name}: test accuracy (%)"
+    titles = {SUBGROUPS: "Subgroups: test accuracy (%)", BACKGROUNDS: "Backgrounds Challenge: accuracy (%)"}
     return Table(
         name=name,
-        title=title,
+        title=titles.get(name, f"{name}: test accuracy (%)"),
         selection=rule,
         columns=columns,
         rows=[*rows, *shown],
         baseline=baseline,
         comparisons=comparisons,
         notes=[*first, *notes],
-        group_labels=True,
+        group_labels=not name.startswith(BACKGROUNDS),
         dataset="" if name == SUBGROUPS else name,
     )
 
 
-def _published() -> list[Row]:
-    """The paper's rows, its two data sets side by side."""
+def _published(name: str) -> list[Row]:
+    """The published rows of a table, if it has any; those of subgroups with the two data sets side by side."""
+    if name != SUBGROUPS:
+        return published_rows(published.figures(name)) if name == BACKGROUNDS else []
     merged: dict[tuple[str, str], Row] = {}
     for dataset in _PAPER:
         figures = [one for one in published.figures(SUBGROUPS) if one.dataset == dataset]
@@ -227,7 +266,10 @@ def _notes(runs: Mapping[int, Run], best: Mapping[int, Figures], rule: str) -> l
         notes.append(
             "Waterbirds' average weighs the groups by their shares of the training split, as its authors report it."
         )
-    notes.append("Group labels: derived from what each run used in training, and from the selection rule.")
+    if any(GAP in figures for figures in best.values()):
+        notes += [_BACKGROUND_NOTE, _MORE_COLUMNS_NOTE]
+    else:
+        notes.append("Group labels: derived from what each run used in training, and from the selection rule.")
     if any(run.harness == EXAMPLES for run in runs.values()):
         notes.append(f"{EXAMPLES}: runs of WILDS' own run_expt.py.")
     if lost := [run for number, run in runs.items() if number not in best]:

@@ -8,11 +8,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from cim_dg import hparams as spaces
-from cim_dg.algorithms import REGISTRY
+from cim_dg.algorithms import methods
 from cim_dg.errors import UserError
 from cim_dg.hparams import HParam
 
-NEEDS_DOMAINS = frozenset({"GroupDRO"})
 ALIASES = {"groupDRO": "GroupDRO"}  # as WILDS writes it
 USES_DOMAINS = {"cim_positives": "other_domain", "cim_negatives": "same_domain"}
 
@@ -24,8 +23,8 @@ def canonical(algorithm: str) -> str:
         UserError: no such method.
     """
     algorithm = ALIASES.get(algorithm, algorithm)
-    if algorithm not in REGISTRY:
-        raise UserError(f"algorithm is {algorithm!r}; accepted is one of {', '.join(sorted(REGISTRY))}")
+    if algorithm not in methods():
+        raise UserError(f"algorithm is {algorithm!r}; accepted is one of {', '.join(sorted(methods()))}")
     return algorithm
 
 
@@ -84,7 +83,7 @@ def check_domains(algorithm: str, hparams: Mapping[str, Any], use_domains: bool)
             raise UserError(
                 f"{name} {value} uses domain labels, which on some datasets are the groups; add --use_domains True"
             )
-    return use_domains or algorithm in NEEDS_DOMAINS
+    return use_domains or methods()[algorithm].needs_domains
 
 
 def check_finite(algorithm: str, terms: Mapping[str, float], where: str) -> str | None:
@@ -94,4 +93,4 @@ def check_finite(algorithm: str, terms: Mapping[str, float], where: str) -> str 
 
 
 def _all_entries() -> dict[str, HParam]:
-    return {name: entry for method in REGISTRY for name, entry in spaces.space(method).items()}
+    return {name: entry for method in methods() for name, entry in spaces.space(method).items()}

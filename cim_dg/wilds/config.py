@@ -13,10 +13,12 @@ import yaml
 
 from cim_dg.errors import UserError
 
-DATASETS = ("waterbirds", "celebA", "camelyon17", "iwildcam", "fmow", "rxrx1")
+OF_WILDS = ("waterbirds", "celebA", "camelyon17", "iwildcam", "fmow", "rxrx1")
+DATASETS = (*OF_WILDS, "backgrounds")
 SELECTIONS = ("average", "worst-class", "worst-group")
-MODELS = ("resnet18", "resnet34", "resnet50", "densenet121", "small-cnn")
-TRANSFORMS = ("image_base", "image_resize", "image_resize_and_center_crop", "rxrx1")
+IMAGENET_MODELS = ("resnet18", "resnet34", "resnet50", "densenet121")
+MODELS = (*IMAGENET_MODELS, "efficientnet_lite0", "small-cnn")
+TRANSFORMS = ("image_base", "image_resize", "image_resize_and_center_crop", "rxrx1", "imagenet")
 OPTIMIZERS = ("SGD", "Adam", "AdamW")
 SCHEDULERS = (
     "linear_schedule_with_warmup",
@@ -77,6 +79,7 @@ class Config:
     report_groups: list[str] | None = None
     ignored_groups: list[str] = field(default_factory=list)
     adjust_average: bool = False
+    adversarial: bool = False
 
     def __post_init__(self) -> None:
         _among("dataset", self.dataset, DATASETS)
@@ -97,6 +100,10 @@ class Config:
                 raise UserError(f"{name} is {value!r}; accepted is a number of at least 0")
         if self.selection == "worst-group" and not self.report_groups:
             raise UserError(f"{self.dataset} has no groups to select by; accepted is selection average or worst-class")
+        if self.adversarial and self.dataset != "backgrounds":
+            raise UserError(f"adversarial backgrounds are of the dataset backgrounds, not of {self.dataset}")
+        if self.adversarial and self.target_resolution is None:
+            raise UserError("adversarial backgrounds need target_resolution, to which images and masks are resized")
         if self.images_per_class > 1 and (self.train_loader == "group" or self.uniform_over_groups):
             raise UserError("images_per_class needs train_loader standard and no uniform_over_groups")
         if self.batch_size % self.images_per_class:
@@ -159,9 +166,9 @@ def make_config(given: Mapping[str, Any], defaults: str | None = None) -> Config
     _among("dataset", given.get("dataset"), DATASETS)
     values = read_defaults(defaults or str(given["dataset"]))
     for owner in ("model", "optimizer", "scheduler"):
-        # Default arguments of one optimiser are none of another; all but one model know `pretrained`.
+        # Default arguments of one optimiser are none of another; torchvision's models all know `pretrained`.
         other = given.get(owner) not in (None, values.get(owner))
-        if other and (owner != "model" or given[owner] == "small-cnn"):
+        if other and (owner != "model" or given[owner] not in IMAGENET_MODELS):
             values.pop(f"{owner}_kwargs", None)
     for name, value in given.items():
         if value is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import warnings
@@ -21,7 +22,9 @@ from wilds.datasets.wilds_dataset import WILDSDataset, WILDSSubset
 
 from cim_dg.errors import UserError
 from cim_dg.wilds import compat
+from cim_dg.wilds.adversarial import Challenge
 from cim_dg.wilds.config import Config
+from cim_dg.wilds.in9 import IN9
 from cim_dg.wilds.transforms import make_transform
 
 
@@ -76,13 +79,14 @@ class ClassMates(Sampler[list[int]]):
 
 @dataclass(frozen=True)
 class Data:
-    """A dataset ready for a run: its splits and loaders by name, and its two ways of grouping."""
+    """A dataset ready for a run: its splits and loaders by name, its groupings, and what comes at the end."""
 
     dataset: WILDSDataset
     splits: dict[str, WILDSSubset]
     loaders: dict[str, DataLoader]
     domains: CombinatorialGrouper
     groups: CombinatorialGrouper | None
+    challenge: Challenge | None = None
 
     @property
     def num_classes(self) -> int:
@@ -113,7 +117,10 @@ def load_dataset(
         quiet = contextlib.nullcontext() if download else contextlib.redirect_stdout(io.StringIO())
         with warnings.catch_warnings(), quiet:
             warnings.filterwarnings("ignore", message="Minimum metadata value")
-            return wilds.get_dataset(name, version=version, root_dir=root_dir, download=download, **kwargs)
+            get: Any = IN9 if name == "backgrounds" else functools.partial(wilds.get_dataset, name)
+            return get(version=version, root_dir=root_dir, download=download, **kwargs)
+    except UserError:
+        raise
     except FileNotFoundError as error:
         if error.filename is not None:
             raise UserError(f"{name} below {root_dir} is incomplete: there is no {error.filename}") from None
@@ -167,7 +174,9 @@ def load_data(config: Config, pin_memory: bool = False) -> Data:
             "standard", splits[split], config.batch_size, generator=torch.Generator(), **kwargs
         )
     groups = _grouper(dataset, config.report_groups) if config.report_groups else None
-    return Data(dataset, splits, loaders, domains, groups)
+    size = config.target_resolution or []  # given, if `adversarial` is
+    challenge = Challenge(config.root_dir, size) if config.adversarial else None
+    return Data(dataset, splits, loaders, domains, groups, challenge)
 
 
 def _grouper(dataset: WILDSDataset, fields: list[str]) -> CombinatorialGrouper:

@@ -12,17 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from cim_dg import hparams as spaces
-from cim_dg.algorithms import REGISTRY, Algorithm, Batch
+from cim_dg.algorithms import Algorithm, Batch, methods
 from cim_dg.diagnostics import FewPositives
 from cim_dg.errors import RunError, UserError
 from cim_dg.wilds.adapter import ALIASES, add_hparam_options, check_domains, check_finite, read_hparam_options
-from cim_dg.wilds.config import DATASETS
+from cim_dg.wilds.config import OF_WILDS
 from cim_dg.wilds.models import Featurizer
 from cim_dg.wilds.plugin import our_methods
 from cim_dg.wilds.record import RunFolder, provenance
 from cim_dg.wilds.transforms import pixel_space
 
-IMAGES = (*DATASETS, "domainnet")  # what of WILDS is image classification
+IMAGES = (*OF_WILDS, "domainnet")  # what of WILDS is image classification
 # What run_expt.py selects its best epoch by, in our words; its other metrics are passed on under their own names.
 SELECTIONS = {"acc_wg": "worst-group", "acc_worst_region": "worst-group", "acc_avg": "average"}
 
@@ -67,7 +67,9 @@ class Model(nn.Module):
     def forward(self, x: Tensor, y: Tensor, domain: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
             output = self.method(Batch(x, y, domain))
-        return output.logits.float(), {name: term.float().view(1) for name, term in output.terms.items()}
+            averaged = not self.training and self.method.averages
+            logits = self.method.predict(x) if averaged else output.logits
+        return logits.float(), {name: term.float().view(1) for name, term in output.terms.items()}
 
 
 def initialize(config: Any, datasets: Any, grouper: Any) -> Any:
@@ -80,7 +82,7 @@ def initialize(config: Any, datasets: Any, grouper: Any) -> Any:
     d_out = initializer.infer_d_out(train["dataset"], config)
     models = import_module("models.initializer")
     featurizer, classifier = models.initialize_model(config, d_out, is_featurizer=True)
-    method = REGISTRY[config.algorithm](
+    method = methods()[config.algorithm](
         Featurizer(featurizer, featurizer.d_out, standardize=config.transform == "rxrx1"),
         _classifiers(classifier, featurizer.d_out, d_out),
         pixel_space(config.transform),

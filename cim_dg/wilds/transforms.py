@@ -27,11 +27,12 @@ def make_transform(
     resize_scale: float | None,
     training: bool,
 ) -> Transform:
-    """The transform `name` of WILDS' examples, from a PIL image to a (3, H, W) tensor.
+    """The transform `name`, of WILDS' examples but for one, from a PIL image to a (3, H, W) tensor.
 
     Args:
         name: image_base (crop to a square, resize), image_resize (resize to `resize_scale` times the original),
-            image_resize_and_center_crop (the same, then the centre), or rxrx1 (turned and mirrored in training).
+            image_resize_and_center_crop (the same, then the centre), or rxrx1 (turned and mirrored in training); and
+            ours, imagenet (in training a random part, resized, perhaps mirrored; else resized).
         original_resolution: (width, height) of the dataset, None where its images differ.
         target_resolution: (height, width) for the network, None to leave the size as it is.
         resize_scale: see image_resize.
@@ -45,7 +46,14 @@ def make_transform(
     if name == "rxrx1":
         # Not standardised here: see `Standardize`.
         return transforms.Compose([*([quarter_turn, transforms.RandomHorizontalFlip()] if training else []), rgb])
-    if name == "image_base":
+    if name == "imagenet":
+        if training and size is None:
+            raise UserError("transform imagenet needs target_resolution, to which it resizes random parts")
+        if training:
+            steps += [transforms.RandomResizedCrop(size), transforms.RandomHorizontalFlip()]
+        elif size is not None:
+            steps.append(transforms.Resize(size))
+    elif name == "image_base":
         if original_resolution is not None and len(set(original_resolution)) > 1:
             steps.append(transforms.CenterCrop(min(original_resolution)))
         if size is not None:

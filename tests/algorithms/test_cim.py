@@ -136,3 +136,20 @@ def test_on_a_fixed_batch_a_large_lambda_pulls_the_morph_to_its_class(make, name
     assert after["contrast"] < before["contrast"] - 0.03
     assert after["similarity_positive"] > before["similarity_positive"] + 0.02
     assert after["mask_spread"] > before["mask_spread"] + 0.05
+
+
+def test_shuffled_labels_pair_images_regardless_of_their_class():
+    """The control: with labels 0, 0, 1, 1 each image has one partner of its class; shuffled, it meets every other."""
+    torch.manual_seed(0)
+    x, y = torch.rand(4, 3, 16, 16), torch.tensor([0, 0, 1, 1])
+
+    def positive_similarities(shuffle):
+        morphing = InputMorphing(PixelSpace.of("unit", 3), complete("CIM", {"cim_shuffle_labels": shuffle}))
+        with torch.no_grad():
+            return {
+                round(morphing.contrast(morphing(x), Batch(x, y))["similarity_positive"].item(), 6) for _ in range(30)
+            }
+
+    torch.manual_seed(0)
+    assert len(positive_similarities(False)) == 1
+    assert len(positive_similarities(True)) == 3, "as many as there are ways to pair four images"

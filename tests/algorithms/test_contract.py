@@ -11,10 +11,10 @@ from cim_dg.algorithms import REGISTRY, Batch, register
 from cim_dg.algorithms.erm import ERM
 from cim_dg.errors import UserError
 
-NAMES = ["ERM", "GroupDRO", "VIB", "SCL", "CIM", "CIM_VIB"]
+NAMES = ["ERM", "GroupDRO", "VIB", "SCL", "CCSA", "DCoDR", "TransformInvariance", "CIM", "CIM_VIB"]
 
 
-def test_the_six_methods_are_registered():
+def test_the_methods_are_registered():
     assert set(NAMES) <= set(REGISTRY)
     assert all(REGISTRY[name].name == name for name in NAMES)
 
@@ -71,7 +71,7 @@ def test_an_unknown_hyper_parameter_is_refused_with_the_valid_ones(make, name):
         make(name, cim_lamda=1.0)
 
 
-@pytest.mark.parametrize("name", ["ERM", "VIB", "SCL", "CIM", "CIM_VIB"])
+@pytest.mark.parametrize("name", ["ERM", "VIB", "SCL", "TransformInvariance", "CIM", "CIM_VIB"])
 def test_domains_are_not_needed(make, batch, name):
     assert torch.isfinite(make(name)(Batch(batch.x, batch.y)).terms["loss"])
 

@@ -35,6 +35,13 @@ def test_against_a_naive_loop_and_an_independent_library(labels, temperature):
     assert has_positive.tolist() == [labels.count(label) > 1 for label in labels]
 
 
+def test_under_autocast_the_similarities_are_as_exact():
+    z, y = F.normalize(torch.randn(8, 5, generator=torch.Generator().manual_seed(0)), dim=1), torch.arange(8) % 3
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, _ = supervised_contrastive_loss(z, y)
+    assert torch.equal(loss, supervised_contrastive_loss(z, y)[0])
+
+
 def test_gradient_by_finite_differences():
     y = torch.tensor([0, 1, 0, 2, 1])
     z = torch.randn(5, 3, dtype=torch.float64, requires_grad=True, generator=torch.Generator().manual_seed(0))

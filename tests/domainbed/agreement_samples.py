@@ -25,13 +25,13 @@ from cim_dg import autoload
 GOLDEN = Path(__file__).parent / "golden"
 REPOSITORY = Path(__file__).parents[2]
 
-OURS = ["CIM", "CIM_VIB", "SCL", "VIB"]
+OURS = ["CIM", "CIM_VIB", "SCL", "VIB", "CCSA", "DCoDR", "TransformInvariance"]
 BASELINES = ["ERM", "GroupDRO"]
 SPACES = [(name, dataset) for name in OURS for dataset in ("VLCS", "VLCSMini", "ColoredMNIST", "Debug28")]
 SPACES += [(name, "NuisanceDigits") for name in [*OURS, *BASELINES]]
 EXAMPLE = "CIM NuisanceDigits"
 
-_SWEEP = "launch --algorithms CIM CIM_VIB SCL VIB ERM --datasets NuisanceDigits VLCS --n_hparams 2 --n_trials 2"
+_SWEEP = f"launch --algorithms {' '.join(OURS)} ERM --datasets NuisanceDigits VLCS --n_hparams 2 --n_trials 2"
 _SWEEP += " --output_dir sweep --data_dir data --command_launcher dummy --skip_confirmation"
 PLANS = {"pairs": _SWEEP, "single": f"{_SWEEP} --single_test_envs --steps 100"}
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-OURS = ["CIM", "CIM_VIB", "SCL", "VIB"]
+OURS = ["CIM", "CIM_VIB", "SCL", "VIB", "CCSA", "DCoDR", "TransformInvariance"]
 CLASSES = ("bird", "car")
 ENVIRONMENTS = {
     "VLCS": ["Caltech101", "LabelMe", "SUN09", "VOC2007"],

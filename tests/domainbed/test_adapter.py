@@ -8,7 +8,7 @@ import torch
 
 from cim_dg.errors import RunError, UserError
 
-OURS = ["VIB", "SCL", "CIM", "CIM_VIB"]
+OURS = ["VIB", "SCL", "CCSA", "DCoDR", "TransformInvariance", "CIM", "CIM_VIB"]
 domainbed = importlib.import_module  # the stand-in, or a real one if the tests run beside it
 
 
@@ -92,10 +92,20 @@ def test_pixel_space_follows_the_dataset():
     assert spaces == {"VLCS": "imagenet", "ColoredMNIST": "unit", "Debug28": "standard", "NuisanceDigits": "unit"}
 
 
-def test_bf16_trains_and_predicts_in_float32():
-    algorithm = make("CIM_VIB", bf16=True)
+@pytest.mark.parametrize("name", ["SCL", "CCSA", "DCoDR", "TransformInvariance", "CIM_VIB"])
+def test_bf16_trains_and_predicts_in_float32(name):
+    algorithm = make(name, bf16=True, average_copies=2)
     assert all(math.isfinite(value) for value in algorithm.update(minibatches()).values())
     assert algorithm.eval().predict(minibatches()[0][0]).dtype == torch.float32
+
+
+def test_feature_averaging_is_an_option_of_predict():
+    x = minibatches()[0][0]
+    plain, averaging = make("SCL").eval(), make("SCL", average_copies=2).eval()
+    assert torch.equal(averaging.predict(x), averaging.predict(x))
+    assert not torch.allclose(averaging.predict(x), plain.predict(x), atol=1e-4)
+    with pytest.raises(UserError, match="average_copies is -1; accepted is a whole number of at least 0"):
+        make("SCL", average_copies=-1)
 
 
 def test_few_positives_are_worth_a_warning_once():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,19 @@ def test_launch_kill_delete_launch_again_and_look(real: RealDomainBed, tmp_path:
     top = ["--dataset", "NuisanceDigits", "--algorithm", "CIM", "--test_env", "2", "--input_dir", str(folder)]
     listed = real.script("list_top_hparams", *top)
     assert "cim_lambda" in listed
+
+
+def test_methods_of_other_papers_and_feature_averaging(real: RealDomainBed, tmp_path: Path) -> None:
+    folder, methods = tmp_path / "sweep", ["CCSA", "DCoDR", "TransformInvariance"]
+    jobs = JOBS.replace("CIM ERM", " ".join(methods)).split()
+    flags = [*jobs, "--hparams", HPARAMS.replace("}", ', "average_copies": 2}'), "--data_dir", str(tmp_path)]
+    flags += ["--output_dir", str(folder), "--command_launcher", "local", "--skip_confirmation"]
+    assert "Launched 9 jobs!" in real.script("sweep", "launch", *flags)
+    tables = real.script("collect_results", "--input_dir", str(folder))
+    for row in methods:
+        assert any(line.startswith(f"{row} ") and line.count("+/-") == 3 for line in tables.splitlines()), tables
+    records = [json.loads(path.read_text().splitlines()[0]) for path in folder.glob("*/results.jsonl")]
+    assert [record["hparams"]["average_copies"] for record in records] == [2] * 9
 
 
 def test_a_plain_sweep_plans_what_it_planned_without_us(real: RealDomainBed, tmp_path: Path) -> None:

@@ -33,7 +33,9 @@ def test_every_method_with_default_and_with_random_hparams(real: RealDomainBed, 
         [*train_flags(name, "NuisanceDigits", tmp_path / f"{name}-random", tmp_path, nuisance_digits=50), *RANDOM]
         for name in OURS
     ]
-    real.trains(*default, *random)
+    drawings = train_flags("CIM", "Spirograph", tmp_path / "Spirograph", tmp_path, steps=3, spirograph_images=80)
+    real.trains(*default, *random, drawings)
+    check_run(tmp_path / "Spirograph", 3)
     for name in OURS:
         check_run(tmp_path / f"{name}-default", 3)
         check_run(tmp_path / f"{name}-random", 3)

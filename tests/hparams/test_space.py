@@ -8,7 +8,7 @@ from cim_dg import hparams
 from cim_dg.errors import UserError
 from cim_dg.hparams.space import _load
 
-METHODS = ["ERM", "GroupDRO", "SCL", "VIB", "CIM", "CIM_VIB"]
+METHODS = ["ERM", "GroupDRO", "SCL", "VIB", "CCSA", "DCoDR", "TransformInvariance", "CIM", "CIM_VIB"]
 
 
 @pytest.mark.parametrize("name", [*METHODS, "common", "datasets/NuisanceDigits"])
@@ -31,8 +31,9 @@ def test_every_entry_has_its_line_of_help():
 
 
 def test_names_carry_the_prefix_of_their_method():
-    for name, prefix in {"CIM": "cim_", "VIB": "vib_", "SCL": "scl_", "GroupDRO": "groupdro_"}.items():
-        assert all(key.startswith(prefix) for key in hparams.space(name))
+    own = {"CIM": "cim_", "VIB": "vib_", "SCL": "scl_", "GroupDRO": "groupdro_", "CCSA": "ccsa_", "DCoDR": "dcodr_"}
+    for name, prefix in own.items():
+        assert all(key.startswith((prefix, "average_")) for key in hparams.space(name))
 
 
 def test_dataset_overrides():
@@ -44,7 +45,10 @@ def test_dataset_overrides():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"cim_lamda": 1}, "unknown hyper-parameter 'cim_lamda'; valid names are cim_anchors, cim_backend"),
+        (
+            {"cim_lamda": 1},
+            "unknown hyper-parameter 'cim_lamda'; valid names are average_copies, average_strength, cim_anchors",
+        ),
         ({"cim_lambda": "10"}, "cim_lambda is '10'; accepted is a number of at least 0"),
         ({"cim_lambda": -1.0}, "cim_lambda is -1.0; accepted is a number of at least 0"),
         ({"cim_lambda": float("nan")}, "cim_lambda is nan"),

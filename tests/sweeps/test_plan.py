@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from worker_jobs import until
 
 from cim_dg import cli
 from cim_dg.errors import RunError, UserError
+from cim_dg.sweeps import domainbed
 from cim_dg.sweeps import plan as planning
 from cim_dg.sweeps.jobs import DONE, Command
 from cim_dg.sweeps.plan import Plan, make_plan
@@ -72,12 +74,16 @@ def test_the_jobs_are_those_of_the_real_domainbed(tmp_path: Path, domainbed_root
     _compare_with_sweep(plan, tmp_path, dict(os.environ), domainbed_root)
 
 
-def test_done_jobs_are_not_run_again_and_unfinished_ones_start_over(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("standin", "commands"), [(True, ["launch"]), (False, ["delete_incomplete", "launch"])])
+def test_done_jobs_are_not_run_again_and_unfinished_ones_are(
+    standin: bool, commands: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(domainbed, "is_standin", lambda: standin)
     plan = _digits(tmp_path)
     _finish(plan, 3)
     plan.jobs[5].folder.mkdir()
     again = _digits(tmp_path)
-    assert [command.words[3] for command in again.commands] == ["delete_incomplete", "launch"]
+    assert [command.words[3] for command in again.commands] == commands
     assert len(again.missing()) == 9
     assert "12 jobs: 3 done, 1 unfinished, 8 not started." in again.describe()
     _finish(Plan(plan.spec, [job for job in plan.jobs if not job.folder.exists()], []), 99)
@@ -161,6 +167,43 @@ def test_jobs_that_fail_are_named_with_their_last_words(tmp_path: Path) -> None:
 def test_a_command_that_fails_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="exit code 3"):
         planning.run(_with_command(_digits(tmp_path), FINISH + "sys.exit(3)"), tmp_path)
+
+
+def test_jobs_in_slurms_queue_are_not_cleared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = _digits(tmp_path)
+    waiting, stopped = plan.jobs[:2]
+    for job in (waiting, stopped):
+        job.folder.mkdir(parents=True)
+    (tmp_path / "submitit").mkdir()
+    (tmp_path / "submitit" / "jobs.txt").write_text(f"41_0 {waiting.folder.name}\n41_1 {stopped.folder.name}\n")
+    squeue = tmp_path / "squeue"
+    squeue.write_text("#!/bin/sh\necho 41_0\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr("cim_dg.sweeps.domainbed.is_standin", lambda: False)
+    with pytest.raises(UserError, match=r"^1 jobs of .* are in Slurm's queue or running there"):
+        _digits(tmp_path)
+    squeue.write_text("#!/bin/sh\n")
+    assert ["delete_incomplete" in command.words for command in _digits(tmp_path).commands] == [True, False]
+
+
+@pytest.mark.slow
+def test_a_sweep_by_slurm_submits_and_shows_the_table_when_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("submitit")
+    pytest.importorskip("tensorboard")
+    monkeypatch.setenv("CIM_DG_SLURM_CLUSTER", "local")
+    monkeypatch.setenv("CIM_DG_LOG", "")  # put back after the test
+    output = tmp_path / "sweep"
+    words = f"sweep digits --output_dir {output} --algorithms ERM --n_trials 1 --steps 2 --skip_confirmation"
+    words += " --command_launcher slurm --log tensorboard"
+    assert cli.main(words.split()) == 0
+    assert "The jobs are submitted." in capfd.readouterr().out
+    until(lambda: len(list(output.glob("submitit/*_result.pkl"))) == 3, seconds=240)
+    assert cli.main(words.split()) == 0
+    assert "3 jobs: 3 done" in (out := capfd.readouterr().out) and "cim-dg collect" in out
+    assert len(list(output.glob("*/tensorboard/*/events.*"))) == 3
 
 
 def test_jobs_find_the_python_that_runs_this(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import pandas as pd
 from PIL import Image
 
 SIDE = 16
+IN9_VARIANTS = ("original", "mixed_same", "mixed_rand", "only_bg_t")
 WATERBIRDS_GROUPS = [(0, 0), (0, 1), (1, 0), (1, 1)]  # (y, place)
 # Whole runs at a tiny size: one convolution's worth of work per batch.
 QUICK = [
@@ -163,6 +164,32 @@ def rxrx1(root: Path, classes: int = 3) -> Path:
         save_image(folder / "images" / row["experiment"] / "Plate1" / name, row["sirna_id"], index)
     pd.DataFrame(rows).to_csv(folder / "metadata.csv", index=False)
     _release(folder, "1.0")
+    return root
+
+
+IN9_CLASSES = ["00_dog", "01_bird", "02_wheel", "03_lizard", "04_bear", "05_bug", "06_horn", "07_ape", "08_fish"]
+
+
+def backgrounds(root: Path, train: int = 11, test: int = 2, masks: bool = True) -> Path:
+    """IN-9 in upstream's layout, `train` and `test` images of each class: brightness is the class.
+
+    The foreground is the middle of an image; the first two variants show its class around it too.
+    """
+    rng = np.random.RandomState(0)
+    for part, count in (("original/train", train), *((f"{variant}/val", test) for variant in IN9_VARIANTS)):
+        for y, name in enumerate(IN9_CLASSES):
+            for index in range(count):
+                around = y if part.startswith(("original", "mixed_same")) else rng.randint(9)
+                pixels = np.full((SIDE, SIDE, 3), 28 * around) + rng.randint(0, 20, size=(SIDE, SIDE, 3))
+                if not part.startswith("only_bg"):
+                    pixels[4:12, 4:12] = 28 * y
+                path = root / part / name / f"n0{y}_{index:02d}.JPEG"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels.astype(np.uint8)).save(path)
+                if masks and part == "original/val":
+                    mask = root / "fg_mask" / "val" / name / f"n0{y}_{index:02d}.npy"
+                    mask.parent.mkdir(parents=True, exist_ok=True)
+                    np.save(mask, np.pad(np.ones((8, 8), dtype=bool), 4))
     return root
 
 

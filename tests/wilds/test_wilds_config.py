@@ -11,7 +11,7 @@ import yaml
 
 from cim_dg.errors import UserError
 from cim_dg.wilds.adapter import add_hparam_options, read_hparam_options
-from cim_dg.wilds.config import DATASETS, FIELDS, Config, defaults_folder, make_config, read_defaults
+from cim_dg.wilds.config import DATASETS, FIELDS, OF_WILDS, Config, defaults_folder, make_config, read_defaults
 from cim_dg.wilds.optimisers import Schedule, make_optimizer
 from cim_dg.wilds.run import KeyValues
 
@@ -40,6 +40,8 @@ def test_arguments_of_another_optimiser_are_not_inherited() -> None:
     assert config.optimizer_kwargs == {} and config.model_kwargs == {}
     config = make_config({"dataset": "camelyon17", **GIVEN, "model": "resnet18"})
     assert config.model_kwargs == {"pretrained": False}
+    config = make_config({"dataset": "backgrounds", **GIVEN, "model": "efficientnet_lite0"})
+    assert config.model_kwargs == {}, "it has no other weights than its own"
 
 
 def test_defaults_of_ones_own(tmp_path: Path) -> None:
@@ -57,7 +59,7 @@ def test_defaults_of_ones_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.harness
-@pytest.mark.parametrize("dataset", DATASETS)
+@pytest.mark.parametrize("dataset", OF_WILDS)
 def test_defaults_are_those_of_run_expt(dataset: str, wilds_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(wilds_root / "examples"))
     from configs.datasets import dataset_defaults  # type: ignore[import-not-found]

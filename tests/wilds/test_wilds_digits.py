@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import wilds
 
 from cim_dg import digits as shared
+from cim_dg.results import build
 from cim_dg.wilds import digits
 
 FULL = dict(digits.SIZES)
@@ -57,6 +59,28 @@ def test_the_same_seed_gives_the_same_images(tmp_path: Path) -> None:
     folders = [digits.write_digits(tmp_path / name, seed) for name, seed in (("a", 0), ("b", 0), ("c", 1))]
     first, again, other = ((folder / "images" / "0000.jpg").read_bytes() for folder in folders)
     assert first == again != other
+
+
+def test_methods_of_other_papers_train_on_them(
+    tmp_path: Path, command: Callable[..., int], capsys: pytest.CaptureFixture
+) -> None:
+    digits.write_digits(tmp_path / "data")
+    methods = ["CCSA", "DCoDR", "TransformInvariance", "ERM"]
+    for method in methods:
+        given = ["--dataset", "waterbirds", "--defaults", "digits", "--root_dir", tmp_path / "data", "--n_epochs", 1]
+        given += ["--algorithm", method, "--log_dir", tmp_path / "logs" / method, "--average_copies", 2]
+        assert command("wilds", "train", *given) == 0
+        made = json.loads((tmp_path / "logs" / method / "run.json").read_text())
+        assert made["hparams"]["average_copies"] == 2
+        assert made["used_domains"] is (method in ("CCSA", "DCoDR"))
+    (table,) = build.report([tmp_path / "logs"], rules=["average"]).tables
+    labels = {row.method: row.group_labels for row in table.rows}
+    assert labels == {
+        "ERM": "no",
+        "CCSA": "yes (training)",
+        "DCoDR": "yes (training)",
+        "TransformInvariance": "no",
+    }
 
 
 def test_what_is_there_is_not_overwritten(

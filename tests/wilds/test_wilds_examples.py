@@ -18,7 +18,11 @@ import torch
 from PIL import Image
 
 from cim_dg import autoload
+from cim_dg.algorithms import SCL, Batch
+from cim_dg.networks import SmallCNN
+from cim_dg.pixels import PixelSpace
 from cim_dg.wilds import plugin
+from cim_dg.wilds.examples import Model
 from cim_dg.wilds.transforms import Standardize, make_transform
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -79,10 +83,22 @@ def test_run_expt_says_where_it_looked(
     assert "there is no run_expt.py at" in err and err.count("\n") == 1
 
 
+def test_evaluation_averages_features_where_it_is_asked_to() -> None:
+    """run_expt.py evaluates by a forward pass, and not by `predict`."""
+    x, y = torch.rand(4, 3, 16, 16), torch.arange(4) % 2
+    for copies in (0, 2):
+        method = SCL(SmallCNN(3), lambda n: torch.nn.Linear(n, 2), PixelSpace.of("unit", 3), 2)
+        method.hparams["average_copies"] = copies
+        model = Model(method, bf16=False).eval()
+        assert torch.equal(model(x, y, None)[0], method.predict(x))
+        trained = model.train()(x, y, None)[0]
+        assert torch.equal(trained, method(Batch(x, y)).logits)
+
+
 @pytest.mark.harness
 @pytest.mark.slow
 @pytest.mark.parametrize("dataset", ["waterbirds", "camelyon17"])
-@pytest.mark.parametrize("algorithm", ["ERM", "VIB", "SCL", "CIM", "CIM_VIB"])
+@pytest.mark.parametrize("algorithm", ["ERM", "VIB", "SCL", "CCSA", "DCoDR", "TransformInvariance", "CIM", "CIM_VIB"])
 def test_run_expt_trains_every_method(
     algorithm: str, dataset: str, python: Callable[..., object], run_expt: Path, small_root: Path, tmp_path: Path
 ) -> None:
@@ -90,7 +106,8 @@ def test_run_expt_trains_every_method(
     given = ["--dataset", dataset, "--algorithm", algorithm, "--root_dir", small_root, "--log_dir", log]
     python(run_expt, *given, *QUICK, *SMALL)
     made = json.loads((log / "run.json").read_text())
-    assert made["algorithm"] == algorithm and made["runner"] == "run_expt.py" and made["used_domains"] is False
+    assert made["algorithm"] == algorithm and made["runner"] == "run_expt.py"
+    assert made["used_domains"] is (algorithm in ("CCSA", "DCoDR"))
     assert made["selection"] == ("worst-group" if dataset == "waterbirds" else "average")
     with open(log / "val_eval.csv", newline="") as file:
         (row,) = csv.DictReader(file)

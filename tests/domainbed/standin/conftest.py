@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,3 +66,12 @@ def photographs(tmp_path: Path) -> Callable[..., str]:
         return str(tmp_path)
 
     return make
+
+
+@pytest.fixture
+def two_cores() -> Iterator[None]:
+    """At most two cores for this process and those it starts: two jobs side by side then have a thread each."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(cores)[:2])
+    yield
+    os.sched_setaffinity(0, cores)

@@ -13,6 +13,7 @@ from domainbed.lib import command
 from domainbed.scripts import sweep
 from standin_samples import GOLDEN, PAIRS, SINGLE, SINGLE_HPARAMS, in_fixed_order
 
+from cim_dg import locks
 from cim_dg.errors import RunError, UserError
 
 ONE_JOB_EACH = "--datasets Debug28 --algorithms ERM --n_trials 1 --n_hparams 1 --single_test_envs --skip_confirmation"
@@ -50,7 +51,7 @@ def _launch(monkeypatch: pytest.MonkeyPatch, script: str) -> int:
     return sweep.main(["launch", *ONE_JOB_EACH.split(), "--command_launcher", "scripted"])
 
 
-def test_launch_again_runs_what_is_not_launched(
+def test_launch_again_runs_what_is_not_done(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert _launch(monkeypatch, "echo >$1/done") == 0
@@ -63,15 +64,33 @@ def test_launch_again_runs_what_is_not_launched(
     assert _launch(monkeypatch, "echo again >$1/done") == 0
     out, err = capsys.readouterr()
     assert "3 jobs: 1 done, 1 incomplete, 1 not launched." in out
-    assert "1 jobs are incomplete and are left alone; to clear them: delete_incomplete." in err
-    assert not (first / "done").exists()
-    assert (second / "done").read_text() == "again\n"
-    assert third.exists()
+    assert "About to launch 2 jobs." in out
+    assert "1 of them are incomplete and go on where they stopped; to have them start over: delete_incomp" in err
+    assert [(job / "done").read_text() for job in (first, second, third)] == ["again\n", "again\n", "\n"]
 
+    (first / "done").unlink()
     delete = ["delete_incomplete", *ONE_JOB_EACH.split(), "--command_launcher", "local"]
     assert sweep.main(delete) == 0
     assert "Deleted 1 jobs!" in capsys.readouterr().out
     assert sorted(Path("sweep").iterdir()) == [second, third]
+
+
+def test_jobs_that_run_are_neither_launched_nor_deleted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _launch(monkeypatch, "true") == 0
+    first, *_ = jobs = sorted(Path("sweep").iterdir())
+    claimed = locks.claim(first)
+    assert claimed is not None
+    with claimed:
+        capsys.readouterr()
+        assert _launch(monkeypatch, "echo >$1/again") == 0
+        out, err = capsys.readouterr()
+        assert "3 jobs: 0 done, 3 incomplete, 0 not launched.\nAbout to launch 2 jobs." in out
+        assert "1 of the incomplete jobs are running now, and are left alone." in err
+        assert [(job / "again").exists() for job in jobs] == [False, True, True]
+        assert sweep.main(["delete_incomplete", *ONE_JOB_EACH.split(), "--command_launcher", "local"]) == 0
+    assert list(Path("sweep").iterdir()) == [first]
 
 
 def test_jobs_that_fail_are_named_and_the_others_run(

@@ -51,7 +51,7 @@ def test_files_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
     out, err = capsys.readouterr()
     job = Path("job")
     names = {"done", "err.txt", "model.pkl", "model_step0.pkl", "model_step2.pkl", "out.txt", "provenance.json"}
-    assert {path.name for path in job.iterdir()} == {*names, "results.jsonl"}
+    assert {path.name for path in job.iterdir()} == {*names, "results.jsonl", ".lock"}
     assert (job / "out.txt").read_text() == out
     assert (job / "err.txt").read_text() == err
     assert err.count("stand-in for DomainBed") == 1

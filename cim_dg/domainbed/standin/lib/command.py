@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -18,15 +19,19 @@ ANNOUNCED = "CIM_DG_STANDIN_ANNOUNCED"
 """Environment variable that a sweep sets for its jobs: they need not repeat on the terminal what it has said."""
 
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 class Writable(Protocol):
     """What `print` needs of a stream."""
 
     def write(self, text: str, /) -> object: ...
+    def flush(self) -> object: ...
 
 
 def announce(stream: Writable | None = None) -> None:
     """Write the one line that tells this from a real DomainBed to `stream` (default: stderr)."""
-    print(NOTICE, file=stream or sys.stderr)
+    print(NOTICE, file=stream or sys.stderr, flush=True)
 
 
 def announced() -> bool:
@@ -47,6 +52,13 @@ def run(function: Callable[[], object]) -> int:
         return 2
     except RunError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            traceback.print_exc()
+        else:
+            where = f" {error.filename}" if error.filename else ""
+            print(f"error: there is no room to write{where}: {error.strerror}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

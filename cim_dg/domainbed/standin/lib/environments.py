@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -83,6 +84,21 @@ class Loaders:
     train: InfiniteDataLoader
     adaptation: InfiniteDataLoader
     evaluation: dict[str, FastDataLoader]
+
+    def state(self) -> dict[str, Any]:
+        """Where all of them are, between two steps and outside an evaluation, as tensors and plain Python."""
+        return {
+            "train": self.train.state(),
+            "adaptation": self.adaptation.state(),
+            "evaluation": {name: loader.state() for name, loader in self.evaluation.items()},
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Bring loaders that have not been used to where `state` says; moves torch's global generator."""
+        self.train.restore(state["train"])
+        self.adaptation.restore(state["adaptation"])
+        for name, loader in self.evaluation.items():
+            loader.restore(state["evaluation"][name])
 
 
 def make_loaders(splits: Splits, test_envs: list[int], batch_size: int, num_workers: int) -> Loaders:

@@ -9,7 +9,6 @@ any number of cores; only augmentations are drawn otherwise, as DomainBed's are 
 
 from __future__ import annotations
 
-import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -39,21 +38,65 @@ class _Draws:
     """An endless stream of batches of positions, drawn from torch's global generator `ahead` of their use."""
 
     def __init__(self, sampler: Sampler[int], batch_size: int, drop_last: bool, ahead: int) -> None:
-        batches = BatchSampler(sampler, batch_size, drop_last)
-        self._endless = itertools.chain.from_iterable(itertools.repeat(batches))
+        self._batches = BatchSampler(sampler, batch_size, drop_last)
         # A DataLoader, too, begins with one number for its workers' augmentations, before it draws its first batch.
         self._seed = int(torch.empty((), dtype=torch.int64).random_().item())
-        self._drawn = deque(itertools.islice(self._endless, ahead))
-        self._taken = 0
+        self._drawn: deque[list[int]] = deque()  # not yet used
+        self._taken = 0  # how many of those have been handed out to be loaded
+        self._used = 0
+        self._generator = torch.get_rng_state()
+        self._begin_pass()
+        for _ in range(ahead):
+            self.draw()
+
+    def _begin_pass(self) -> None:
+        self._pass = iter(self._batches)
+        self._passed = 0
+
+    def _next(self) -> list[int]:
+        while True:
+            if self._passed == 0:
+                # All that is random about a pass of a sampler is drawn from the generator now, at its first batch.
+                self._generator = torch.get_rng_state()
+            batch = next(self._pass, None)
+            if batch is not None:
+                self._passed += 1
+                return batch
+            self._begin_pass()
 
     def draw(self) -> None:
         """Draw one batch more."""
-        self._drawn.append(next(self._endless))
+        self._drawn.append(self._next())
 
     def take(self, split: int) -> tuple[int, int, list[int]]:
         """The oldest batch that has been drawn and not taken, as an entry of a Request."""
+        batch = self._drawn[self._taken]
         self._taken += 1
-        return split, self._seed + self._taken, self._drawn.popleft()
+        return split, self._seed + self._used + self._taken, batch
+
+    def use(self) -> None:
+        """Forget the oldest batch that has been taken: it has arrived."""
+        self._drawn.popleft()
+        self._taken -= 1
+        self._used += 1
+
+    def state(self) -> dict[str, Any]:
+        """Where the stream is, as tensors and plain Python; batches that are only taken count as not used."""
+        return {
+            "seed": self._seed,
+            "drawn": list(self._drawn),
+            "used": self._used,
+            "generator": self._generator,
+            "passed": self._passed,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go to where `state` says; moves torch's global generator. Nothing may have been taken."""
+        self._seed, self._used, self._drawn = state["seed"], state["used"], deque(state["drawn"])
+        torch.set_rng_state(state["generator"].cpu())
+        self._begin_pass()
+        for _ in range(state["passed"]):
+            self._next()
 
 
 class _Images(Dataset[list[Minibatch]]):
@@ -123,11 +166,23 @@ class InfiniteDataLoader:
         while True:
             for draws in self._draws:
                 draws.draw()
-            yield next(loaded)
+            minibatches = next(loaded)
+            for draws in self._draws:
+                draws.use()
+            yield minibatches
 
     def _requests(self) -> Iterator[Request]:
         while True:
             yield [draws.take(which) for which, draws in enumerate(self._draws)]
+
+    def state(self) -> list[dict[str, Any]]:
+        """Where the steps are; see `_Draws.state`."""
+        return [draws.state() for draws in self._draws]
+
+    def restore(self, state: list[dict[str, Any]]) -> None:
+        """Go to where `state` says, before the first step is taken; moves torch's global generator."""
+        for draws, one in zip(self._draws, state, strict=True):
+            draws.restore(one)
 
 
 class FastDataLoader:
@@ -147,6 +202,15 @@ class FastDataLoader:
         for _ in range(self._length):
             self._draws.draw()
             requests.append([self._draws.take(0)])
+            self._draws.use()
         workers = processes([self._split], self._num_workers) if self._length > 1 else 0
         for (minibatch,) in _load([self._split], iter(requests), workers):
             yield minibatch
+
+    def state(self) -> dict[str, Any]:
+        """Where the order of the next iterations is; see `_Draws.state`."""
+        return self._draws.state()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go to where `state` says; moves torch's global generator."""
+        self._draws.restore(state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 from collections import Counter
@@ -115,7 +116,7 @@ def print_row(row: Iterable[object], colwidth: int = 10, latex: bool = False) ->
 
 
 class Tee(io.TextIOBase):
-    """A text stream that writes to another stream and to a file."""
+    """A text stream that writes to another stream and to a file. A full disk costs lines of the file, not the run."""
 
     def __init__(self, stream: TextIO, path: str | Path, mode: str = "a") -> None:
         self.stream = stream
@@ -123,18 +124,21 @@ class Tee(io.TextIOBase):
 
     def write(self, text: str) -> int:
         self.stream.write(text)
-        self.file.write(text)
+        with contextlib.suppress(OSError):
+            self.file.write(text)
         self.flush()
         return len(text)
 
     def flush(self) -> None:
         self.stream.flush()
-        if not self.file.closed:
-            self.file.flush()
+        with contextlib.suppress(OSError):
+            if not self.file.closed:
+                self.file.flush()
 
     def isatty(self) -> bool:
         return self.stream.isatty()
 
     def close(self) -> None:
-        self.file.close()
+        with contextlib.suppress(OSError):
+            self.file.close()
         super().close()

@@ -14,6 +14,9 @@ import torch
 from cim_dg.files import write_atomically
 from cim_dg.provenance import commit, versions
 
+from .results import identity
+
+NAME = "provenance.json"
 HARNESS = "domainbed-standin"
 
 
@@ -34,7 +37,15 @@ def write(
         "hparams": hparams,
         "weights": _weights(algorithm, hparams),
     }
-    write_atomically(Path(folder, "provenance.json"), json.dumps(record, indent=2, sort_keys=True) + "\n")
+    write_atomically(Path(folder, NAME), json.dumps(record, indent=2, sort_keys=True) + "\n")
+
+
+def args_of(folder: str | Path) -> dict[str, Any] | None:
+    """The `identity` of the job that FOLDER/provenance.json is of; None if there is none to read."""
+    try:
+        return identity(Namespace(**json.loads(Path(folder, NAME).read_text(encoding="utf-8"))["args"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _weights(algorithm: torch.nn.Module, hparams: dict[str, Any]) -> str | None:

@@ -1,8 +1,11 @@
-"""Plan the runs of every algorithm on every data set, and launch them or delete those that did not finish."""
+"""Plan the runs of every algorithm on every data set, and launch those that are not done or delete those that did not
+finish.
+"""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import hashlib
 import json
@@ -16,19 +19,20 @@ from typing import Any
 
 from tqdm import tqdm
 
+from cim_dg import locks
 from cim_dg.errors import UserError
 
 from .. import algorithms, command_launchers, datasets, hparams_registry
 from ..lib import command
 from ..lib.misc import seed_hash
 
-NOT_LAUNCHED, INCOMPLETE, DONE = "Not launched", "Incomplete", "Done"
-
 TrainArgs = dict[str, Any]
 
 
 class Job:
     """One run of `domainbed.scripts.train`. Its folder is named after its arguments; what is in there is its state."""
+
+    NOT_LAUNCHED, INCOMPLETE, DONE = "Not launched", "Incomplete", "Done"
 
     def __init__(self, train_args: TrainArgs, sweep_output_dir: str) -> None:
         name = hashlib.md5(json.dumps(train_args, sort_keys=True).encode("utf-8")).hexdigest()
@@ -38,13 +42,51 @@ class Job:
             ["python", "-m", "domainbed.scripts.train", *map(_flag, sorted(self.train_args.items()))]
         )
         if os.path.exists(os.path.join(self.output_dir, "done")):
-            self.state = DONE
+            self.state = Job.DONE
         else:
-            self.state = INCOMPLETE if os.path.exists(self.output_dir) else NOT_LAUNCHED
+            self.state = Job.INCOMPLETE if os.path.exists(self.output_dir) else Job.NOT_LAUNCHED
+
+    def is_running(self) -> bool:
+        """Whether some process is at it now: it is left alone then."""
+        return locks.is_claimed(self.output_dir)
 
     def __str__(self) -> str:
         about = tuple(self.train_args[name] for name in ("dataset", "algorithm", "test_envs", "hparams_seed"))
         return f"{self.state}: {self.output_dir} {about}"
+
+    @staticmethod
+    def launch(jobs: list[Job], launcher: command_launchers.Launcher) -> None:
+        """Run the jobs, in random order so that a sweep cut short has run a fair sample of them.
+
+        Raises:
+            RunError: the launcher has waited for the jobs, and some have failed.
+        """
+        print("Launching...")
+        jobs = random.sample(jobs, len(jobs))
+        print("Making job directories:")
+        for job in tqdm(jobs, leave=False):
+            os.makedirs(job.output_dir, exist_ok=True)
+        if not command.announced():
+            command.announce()
+        os.environ[command.ANNOUNCED] = "1"
+        sys.stdout.flush()  # before the jobs, which write there too
+        try:
+            launcher([job.command for job in jobs])
+        except UserError:
+            # Refused before anything was started: the jobs are not launched, and are not to look incomplete.
+            for job in jobs:
+                with contextlib.suppress(OSError):  # not empty, as an incomplete job's
+                    os.rmdir(job.output_dir)
+            raise
+        print(f"Launched {len(jobs)} jobs!")
+
+    @staticmethod
+    def delete(jobs: list[Job]) -> None:
+        """Remove the folders of the jobs."""
+        print("Deleting...")
+        for job in jobs:
+            shutil.rmtree(job.output_dir)
+        print(f"Deleted {len(jobs)} jobs!")
 
 
 def _flag(argument: tuple[str, Any]) -> str:
@@ -85,6 +127,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     command.announce()
+    os.environ[command.ANNOUNCED] = "1"
     return command.run(lambda: sweep(args))
 
 
@@ -99,24 +142,28 @@ def sweep(args: argparse.Namespace) -> None:
     jobs = [Job(train_args, args.output_dir) for train_args in plan(args)]
     for job in jobs:
         print(job)
-    count = {state: sum(job.state == state for job in jobs) for state in (DONE, INCOMPLETE, NOT_LAUNCHED)}
-    print(f"{len(jobs)} jobs: {count[DONE]} done, {count[INCOMPLETE]} incomplete, {count[NOT_LAUNCHED]} not launched.")
+    count = {state: sum(job.state == state for job in jobs) for state in (Job.DONE, Job.INCOMPLETE, Job.NOT_LAUNCHED)}
+    done, incomplete, not_launched = count.values()
+    print(f"{len(jobs)} jobs: {done} done, {incomplete} incomplete, {not_launched} not launched.")
 
+    stopped = [job for job in jobs if job.state == Job.INCOMPLETE and not job.is_running()]
+    if running := incomplete - len(stopped):
+        print(f"{running} of the incomplete jobs are running now, and are left alone.", file=sys.stderr)
     if args.command == "launch":
-        print(f"About to launch {count[NOT_LAUNCHED]} jobs.")
-        if count[INCOMPLETE]:
+        missing = [*(job for job in jobs if job.state == Job.NOT_LAUNCHED), *stopped]
+        print(f"About to launch {len(missing)} jobs.")
+        if stopped:
             print(
-                f"{count[INCOMPLETE]} jobs are incomplete and are left alone; to clear them: delete_incomplete.",
+                f"{len(stopped)} of them are incomplete and go on where they stopped; to have them start over: "
+                "delete_incomplete.",
                 file=sys.stderr,
             )
         if args.skip_confirmation or confirmed():
-            launch(
-                [job for job in jobs if job.state == NOT_LAUNCHED], command_launchers.REGISTRY[args.command_launcher]
-            )
+            Job.launch(missing, command_launchers.REGISTRY[args.command_launcher])
     else:
-        print(f"About to delete {count[INCOMPLETE]} jobs.")
+        print(f"About to delete {len(stopped)} jobs.")
         if args.skip_confirmation or confirmed():
-            delete([job for job in jobs if job.state == INCOMPLETE])
+            Job.delete(stopped)
 
 
 def check(args: argparse.Namespace) -> None:
@@ -183,36 +230,6 @@ def confirmed() -> bool:
         return True
     print("Nevermind!")
     return False
-
-
-def launch(jobs: list[Job], launcher: command_launchers.Launcher) -> None:
-    """Run the jobs, in random order so that a sweep cut short has run a fair sample of them.
-
-    Raises:
-        RunError: the launcher has waited for the jobs, and some have failed.
-    """
-    print("Launching...")
-    random.shuffle(jobs)
-    print("Making job directories:")
-    for job in tqdm(jobs, leave=False):
-        os.makedirs(job.output_dir, exist_ok=True)
-    os.environ[command.ANNOUNCED] = "1"
-    sys.stdout.flush()  # before the jobs, which write there too
-    try:
-        launcher([job.command for job in jobs])
-    except UserError:
-        # Refused before anything was started: the jobs are not launched, and are not to look incomplete.
-        for job in jobs:
-            os.rmdir(job.output_dir)
-        raise
-    print(f"Launched {len(jobs)} jobs!")
-
-
-def delete(jobs: list[Job]) -> None:
-    print("Deleting...")
-    for job in jobs:
-        shutil.rmtree(job.output_dir)
-    print(f"Deleted {len(jobs)} jobs!")
 
 
 if __name__ == "__main__":

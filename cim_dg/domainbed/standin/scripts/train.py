@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import json
 import math
 import os
 import platform
@@ -18,16 +17,20 @@ from typing import Any
 import numpy as np
 import torch
 
+from cim_dg import locks
 from cim_dg.allocator import keep_freed_memory
 from cim_dg.errors import RunError, UserError
 from cim_dg.files import write_atomically
 from cim_dg.provenance import version_of
 from cim_dg.seeding import seed_everything
+from cim_dg.tracking.beside import tracked
 
 from .. import algorithms, datasets, hparams_registry
 from ..lib import command, provenance
 from ..lib.environments import Loaders, check_test_envs, make_loaders, split_environments
 from ..lib.misc import Tee, accuracy, print_row, seed_hash
+from ..lib.results import Results, identity
+from ..lib.resume import Resume
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -62,11 +65,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     try:
         os.makedirs(args.output_dir, exist_ok=True)
+        claimed = locks.claim(args.output_dir)
     except OSError as error:
         print(f"error: --output_dir {args.output_dir} cannot be made: {error.strerror}", file=sys.stderr)
         return 2
+    if claimed is None:
+        print(f"{args.output_dir}: another process is running this job, to which it is left", file=sys.stderr)
+        return 0
     out, err = (os.path.join(args.output_dir, name) for name in ("out.txt", "err.txt"))
     with (
+        claimed,
         Tee(sys.stdout, out) as stdout,
         Tee(sys.stderr, err) as stderr,
         contextlib.redirect_stdout(stdout),
@@ -76,11 +84,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return command.run(lambda: train(args))
 
 
+@tracked
 def train(args: argparse.Namespace) -> None:
-    """Run what the arguments say, and leave `done` in the output folder."""
+    """Run what the arguments say, from where it was stopped if it was, and leave `done` in the output folder.
+
+    A job that is done is not run again.
+    """
     done = os.path.join(args.output_dir, "done")
+    if os.path.exists(done) and provenance.args_of(args.output_dir) == identity(args):
+        print(f"{args.output_dir}: this job is done; to run it again, remove its folder")
+        return
     with contextlib.suppress(FileNotFoundError):
-        os.remove(done)  # of an earlier run in this folder: this one may fail
+        os.remove(done)  # of another run in this folder: this one may fail
     check(args)
     print_section("Environment", environment())
     print_section("Args", vars(args))
@@ -122,8 +137,11 @@ def train(args: argparse.Namespace) -> None:
     n_steps = args.steps or dataset.N_STEPS
     checkpoint_freq = args.checkpoint_freq or dataset.CHECKPOINT_FREQ
     columns: list[str] | None = None
-    since_checkpoint: defaultdict[str, list[float]] = defaultdict(list)
-    for step, values in enumerate(updates(algorithm, loaders, args, device)):
+    results_file = Results(os.path.join(args.output_dir, "results.jsonl"), args)
+    resume = Resume(args.output_dir, args, hparams, algorithm, loaders, results_file, device)
+    first_step, values_before = resume.start()
+    since_checkpoint: defaultdict[str, list[float]] = defaultdict(list, values_before)
+    for step, values in enumerate(updates(algorithm, loaders, args, device, first_step), start=first_step):
         for name, value in values.items():
             since_checkpoint[name].append(value)
         last = step == n_steps - 1
@@ -137,28 +155,28 @@ def train(args: argparse.Namespace) -> None:
                 columns = sorted(results)
                 print_row(columns, colwidth=12)
             print_row([results[name] for name in columns], colwidth=12)
-            append_line(
-                os.path.join(args.output_dir, "results.jsonl"), {**results, "hparams": hparams, "args": vars(args)}
-            )
+            results_file.append({**results, "hparams": hparams, "args": vars(args)})
             since_checkpoint.clear()
             if args.save_model_every_checkpoint:
                 save_model(f"model_step{step}.pkl")
         if last:
             break
+        resume.after_step(step + 1, since_checkpoint)
     save_model("model.pkl")
     write_atomically(done, "done")
+    resume.remove()
 
 
 def updates(
-    algorithm: algorithms.Algorithm, loaders: Loaders, args: argparse.Namespace, device: str
+    algorithm: algorithms.Algorithm, loaders: Loaders, args: argparse.Namespace, device: str, first_step: int
 ) -> Iterator[dict[str, float]]:
-    """Train for ever; give the values of each step, with its time in seconds.
+    """Train for ever; give the values of each step from `first_step` on, with its time in seconds.
 
     Raises:
         RunError: a value is not finite.
     """
     train, adaptation = iter(loaders.train), iter(loaders.adaptation)
-    step = 0
+    step = first_step
     while True:
         start = time.time()
         minibatches = [(x.to(device), y.to(device)) for x, y in next(train)]
@@ -218,12 +236,6 @@ def print_section(title: str, values: dict[str, Any]) -> None:
     print(f"{title}:")
     for name, value in values.items() if title == "Environment" else sorted(values.items()):
         print(f"\t{name}: {value}")
-
-
-def append_line(path: str, record: dict[str, Any]) -> None:
-    """Append a line to a file in a single write: an interrupted run leaves whole lines."""
-    with open(path, "ab", buffering=0) as file:
-        file.write((json.dumps(record, sort_keys=True) + "\n").encode("utf-8"))
 
 
 if __name__ == "__main__":

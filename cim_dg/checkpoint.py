@@ -56,7 +56,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def load(path: Path, device: torch.device) -> dict[str, Any]:
+def load(path: Path, device: torch.device | str) -> dict[str, Any]:
     """What `save` wrote.
 
     Raises:

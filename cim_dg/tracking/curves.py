@@ -1,0 +1,83 @@
+"""From the records of runs to curves, again and again while the runs go on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cim_dg.results import records
+from cim_dg.results.records import Run
+from cim_dg.tracking.writers import WRITERS, Writer, check
+
+Checkpoint = tuple[int, dict[str, float]]
+
+
+@dataclass
+class _Written:
+    """How far a run has been written; no writers once it has finished."""
+
+    checkpoints: int = 0
+    writers: list[Writer] = field(default_factory=list)
+
+
+class Curves:
+    """The curves of every run in or below `folders`, for each of `targets` (see `WRITERS`).
+
+    Raises:
+        UserError: a target is unknown or not installed.
+    """
+
+    def __init__(self, folders: Sequence[str | Path], targets: Sequence[str]) -> None:
+        check(targets)
+        self._folders, self._targets = folders, targets
+        self._runs: dict[Path, _Written] = {}
+
+    def update(self) -> int:
+        """Write what has come since the last time; returns the number of runs.
+
+        Raises:
+            UserError: a folder is not there, or holds no result.
+        """
+        found = records.read(self._folders)
+        for number, rows in found.frame.groupby("run", sort=False):
+            self._write(found.runs[number], _checkpoints(rows))
+        return len(self._runs)
+
+    def _write(self, run: Run, checkpoints: list[Checkpoint]) -> None:
+        written = self._runs.setdefault(run.folder, _Written())
+        if len(checkpoints) < written.checkpoints:  # the job was started anew
+            _close(written)
+            written.checkpoints = 0
+        new = checkpoints[written.checkpoints :]
+        if new and not written.writers:
+            # Closed because it had finished, and gone on all the same: all of it again.
+            new = checkpoints
+            written.writers = [WRITERS[target](run) for target in self._targets]
+        for step, values in new:
+            for writer in written.writers:
+                writer.add(step, values)
+        written.checkpoints = len(checkpoints)
+        if run.finished:
+            _close(written)
+
+    def close(self) -> None:
+        """Write out what is left of runs that have not finished."""
+        for written in self._runs.values():
+            _close(written)
+
+
+def _close(written: _Written) -> None:
+    for writer in written.writers:
+        writer.close()
+    written.writers = []
+
+
+def _checkpoints(rows: Any) -> list[Checkpoint]:
+    """A run's rows of the frame as its checkpoints: the step, and values named such as train/loss and env0_in/acc."""
+    found: dict[int, Checkpoint] = {}
+    columns = (rows[name] for name in ("checkpoint", "step", "split", "metric", "value"))
+    for checkpoint, step, split, metric, value in zip(*columns, strict=True):
+        found.setdefault(checkpoint, (int(step), {}))[1][f"{split}/{metric}"] = float(value)
+    return list(found.values())

@@ -1,0 +1,63 @@
+"""Hand the jobs of a plan to a launcher of DomainBed: `python -m cim_dg.sweeps.launch --command_launcher NAME PLAN`.
+
+For jobs that DomainBed's own `sweep` cannot name: of methods with hyper-parameters of their own, or of chosen test
+environments only. The jobs, their folders and the launcher are DomainBed's all the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from cim_dg.errors import RunError, UserError
+from cim_dg.sweeps.domainbed import is_standin
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run every job of the plan, unfinished ones of a real DomainBed from their beginning.
+
+    Returns 0 done, 1 a job failed, 2 wrong input.
+    """
+    parser = argparse.ArgumentParser(prog="cim_dg.sweeps.launch", description=__doc__)
+    parser.add_argument("--command_launcher", required=True)
+    parser.add_argument("plan", type=Path, help="a JSON list of the arguments of domainbed.scripts.train")
+    args = parser.parse_args(argv)
+    try:
+        launch(json.loads(args.plan.read_text(encoding="utf-8")), args.command_launcher)
+        return 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def launch(plan: list[dict], launcher: str) -> None:
+    """Run the jobs whose arguments (`output_dir` included) are given.
+
+    Raises:
+        UserError: DomainBed has no such launcher.
+        RunError: jobs have failed.
+    """
+    from domainbed import command_launchers
+    from domainbed.scripts import sweep
+
+    if launcher not in command_launchers.REGISTRY:
+        raise UserError(f"there is no launcher {launcher!r}; there are {', '.join(command_launchers.REGISTRY)}")
+    jobs = []
+    for args in plan:
+        folder = Path(args["output_dir"])
+        job = sweep.Job({name: value for name, value in args.items() if name != "output_dir"}, str(folder.parent))
+        assert Path(job.output_dir) == folder  # the folders' names are DomainBed's
+        jobs.append(job)
+    if not is_standin():  # whose jobs go on where they stopped
+        sweep.Job.delete([job for job in jobs if job.state == sweep.Job.INCOMPLETE])
+    sweep.Job.launch(jobs, command_launchers.REGISTRY[launcher])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
