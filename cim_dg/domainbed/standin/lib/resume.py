@@ -108,7 +108,7 @@ class Resume:
         try:
             state = checkpoint.load(self.path, self._device)
         except UserError as error:
-            problem = str(error)
+            problem: str | None = str(error)
         else:
             problem = self._problem(state)
         if problem is None:
@@ -155,8 +155,8 @@ def _is_plain(value: object) -> bool:
     """Whether `torch.load` reads such a value in its safe mode."""
     if isinstance(value, dict):
         return all(_is_plain(one) for pair in value.items() for one in pair)
-    if type(value) in (list, tuple):
-        return all(map(_is_plain, value))  # type: ignore[arg-type]
+    if isinstance(value, (list, tuple)) and type(value) in (list, tuple):  # no named tuple, which is not read
+        return all(map(_is_plain, value))
     return isinstance(value, _PLAIN)
 
 
