@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -87,7 +88,9 @@ def test_weights_and_biases_stays_offline(tmp_path, monkeypatch):
     for _ in range(2):
         Curves([tmp_path], ["wandb"]).update()
     (file,) = (tmp_path / "wandb").glob("offline-run-*/run-*.wandb")
-    content = file.read_bytes()
+    deadline = time.monotonic() + 30  # the service of Weights & Biases writes in its own time
+    while b"train/loss" not in (content := file.read_bytes()) and time.monotonic() < deadline:
+        time.sleep(0.2)
     assert NAME.encode() in content and b"train/loss" in content
     monkeypatch.setenv("WANDB_MODE", "onlin")
     with pytest.raises(UserError, match="WANDB_MODE is 'onlin'; accepted are offline, online"):
