@@ -39,8 +39,15 @@ def run(words: list[str], folder: Path, **environment: str) -> None:
     """As a user would, with the method and this package importable, quickly."""
     if words[0] == "cim-dg":
         words = ["python", "-m", "cim_dg.cli", *words[1:]]
-    path = os.pathsep.join([str(folder / "site"), str(ROOT), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **environment}
+    # Not this checkout: its folder algorithms would shadow that of WILDS. The package is installed where tests run.
+    path = os.pathsep.join(filter(None, [str(folder / "site"), os.environ.get("PYTHONPATH")]))
+    environment = {
+        **os.environ,
+        "PYTHONPATH": path,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        **environment,
+    }
     done = subprocess.run([sys.executable, *words[1:]], cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -70,6 +77,19 @@ def test_the_real_domainbed_knows_it(project: Path, domainbed_root: Path) -> Non
     words = next(words for words in commands() if "domainbed.scripts.train" in words)
     output = words.index("--output_dir") + 1
     words = [*words[:output], "runs/real", *words[output + 1 :], "--steps", "3"]
-    run(words, project, PYTHONPATH=os.pathsep.join(map(str, (project / "site", ROOT, domainbed_root))))
+    run(words, project, PYTHONPATH=os.pathsep.join(map(str, (project / "site", domainbed_root))))
     assert (project / "runs/real/done").exists()
     assert not (project / "runs/real/provenance.json").exists(), "that was the stand-in"
+
+
+@pytest.mark.harness
+@pytest.mark.slow
+def test_the_real_wilds_knows_it(project: Path, wilds_root: Path) -> None:
+    pytest.importorskip("transformers", reason="run_expt.py needs the package transformers")
+    run(["cim-dg", "wilds", "digits", "--root_dir", "real"], project)
+    words = ["python", str(wilds_root / "examples/run_expt.py"), "--algorithm", "ConfidencePenalty"]
+    words += ["--dataset", "waterbirds", "--root_dir", "real", "--log_dir", "runs/expt", "--confidence_weight", "0.2"]
+    words += ["--n_epochs", "1", "--model", "resnet18", "--model_kwargs", "pretrained=False", "--batch_size", "32"]
+    words += ["--loader_kwargs", "num_workers=0", "pin_memory=False", "--transform", "image_base"]
+    run([*words, "--target_resolution", "36", "36"], project)
+    assert "entropy" in (project / "runs/expt/train_algo.csv").read_text().splitlines()[0]
