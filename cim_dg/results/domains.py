@@ -20,7 +20,7 @@ ENVIRONMENTS: dict[str, tuple[str, ...]] = {
     **{f"Spawrious{kind}_{level}": _SPAWRIOUS for kind in ("O2O", "M2M") for level in ("easy", "medium", "hard")},
     "NuisanceDigits": ("+90%", "+80%", "new"),
     "Spirograph": ("thin", "middle", "thick"),
-    "VLCSMini": ("C", "L", "S", "V"),
+    "VLCSMini": ("C", "L", "S"),
 }
 
 # The paper's names for VLCS' domains: they are matched by name, since its columns stand in another order than the

@@ -198,3 +198,13 @@ print(datasets.__file__)
     )
     assert done.returncode == 0, done.stderr
     assert Path(done.stdout.strip()).is_relative_to(domainbed_root)
+
+
+def test_tables_know_the_names_of_our_environments() -> None:
+    from domainbed import datasets
+
+    from cim_dg.domainbed.plugin import DATASETS
+    from cim_dg.results.domains import ENVIRONMENTS
+
+    for name in DATASETS:
+        assert list(ENVIRONMENTS[name]) == datasets.get_dataset_class(name).ENVIRONMENTS, name
