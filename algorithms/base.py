@@ -138,6 +138,19 @@ class Algorithm(nn.Module, ABC):
         )
         return functools.reduce(torch.add, features) / copies
 
+    def domains(self, batch: Batch) -> Tensor:
+        """The batch's domains (N,), for a method that cannot do without.
+
+        Raises:
+            UserError: the batch has none.
+        """
+        if batch.domain is None:
+            raise UserError(
+                f"{self.name} needs domain labels and the batch has none; run it with use_domains, or run a method "
+                "that needs none"
+            )
+        return batch.domain
+
     def after_step(self) -> None:
         """Move step-dependent state (a warm-up, group weights). To be called after an optimising step, only then."""
 

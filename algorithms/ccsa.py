@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cim_dg.algorithms.base import Algorithm, Batch, Output, mean_over, register, share
-from cim_dg.errors import UserError
 
 
 def semantic_alignment(features: Tensor, y: Tensor, domain: Tensor, margin: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -50,18 +49,17 @@ class CCSA(Algorithm):
         self.classifier = make_classifier(n_features)
 
     def forward(self, batch: Batch) -> Output:
-        if batch.domain is None:
-            raise UserError("CCSA needs domain labels and the batch has none; run it with use_domains, or run SCL")
+        domain = self.domains(batch)
         features = self.encode(batch.x)
         logits = self.classify(features)
         supervised = F.cross_entropy(logits, batch.y)
         compared = features.float()
         if self.hparams["ccsa_normalize"]:
             compared = F.normalize(compared, dim=1)
-        alignment, separation = semantic_alignment(compared, batch.y, batch.domain, self.hparams["ccsa_margin"])
+        alignment, separation = semantic_alignment(compared, batch.y, domain, self.hparams["ccsa_margin"])
         weight = self.hparams["ccsa_weight"]
         loss = (1 - weight) * supervised + weight * (alignment + separation)
-        partner = (batch.y[:, None] == batch.y[None, :]) & (batch.domain[:, None] != batch.domain[None, :])
+        partner = (batch.y[:, None] == batch.y[None, :]) & (domain[:, None] != domain[None, :])
         return Output.of(
             logits,
             loss,

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cim_dg.algorithms.base import Algorithm, Batch, Output, mean_over, products, register, share
-from cim_dg.errors import UserError
 from cim_dg.image_ops import adjust_contrast, adjust_saturation, gaussian_blur, resized_crop
 from cim_dg.networks import DomainGenerator
 
@@ -113,8 +112,7 @@ class DCoDR(Algorithm):
         )
 
     def forward(self, batch: Batch) -> Output:
-        if batch.domain is None:
-            raise UserError("DCoDR needs domain labels and the batch has none; run it with use_domains, or run SCL")
+        domain = self.domains(batch)
         pixels = self.pixel_space.to_pixels(batch.x)
         # Not in half precision, which would round the pixels.
         with torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):
@@ -122,13 +120,13 @@ class DCoDR(Algorithm):
         features = self.encode(batch.x)
         z = F.normalize(features.float(), dim=1)
         positives = F.normalize(self.encode(self.pixel_space.from_pixels(augmented)).float(), dim=1)
-        contrast, has_negative = domain_contrastive_loss(z, positives, batch.domain, self.hparams["dcodr_temperature"])
+        contrast, has_negative = domain_contrastive_loss(z, positives, domain, self.hparams["dcodr_temperature"])
         logits = self.classify(features)
         supervised = F.cross_entropy(logits, batch.y)
         loss = supervised + self.hparams["dcodr_weight"] * contrast
         terms = {"supervised": supervised, "contrast": contrast, "negatives": share(has_negative)}
         if self.generator is not None:
-            made = self.generator(z, batch.domain)
+            made = self.generator(z, domain)
             target = F.interpolate(pixels, size=made.shape[-2:], mode="bilinear", antialias=True)
             reconstruction = F.l1_loss(made.float(), target)
             loss = loss + self.hparams["dcodr_reconstruction"] * reconstruction

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cim_dg.algorithms.base import Algorithm, Batch, Output, register
-from cim_dg.errors import UserError
 
 
 @register("GroupDRO")
@@ -32,11 +31,10 @@ class GroupDRO(Algorithm):
         self._next_q: Tensor | None = None
 
     def forward(self, batch: Batch) -> Output:
-        if batch.domain is None:
-            raise UserError("GroupDRO needs domain labels and the batch has none; run it with use_domains, or run ERM")
+        domain = self.domains(batch)
         logits = self.classify(self.encode(batch.x))
         losses = F.cross_entropy(logits, batch.y, reduction="none")
-        member = F.one_hot(batch.domain, self.num_domains).to(losses.dtype)
+        member = F.one_hot(domain, self.num_domains).to(losses.dtype)
         domain_losses = losses @ member / member.sum(dim=0).clamp_min(1.0)
         q = self.q * (self.hparams["groupdro_eta"] * domain_losses.detach()).exp()
         q = q / q.sum()

@@ -7,24 +7,15 @@ names; it runs the others all the same. Plugins add their own to REGISTRY.
 from __future__ import annotations
 
 import os
-import shlex
 import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Callable
 
+from cim_dg.domainbed.jobs import with_this_python
 from cim_dg.errors import RunError, UserError
 
 Launcher = Callable[[list[str]], None]
-
-
-def with_this_python(command: str) -> str:
-    """`command` with a leading `python` replaced by the running interpreter: there may be no `python` on the PATH, or
-    one that lacks this package.
-    """
-    program, _, rest = command.partition(" ")
-    return f"{shlex.quote(sys.executable)} {rest}" if program == "python" else command
 
 
 def _here(launcher: Launcher) -> Launcher:

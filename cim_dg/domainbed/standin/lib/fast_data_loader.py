@@ -17,7 +17,8 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, Sampler, WeightedRandomSampler
 from torch.utils.data import default_collate as collate
 
-from .cores import available_cores
+from cim_dg.domainbed.jobs import cores
+
 from .misc import OnTheWay, Split
 
 BATCHES_AHEAD_PER_WORKER = 2  # torch's default prefetch_factor, with which DomainBed runs
@@ -31,7 +32,7 @@ def processes(splits: Sequence[Split], num_workers: int) -> int:
     """How many processes load images: no more than asked for, no more than cores, none where images need no work."""
     if all(split.at_hand for split in splits):
         return 0
-    return min(num_workers, available_cores())
+    return min(num_workers, cores())
 
 
 class _Draws:

@@ -21,13 +21,12 @@ from tqdm import tqdm
 
 from cim_dg import augmentation
 from cim_dg.augmentation import SIDE, Colours
+from cim_dg.domainbed.jobs import cores
 from cim_dg.errors import UserError
 from cim_dg.image_cache import ImageCache
 from cim_dg.image_pack import Damaged, Pack
 from cim_dg.pixels import NAMED
 from cim_dg.provenance import version_of
-
-from .cores import available_cores
 
 ImageFile.LOAD_TRUNCATED_IMAGES = True  # some of DomainBed's data sets have images that end early
 
@@ -187,7 +186,7 @@ class ImageFolderEnvironment(Dataset[tuple[torch.Tensor, int]]):
     def _decoded(self, label: str) -> Iterator[np.ndarray]:
         with (
             tqdm(total=len(self), desc=f"decoding {label} once", ncols=80, leave=False, disable=None) as progress,
-            ThreadPoolExecutor(available_cores()) as threads,  # decoding leaves Python's lock to others
+            ThreadPoolExecutor(cores()) as threads,  # decoding leaves Python's lock to others
         ):
             for start in range(0, len(self), DECODED_TOGETHER):
                 for image in threads.map(self._decode, range(start, min(start + DECODED_TOGETHER, len(self)))):
