@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from cim_dg import __version__
-from cim_dg.errors import RunError, UserError
+from cim_dg.errors import exit_code
 
 COMMANDS = (
     "cim_dg.demo",
@@ -45,17 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     arguments = parser().parse_args(argv)
-    try:
-        return arguments.run(arguments)
-    except UserError as error:
-        print(f"cim-dg: error: {error}", file=sys.stderr)
-        return 2
-    except RunError as error:
-        print(f"cim-dg: error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("cim-dg: interrupted", file=sys.stderr)
-        return 130
+    return exit_code(lambda: arguments.run(arguments), "cim-dg")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+
 
 class UserError(ValueError):
     """Wrong input: the message names the value and what is accepted. Commands exit with 2."""
@@ -9,3 +12,15 @@ class UserError(ValueError):
 
 class RunError(RuntimeError):
     """The input was right but a run failed (a loss that is not finite, say). Commands exit with 1."""
+
+
+def exit_code(run: Callable[[], int], program: str) -> int:
+    """Call `run`, which returns an exit code: its own, 1 or 2 for a RunError or a UserError, 130 if interrupted."""
+    try:
+        return run()
+    except (UserError, RunError) as error:
+        print(f"{program}: error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UserError) else 1
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr)
+        return 130

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cim_dg.domainbed.jobs import is_standin
 from cim_dg.domainbed.slurm_launcher import queued
 from cim_dg.errors import UserError
 from cim_dg.files import last_line
@@ -68,14 +69,6 @@ def commands(spec: Spec, data_dir: str | None, output_dir: Path, planned: list[J
     if missing:
         made.append(Command([*sweep, "launch", *words], missing))
     return made
-
-
-def is_standin() -> bool:
-    """Whether `python -m domainbed...` runs our stand-in, from here."""
-    try:
-        return bool(getattr(importlib.import_module("domainbed"), "STANDIN", False))
-    except ImportError:
-        return False
 
 
 def is_done(job: Job) -> bool:

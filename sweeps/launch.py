@@ -12,8 +12,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cim_dg.errors import RunError, UserError
-from cim_dg.sweeps.domainbed import is_standin
+from cim_dg.domainbed.jobs import is_standin
+from cim_dg.errors import UserError, exit_code
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,19 +25,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--command_launcher", required=True)
     parser.add_argument("plan", type=Path, help="a JSON list of the arguments of domainbed.scripts.train")
     args = parser.parse_args(argv)
-    try:
-        launch(json.loads(args.plan.read_text(encoding="utf-8")), args.command_launcher)
-        return 0
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except RunError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return exit_code(lambda: launch(json.loads(args.plan.read_text(encoding="utf-8")), args.command_launcher), "cim-dg")
 
 
-def launch(plan: list[dict], launcher: str) -> None:
-    """Run the jobs whose arguments (`output_dir` included) are given.
+def launch(plan: list[dict], launcher: str) -> int:
+    """Run the jobs whose arguments (`output_dir` included) are given; returns 0.
 
     Raises:
         UserError: DomainBed has no such launcher.
@@ -57,6 +49,7 @@ def launch(plan: list[dict], launcher: str) -> None:
     if not is_standin():  # whose jobs go on where they stopped
         sweep.Job.delete([job for job in jobs if job.state == sweep.Job.INCOMPLETE])
     sweep.Job.launch(jobs, command_launchers.REGISTRY[launcher])
+    return 0
 
 
 if __name__ == "__main__":

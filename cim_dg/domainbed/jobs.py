@@ -41,9 +41,12 @@ def run_on_worker(command: str, folder: str, variables: Mapping[str, str], resum
     return _run(command, words, cwd=folder, env=os.environ | variables, start_new_session=True)
 
 
-def resume() -> bool:
-    """Whether a job of the DomainBed at hand, started again, goes on where it was: the stand-in's do."""
-    return bool(getattr(import_module("domainbed"), "STANDIN", False))
+def is_standin() -> bool:
+    """Whether the DomainBed at hand is our stand-in, whose jobs, started again, go on where they were."""
+    try:
+        return bool(getattr(import_module("domainbed"), "STANDIN", False))
+    except ImportError:
+        return False
 
 
 def with_this_python(command: str) -> str:

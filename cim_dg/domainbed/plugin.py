@@ -16,6 +16,7 @@ from typing import Any
 from cim_dg import hparams as spaces
 from cim_dg.algorithms import methods
 from cim_dg.domainbed.datasets import make_nuisance_digits, make_spirograph, make_vlcs_mini
+from cim_dg.domainbed.jobs import is_standin
 from cim_dg.tracking.beside import beside_domainbed
 
 DATASETS: dict[str, Callable[[ModuleType], type]] = {
@@ -37,7 +38,7 @@ def on_algorithms(algorithms: ModuleType) -> None:
     _need(algorithms, "Algorithm", "get_algorithm_class", "ALGORITHMS")
     for name, method in methods().items():
         _add(algorithms, name, make_adapter(method, algorithms))
-    if not getattr(importlib.import_module("domainbed"), "STANDIN", False):
+    if not is_standin():
         beside_domainbed()
 
 

@@ -42,7 +42,7 @@ def pool_launcher(commands: list[str]) -> None:
     Raises:
         UserError: a command is not one of `domainbed.scripts.train`, or a setting is not what is accepted.
     """
-    if not jobs.resume():
+    if not jobs.is_standin():
         from cim_dg.domainbed.launchers import parallel
 
         print("pool runs jobs of cim-dg's stand-in alone; this is a real DomainBed: parallel it is", file=sys.stderr)

@@ -47,7 +47,7 @@ def ray_launcher(commands: list[str]) -> None:
         task = ray.remote(jobs.run_on_worker).options(
             num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES if retries is None else retries
         )
-        shared = (os.getcwd(), _variables(cpus), jobs.resume())
+        shared = (os.getcwd(), _variables(cpus), jobs.is_standin())
         running = {task.remote(command, *shared): command for command in commands}
         failures = []
         with tqdm(total=len(commands), unit="job", desc="jobs") as bar:

@@ -49,7 +49,7 @@ def slurm_launcher(commands: list[str]) -> None:
 
     CIM_DG_SLURM holds submitit's parameters in YAML or JSON, such as '{"slurm_partition": "gpu", "timeout_min": 240,
     "mem_gb": 32, "slurm_array_parallelism": 64}'; without it a job gets a day, a GPU and eight cores. One that is
-    preempted is queued again, and so is one at its time limit where jobs resume (see `jobs.resume`). Jobs that are in
+    preempted is queued again, and so is one at its time limit where jobs resume: the stand-in's do. Jobs that are in
     the queue already are not submitted again. submitit's scripts and logs are in the folder `submitit` beside those of
     the jobs, which must be on a shared disk. CIM_DG_SLURM_CLUSTER=local starts all jobs at once here, as a trial.
 
@@ -76,7 +76,7 @@ def slurm_launcher(commands: list[str]) -> None:
     to_submit = [command for command in commands if Path(jobs.output_dir(command)).name not in waiting]
     if len(to_submit) < len(commands):
         print(f"{len(commands) - len(to_submit)} jobs are in Slurm's queue already and are not submitted again.")
-    job = Job(os.getcwd(), jobs.resume())
+    job = Job(os.getcwd(), jobs.is_standin())
     # A job that starts anew each time would meet its time limit for ever.
     time_outs = TIME_OUTS if job.resumes else 0
     try:

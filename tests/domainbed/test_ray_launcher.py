@@ -116,5 +116,5 @@ def test_a_killed_training_of_the_standin_goes_on(tmp_path, monkeypatch):
 def test_a_killed_training_of_the_real_domainbed_starts_anew(real, tmp_path, monkeypatch):
     monkeypatch.chdir(real.root)
     monkeypatch.setattr(sys, "path", [str(real.root), *sys.path])
-    monkeypatch.setattr("cim_dg.domainbed.jobs.resume", lambda: False)
+    monkeypatch.setattr("cim_dg.domainbed.jobs.is_standin", lambda: False)
     assert train_with_a_worker_killed(tmp_path / "sweep" / "job") == [0, 3, 6]

@@ -55,7 +55,7 @@ def test_a_real_domainbed_is_left_to_parallel(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ran: list[str] = []
-    monkeypatch.setattr(jobs, "resume", lambda: False)
+    monkeypatch.setattr(jobs, "is_standin", lambda: False)
     monkeypatch.setattr(launchers, "parallel", ran.extend)
     pool.pool_launcher([TRAIN])
     assert ran == [TRAIN]
