@@ -16,6 +16,7 @@ from numpy.random import RandomState
 from torch import Tensor
 
 from cim_dg.errors import UserError
+from cim_dg.seeding import check_seed
 
 SIDE = 32
 EXTENT = 6.0  # the grid is [-6, 6] in both directions
@@ -123,8 +124,7 @@ def environments(seed: int, count: int) -> dict[str, Parameters]:
     Raises:
         UserError: an argument is out of its range.
     """
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise UserError(f"spirograph_seed is {seed!r}; it must be a whole number from 0 to {2**32 - 1}")
+    check_seed("spirograph_seed", seed)
     if isinstance(count, bool) or not isinstance(count, int) or count < CLASSES:
         raise UserError(f"spirograph_images is {count!r}; it must be a whole number of at least {CLASSES}")
     return {

@@ -18,6 +18,7 @@ from torch.utils.data import TensorDataset
 
 from cim_dg import digits, spirograph
 from cim_dg.errors import UserError
+from cim_dg.seeding import check_seed
 
 SIDE = 36
 DIGIT_SIDE = 28
@@ -99,8 +100,7 @@ def _following_nothing(rng: RandomState, count: int) -> np.ndarray:
 
 
 def _check(seed: object, background: object, count: object) -> None:
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise UserError(f"nuisance_seed is {seed!r}; it must be a whole number from 0 to {2**32 - 1}")
+    check_seed("nuisance_seed", seed)
     if background not in ("texture", "plain"):
         raise UserError(f"nuisance_background is {background!r}; it must be 'texture' or 'plain'")
     if isinstance(count, bool) or not isinstance(count, int) or not FEWEST_DIGITS <= count <= MOST_DIGITS:
