@@ -24,7 +24,9 @@ def add_parser(subparsers: Any) -> None:
         "commands, and end with the table. Only the jobs that the selection rule needs are run.",
     )
     parser.add_argument(
-        "name", metavar="NAME_OR_YAML", help="digits, ablation, vlcs, backgrounds, waterbirds, celeba, camelyon17, or a YAML file"
+        "name",
+        metavar="NAME_OR_YAML",
+        help="digits, ablation, vlcs, backgrounds, waterbirds, camelyon17, ..., or a YAML file",
     )
     parser.add_argument("--data_dir", help="folder of the data (for WILDS its root_dir); digits needs none")
     parser.add_argument("--output_dir", type=Path, required=True, help="where the jobs' folders are, or will be")
