@@ -312,7 +312,7 @@ def memory(root: Path, steps: int) -> list[dict[str, float]]:
     system takes back when it needs room. Linux only.
     """
     keep_freed_memory()
-    fast_data_loader.available_cores = lambda: MEMORY_WORKERS  # type: ignore[assignment]
+    fast_data_loader.cores = lambda: MEMORY_WORKERS
     dataset = datasets.VLCS(str(root), [0], {"data_augmentation": True})
     evaluation = OURS.evaluation(dataset[0])
     training = OURS.training([dataset[env] for env in (1, 2, 3)], batch_size=8)

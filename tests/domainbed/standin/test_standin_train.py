@@ -179,7 +179,14 @@ def test_errors_of_algorithms(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
 
 def test_interrupted(tmp_path: Path) -> None:
     flags = [*DEBUG, "--checkpoint_freq", "1", "--steps", "100000"]
-    run = subprocess.Popen([sys.executable, "-c", AS_A_COMMAND, *flags], stderr=subprocess.PIPE, text=True, env=_here())
+    run = subprocess.Popen(
+        [sys.executable, "-c", AS_A_COMMAND, *flags],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=_here(),
+        # A shell's background job ignores the signal, and so would all that it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     results = Path("job", "results.jsonl")
     deadline = time.time() + 120
     while not (results.exists() and results.read_bytes().count(b"\n") > 2):
