@@ -142,6 +142,7 @@ def test_evaluating_twice_changes_nothing(
     torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_as_one_that_was_not(train: Train, small_root: Path, tmp_path: Path) -> None:
     """SIGKILL in the middle of the second of three epochs, then --resume."""
     schedule = ["--scheduler", "cosine_schedule_with_warmup", "--scheduler_kwargs", "num_warmup_steps=3"]

@@ -17,6 +17,7 @@ JOBS = "--datasets NuisanceDigits --n_trials 1 --n_hparams 1 --steps 2 --single_
 HPARAMS = {"batch_size": 8, "nuisance_digits": 20, "average_copies": 2}
 
 
+@pytest.mark.slow
 def test_sweep_and_collect_with_feature_averaging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def here(commands: list[str]) -> None:
         """Run the jobs in this process, one after the other."""
