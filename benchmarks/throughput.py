@@ -17,10 +17,12 @@ import subprocess
 import sys
 import tempfile
 import time
+import timeit
 from pathlib import Path
 
 import numpy as np
 import torch
+from domainbed.datasets import ColoredMNIST
 from domainbed.networks import MNIST_CNN
 from rich.console import Console
 from rich.table import Table
@@ -31,7 +33,6 @@ from cim_dg.digits import enlarge, load_digits
 TEST_SHARE = 7  # of MNIST's images one in seven is of the file t10k
 ALGORITHMS = ["ERM", "CIM"]
 JOBS = 3 * len(ALGORITHMS)
-CHECKPOINTS = 2  # of a job of up to 100 steps: after the first and after the last
 
 
 def main() -> None:
@@ -73,13 +74,10 @@ def arithmetic(steps: int, batch_size: int, digits: int) -> float:
         network(image).sum().backward()
     with FlopCounterMode(display=False) as evaluation, torch.no_grad():
         network(image)
+    checkpoints = len({*range(0, steps, ColoredMNIST.CHECKPOINT_FREQ), steps - 1})
     operations = steps * 2 * batch_size * training.get_total_flops()
-    operations += CHECKPOINTS * digits * evaluation.get_total_flops()
-    matrix, taken = torch.randn(2048, 2048), []
-    for _ in range(10):
-        start = time.perf_counter()
-        matrix @ matrix
-        taken.append(time.perf_counter() - start)
+    operations += checkpoints * digits * evaluation.get_total_flops()
+    taken = timeit.repeat("a @ a", globals={"a": torch.randn(2048, 2048)}, number=1, repeat=50)
     return JOBS * operations * min(taken) / (2 * 2048**3)
 
 

@@ -41,6 +41,7 @@ def test_the_packages_sweeps_are_right() -> None:
             assert spec.algorithms == ("ERM", "CIM")
             continue
         assert {"ERM", "VIB", "SCL", "CIM", "CIM_VIB"} <= set(spec.algorithms)
+    assert load("ablation-colored-mnist").variants == load("ablation").variants, "the same choices on both data sets"
     assert load("camelyon17").n_trials == 10, "what the leaderboard wants"
 
 
