@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from cim_dg import hparams as spaces
-from cim_dg.colours import change_colours, draw_colours
 from cim_dg.errors import UserError
-from cim_dg.pixels import PixelSpace
+from cim_dg.images.colours import change_colours, draw_colours
+from cim_dg.nn.pixels import PixelSpace
 
 
 @dataclass(frozen=True)

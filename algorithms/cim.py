@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cim_dg.algorithms.base import Algorithm, Batch, Output, mean_over, register, share
-from cim_dg.networks import TransformationNetwork
-from cim_dg.pairing import choose_pairs
-from cim_dg.perceptual import triplet_ms_ssim
-from cim_dg.pixels import PixelSpace
-from cim_dg.recent import RecentImages
+from cim_dg.nn.networks import TransformationNetwork
+from cim_dg.nn.pairing import choose_pairs
+from cim_dg.nn.perceptual import triplet_ms_ssim
+from cim_dg.nn.pixels import PixelSpace
+from cim_dg.nn.recent_images import RecentImages
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cim_dg.algorithms.base import Algorithm, Batch, Output, mean_over, products, register, share
-from cim_dg.image_ops import adjust_contrast, adjust_saturation, gaussian_blur, resized_crop
-from cim_dg.networks import DomainGenerator
+from cim_dg.images.operations import adjust_contrast, adjust_saturation, gaussian_blur, resized_crop
+from cim_dg.nn.networks import DomainGenerator
 
 
 def domain_contrastive_loss(

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cim_dg.algorithms.base import Algorithm, Batch, Output, mean_over, products, register, share
-from cim_dg.networks import ProjectionHead
+from cim_dg.nn.networks import ProjectionHead
 
 
 def supervised_contrastive_loss(z: Tensor, y: Tensor, temperature: float = 0.1) -> tuple[Tensor, Tensor]:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from cim_dg.algorithms.base import Algorithm, Batch, Output, register, share
 from cim_dg.algorithms.scl import supervised_contrastive_loss
-from cim_dg.colours import change_colours, draw_colours
-from cim_dg.networks import ProjectionHead
+from cim_dg.images.colours import change_colours, draw_colours
+from cim_dg.nn.networks import ProjectionHead
 
 FRESH = 100
 """Parameters drawn per image to average over, as in the authors' code; they cost no pass of the network."""
@@ -45,8 +45,8 @@ def gradient_penalty(h: Tensor, parameters: Tensor, signs: Tensor, fresh: Tensor
 class TransformInvariance(Algorithm):
     r"""Minimises :math:`L_{sup} + \lambda L` on images in random colours, L being `gradient_penalty`.
 
-    The parameters are those of `cim_dg.colours`; h are the classifier's features, scaled to length 1 as in the authors'
-    code. With `ti_objective: contrastive` the loss has SCL's contrast too.
+    The parameters are those of `cim_dg.images.colours`; h are the classifier's features, scaled to length 1 as in the
+    authors' code. With `ti_objective: contrastive` the loss has SCL's contrast too.
     """
 
     def build(self, n_features: int, make_classifier: Callable[[int], nn.Module]) -> None:

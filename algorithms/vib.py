@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cim_dg.algorithms.base import Algorithm, Batch, Output, register
-from cim_dg.networks import GaussianBottleneck
+from cim_dg.nn.networks import GaussianBottleneck
 
 
 class BottleneckClassifier(nn.Module):

@@ -34,11 +34,12 @@ from rich.table import Table
 from torchvision import transforms
 from torchvision.transforms import functional
 
-from cim_dg import augmentation, image_ops
-from cim_dg.allocator import keep_freed_memory
 from cim_dg.domainbed.standin import datasets
 from cim_dg.domainbed.standin.lib import fast_data_loader, image_folder
 from cim_dg.domainbed.standin.lib.misc import Split
+from cim_dg.images import augmentation
+from cim_dg.images import operations as image_ops
+from cim_dg.runtime.allocator import keep_freed_memory
 
 EVALUATED, TRAINED, CLASSES = "C", ("L", "S", "V"), ("bird", "car")
 WORKERS = 8  # DomainBed's N_WORKERS

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from cim_dg.perceptual import scales_and_window, triplet_ms_ssim
+from cim_dg.nn.perceptual import scales_and_window, triplet_ms_ssim
 
 BATCHES = {24: 64, 32: 64, 36: 64, 48: 64, 64: 32, 96: 32, 128: 16, 161: 16, 224: 16, 320: 8, 448: 4}
 LIMITS = {224: 3.0}  # times as fast as pytorch-msssim; elsewhere not slower

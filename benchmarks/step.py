@@ -17,7 +17,7 @@ from rich.table import Table
 from torch import nn
 
 from cim_dg.algorithms import REGISTRY, Algorithm, Batch
-from cim_dg.pixels import PixelSpace
+from cim_dg.nn.pixels import PixelSpace
 
 CLASSES, DOMAINS = 5, 3
 

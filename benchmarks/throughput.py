@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
-from cim_dg.digits import enlarge, load_digits
+from cim_dg.data.digits import enlarge, load_digits
 
 TEST_SHARE = 7  # of MNIST's images one in seven is of the file t10k
 ALGORITHMS = ["ERM", "CIM"]

@@ -31,9 +31,9 @@ _EXPORTS = {
         "TransformInvariance",
         "register",
     ),
-    "cim_dg.networks": ("GaussianBottleneck", "ProjectionHead", "SmallCNN", "TransformationNetwork"),
-    "cim_dg.perceptual": ("ms_ssim", "triplet_ms_ssim"),
-    "cim_dg.pixels": ("PixelSpace",),
+    "cim_dg.nn.networks": ("GaussianBottleneck", "ProjectionHead", "SmallCNN", "TransformationNetwork"),
+    "cim_dg.nn.perceptual": ("ms_ssim", "triplet_ms_ssim"),
+    "cim_dg.nn.pixels": ("PixelSpace",),
 }
 _HOME = {name: module for module, names in _EXPORTS.items() for name in names}
 

@@ -12,16 +12,16 @@ from cim_dg import __version__
 from cim_dg.errors import exit_code
 
 COMMANDS = (
-    "cim_dg.demo",
+    "cim_dg.commands.demo",
     "cim_dg.sweeps.command",
-    "cim_dg.status",
+    "cim_dg.commands.status",
     "cim_dg.results.command",
     "cim_dg.tracking.command",
     "cim_dg.wilds.cli",
     "cim_dg.wilds.submission",
-    "cim_dg.domainbed.vlcs_mini",
-    "cim_dg.morph",
-    "cim_dg.doctor",
+    "cim_dg.data.vlcs_mini",
+    "cim_dg.commands.morph",
+    "cim_dg.commands.doctor",
 )
 """Modules with `add_parser(subparsers)`, which sets the default `run`, a function of the parsed arguments that returns
 the exit code. Importing one must be cheap: every call of `cim-dg` imports them all."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from cim_dg import morph
+from cim_dg.commands import morph
 from cim_dg.domainbed.datasets import environments_for
 
 NEW = 2

@@ -3,9 +3,9 @@
     python docs/spirograph.py [--seeds 3] [--steps 200] [--output docs]
 
 A featurizer learns the class (five bins of m) with ERM, VIB, SCL and CIM, in the three environments of
-`cim_dg.spirograph` together. Then it is frozen, and ridge regression from its features predicts m, b, sigma and the red
-of the foreground, on drawings of the whole ranges that neither it nor the regression has seen. Beside it: features of
-random weights, and a network that is trained on the four targets end to end. Prints a Markdown table; writes
+`cim_dg.data.spirograph` together. Then it is frozen, and ridge regression from its features predicts m, b, sigma and
+the red of the foreground, on drawings of the whole ranges that neither it nor the regression has seen. Beside it:
+features of random weights, and a network that is trained on the four targets end to end. Prints a Markdown table; writes
 spirograph-images.png (drawings of each environment, by m) and spirograph-r2.png (the table).
 """
 
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from cim_dg import PixelSpace, SmallCNN
 from cim_dg import hparams as spaces
 from cim_dg.algorithms import REGISTRY, Batch
-from cim_dg.spirograph import CLASSES, draw, environments, sample
+from cim_dg.data.spirograph import CLASSES, draw, environments, sample
 
 TARGETS = ("m", "b", "sigma", "fore-red")
 METHODS = ("ERM", "VIB", "SCL", "CIM")

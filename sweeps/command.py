@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from cim_dg.errors import UserError
-from cim_dg.tracking.beside import VARIABLE
 from cim_dg.tracking.command import TARGETS
+from cim_dg.tracking.sidecar import VARIABLE
 
 
 def add_parser(subparsers: Any) -> None:

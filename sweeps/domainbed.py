@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cim_dg.domainbed.jobs import is_standin
-from cim_dg.domainbed.slurm_launcher import queued
 from cim_dg.errors import UserError
-from cim_dg.files import last_line
 from cim_dg.hparams.sampling import seed_hash
+from cim_dg.launchers.jobs import is_standin
+from cim_dg.launchers.slurm import queued
 from cim_dg.results.domains import ENVIRONMENTS
 from cim_dg.results.records import VARIANTS
+from cim_dg.runtime.files import last_line
 from cim_dg.sweeps.jobs import DONE, NOT_STARTED, UNFINISHED, Command, Job
 from cim_dg.sweeps.spec import Spec, Variant
 

@@ -12,8 +12,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cim_dg.domainbed.jobs import is_standin
 from cim_dg.errors import UserError, exit_code
+from cim_dg.launchers.jobs import is_standin
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 from cim_dg.errors import RunError, UserError
-from cim_dg.files import write_atomically
+from cim_dg.runtime.files import write_atomically
 from cim_dg.sweeps import domainbed, wilds
 from cim_dg.sweeps.jobs import DONE, UNFINISHED, Command, Job, duration, seconds_left
 from cim_dg.sweeps.spec import Spec

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cim_dg.errors import UserError
-from cim_dg.files import last_line
+from cim_dg.runtime.files import last_line
 from cim_dg.sweeps.jobs import DONE, NOT_STARTED, UNFINISHED, Command, Job
 from cim_dg.sweeps.spec import Spec
 

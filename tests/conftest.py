@@ -14,6 +14,8 @@ from cim_dg import autoload
 autoload.install()
 torch.set_num_threads(1)
 
+pytest_plugins = ["harness_fixtures", "method_fixtures"]
+
 
 @pytest.fixture(scope="session", autouse=True)
 def own_image_cache(tmp_path_factory: pytest.TempPathFactory) -> None:

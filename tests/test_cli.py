@@ -21,7 +21,7 @@ def test_whatever_ends_badly_is_one_line_and_an_exit_code(monkeypatch, capsys, e
     def fail(arguments):
         raise error
 
-    monkeypatch.setattr("cim_dg.doctor.run", fail)
+    monkeypatch.setattr("cim_dg.commands.doctor.run", fail)
     assert cli.main(["doctor"]) == code
     assert capsys.readouterr().err == message
 

@@ -9,8 +9,8 @@ from torch import nn
 
 from cim_dg.algorithms import CIM, Batch
 from cim_dg.domainbed.datasets import nuisance_environments
-from cim_dg.networks import SmallCNN
-from cim_dg.pixels import PixelSpace
+from cim_dg.nn.networks import SmallCNN
+from cim_dg.nn.pixels import PixelSpace
 
 
 def accuracy_on_new(seed: int, cim_lambda: float) -> float:

@@ -11,9 +11,9 @@ import torch
 
 from cim_dg import hparams as spaces
 from cim_dg.algorithms import Algorithm, Batch
-from cim_dg.diagnostics import FewPositives
 from cim_dg.errors import RunError, UserError
-from cim_dg.pixels import PixelSpace
+from cim_dg.harness.few_positives import FewPositives
+from cim_dg.nn.pixels import PixelSpace
 
 
 def make_adapter(method: type[Algorithm], algorithms: ModuleType) -> type:

@@ -16,9 +16,9 @@ import torch
 from numpy.random import RandomState
 from torch.utils.data import TensorDataset
 
-from cim_dg import digits, spirograph
+from cim_dg.data import digits, spirograph
 from cim_dg.errors import UserError
-from cim_dg.seeding import check_seed
+from cim_dg.runtime.seeding import check_seed
 
 SIDE = 36
 DIGIT_SIDE = 28

@@ -16,8 +16,8 @@ from typing import Any
 from cim_dg import hparams as spaces
 from cim_dg.algorithms import methods
 from cim_dg.domainbed.datasets import make_nuisance_digits, make_spirograph, make_vlcs_mini
-from cim_dg.domainbed.jobs import is_standin
-from cim_dg.tracking.beside import beside_domainbed
+from cim_dg.launchers.jobs import is_standin
+from cim_dg.tracking.sidecar import beside_domainbed
 
 DATASETS: dict[str, Callable[[ModuleType], type]] = {
     "NuisanceDigits": make_nuisance_digits,
@@ -57,7 +57,7 @@ def on_reporting(reporting: ModuleType) -> None:
 
 def on_networks(networks: Any) -> None:
     """Serve small images of sides that DomainBed has no featurizer for, for every algorithm."""
-    from cim_dg.networks import SmallCNN
+    from cim_dg.nn.networks import SmallCNN
 
     _need(networks, "Featurizer", "Classifier")
     upstream = networks.Featurizer
@@ -97,7 +97,7 @@ def on_hparams_registry(registry: Any) -> None:
 
 def on_command_launchers(launchers: ModuleType) -> None:
     """Add our launchers, and have upstream's look before they start jobs that cannot work."""
-    from cim_dg.domainbed.launchers import LAUNCHERS, checked, refusing
+    from cim_dg.launchers.parallel import LAUNCHERS, checked, refusing
 
     _need(launchers, "REGISTRY")
     for name, launch in launchers.REGISTRY.items():

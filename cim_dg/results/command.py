@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cim_dg.errors import UserError
-from cim_dg.files import write_atomically
+from cim_dg.runtime.files import write_atomically
 
 if TYPE_CHECKING:
     from cim_dg.results.build import Report

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from cim_dg.errors import UserError
-from cim_dg.files import write_atomically
+from cim_dg.runtime.files import write_atomically
 
 VARIANTS = "variants.json"
 """A file of a sweep's folder: what the methods of the runs below each of its folders are called (folder to label)."""

@@ -42,9 +42,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Evaluate, and print a line for each figure."""
     if arguments.batch_size < 1:
         raise UserError(f"batch_size is {arguments.batch_size}; accepted is a whole number of at least 1")
-    from cim_dg.wilds.adversarial import Challenge
+    from cim_dg.backgrounds.adversarial import Challenge
+    from cim_dg.backgrounds.in9 import VARIANTS, class_folder, tested_on
     from cim_dg.wilds.experiment import choose_device, readable_errors
-    from cim_dg.wilds.in9 import VARIANTS, class_folder, tested_on
     from cim_dg.wilds.models import make_imagenet_classifier
     from cim_dg.wilds.transforms import make_transform, pixel_space
 
@@ -85,7 +85,7 @@ def read_mapping(path: Path) -> Tensor:
     """
     import torch
 
-    from cim_dg.wilds.in9 import NUM_CLASSES
+    from cim_dg.backgrounds.in9 import NUM_CLASSES
 
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))

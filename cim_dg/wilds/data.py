@@ -20,11 +20,11 @@ from wilds.common.data_loaders import get_eval_loader, get_train_loader
 from wilds.common.grouper import CombinatorialGrouper
 from wilds.datasets.wilds_dataset import WILDSDataset, WILDSSubset
 
+from cim_dg.backgrounds.adversarial import Challenge
+from cim_dg.backgrounds.in9 import IN9
 from cim_dg.errors import UserError
 from cim_dg.wilds import compat
-from cim_dg.wilds.adversarial import Challenge
 from cim_dg.wilds.config import Config
-from cim_dg.wilds.in9 import IN9
 from cim_dg.wilds.transforms import make_transform
 
 

@@ -74,7 +74,7 @@ def _write(folder: Path, seed: int) -> None:
     import numpy as np
     from PIL import Image
 
-    from cim_dg import digits
+    from cim_dg.data import digits
 
     rng = np.random.RandomState(seed)
     images, labels = digits.load_digits()

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from cim_dg import hparams as spaces
 from cim_dg.algorithms import Algorithm, Batch, methods
-from cim_dg.diagnostics import FewPositives
 from cim_dg.errors import RunError, UserError
+from cim_dg.harness.few_positives import FewPositives
 from cim_dg.wilds.adapter import ALIASES, add_hparam_options, check_domains, check_finite, read_hparam_options
 from cim_dg.wilds.config import OF_WILDS
 from cim_dg.wilds.models import Featurizer

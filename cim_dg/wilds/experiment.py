@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from cim_dg.algorithms import methods
-from cim_dg.allocator import keep_freed_memory
 from cim_dg.errors import RunError, UserError
-from cim_dg.seeding import seed_everything
+from cim_dg.runtime.allocator import keep_freed_memory
+from cim_dg.runtime.seeding import seed_everything
 from cim_dg.wilds.adapter import check_domains
 from cim_dg.wilds.config import FIELDS, Config
 from cim_dg.wilds.data import load_data

@@ -15,9 +15,9 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from cim_dg.domainbed import efficientnet
 from cim_dg.errors import UserError
-from cim_dg.networks import SmallCNN
+from cim_dg.nn import efficientnet
+from cim_dg.nn.networks import SmallCNN
 from cim_dg.wilds.transforms import Standardize
 
 LAST_LAYER = {"densenet121": "classifier"}  # fc in the others

@@ -14,8 +14,8 @@ from typing import Any
 from torch import Tensor
 
 from cim_dg.errors import UserError
-from cim_dg.files import write_atomically
-from cim_dg.provenance import commit, versions
+from cim_dg.runtime.files import write_atomically
+from cim_dg.runtime.provenance import commit, versions
 
 RECORD = "run.json"
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cim_dg.errors import UserError
-from cim_dg.tracking.beside import beside
+from cim_dg.tracking.sidecar import beside
 from cim_dg.wilds import config as settings
 from cim_dg.wilds.config import FIELDS, make_config
 

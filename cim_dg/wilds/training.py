@@ -12,12 +12,12 @@ from torch.nn.utils import clip_grad_norm_
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from cim_dg import checkpoint
 from cim_dg.algorithms import Algorithm, Batch
-from cim_dg.diagnostics import FewPositives
+from cim_dg.backgrounds.adversarial import Challenge
 from cim_dg.errors import RunError, UserError
+from cim_dg.harness.few_positives import FewPositives
+from cim_dg.runtime import checkpoint
 from cim_dg.wilds.adapter import check_finite
-from cim_dg.wilds.adversarial import Challenge
 from cim_dg.wilds.config import Config
 from cim_dg.wilds.data import Data
 from cim_dg.wilds.evaluation import Report, format_report, make_report

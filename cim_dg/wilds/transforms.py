@@ -1,6 +1,6 @@
 """From the images on disk to what a network is fed, as WILDS does it.
 
-The pixel space (`cim_dg.pixels`) follows from the transform: WILDS normalises natural images with ImageNet's
+The pixel space (`cim_dg.nn.pixels`) follows from the transform: WILDS normalises natural images with ImageNet's
 statistics, and standardises each image of RxRx1 by itself.
 """
 
@@ -15,7 +15,7 @@ from torchvision import transforms
 from torchvision.transforms import functional as TF
 
 from cim_dg.errors import UserError
-from cim_dg.pixels import NAMED, PixelSpace
+from cim_dg.nn.pixels import NAMED, PixelSpace
 
 Transform = Callable[[Any], Tensor]
 

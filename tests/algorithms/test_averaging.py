@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cim_dg.algorithms import REGISTRY, Algorithm
-from cim_dg.colours import CENTRE, change_colours, draw_colours
+from cim_dg.images.colours import CENTRE, change_colours, draw_colours
 
 METHODS = ["ERM", "GroupDRO", "VIB", "SCL", "CCSA", "DCoDR", "TransformInvariance", "CIM", "CIM_VIB"]
 

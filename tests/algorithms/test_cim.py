@@ -7,8 +7,8 @@ from cim_dg.algorithms import Batch
 from cim_dg.algorithms.cim import InputMorphing
 from cim_dg.domainbed.datasets import nuisance_environments
 from cim_dg.hparams import complete
-from cim_dg.perceptual import ms_ssim
-from cim_dg.pixels import PixelSpace
+from cim_dg.nn.perceptual import ms_ssim
+from cim_dg.nn.pixels import PixelSpace
 
 
 def naive_contrast(morph, y, pairs, distance=True, weight=1.0, margin=None):

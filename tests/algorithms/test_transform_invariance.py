@@ -7,7 +7,7 @@ from torch import nn
 
 from cim_dg.algorithms.scl import supervised_contrastive_loss
 from cim_dg.algorithms.transform_invariance import gradient_penalty
-from cim_dg.colours import change_colours, draw_colours
+from cim_dg.images.colours import change_colours, draw_colours
 
 N, D, L = 3, 4, 5
 GENERATOR = torch.Generator().manual_seed(0)

@@ -16,9 +16,9 @@ from worker_jobs import until
 from cim_dg import cli
 from cim_dg.errors import UserError
 from cim_dg.tracking import writers
-from cim_dg.tracking.beside import beside
 from cim_dg.tracking.command import TARGETS
 from cim_dg.tracking.curves import Curves
+from cim_dg.tracking.sidecar import beside
 
 NAME = "VLCS-CIM-env0+2-trial1-hparams4"
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import wilds
 
-from cim_dg import digits as shared
+from cim_dg.data import digits as shared
 from cim_dg.results import build
 from cim_dg.wilds import digits
 

@@ -19,8 +19,8 @@ from PIL import Image
 
 from cim_dg import autoload
 from cim_dg.algorithms import SCL, Batch
-from cim_dg.networks import SmallCNN
-from cim_dg.pixels import PixelSpace
+from cim_dg.nn.networks import SmallCNN
+from cim_dg.nn.pixels import PixelSpace
 from cim_dg.wilds import plugin
 from cim_dg.wilds.examples import Model
 from cim_dg.wilds.transforms import Standardize, make_transform

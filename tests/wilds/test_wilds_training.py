@@ -152,7 +152,7 @@ def test_a_killed_run_ends_as_one_that_was_not(train: Train, small_root: Path, t
     program = f"""
         import os, signal, sys
         from pathlib import Path
-        sys.path[:0] = [{str(REPOSITORY)!r}, {str(Path(__file__).parent)!r}]
+        sys.path[:0] = [{str(REPOSITORY)!r}, {str(REPOSITORY / "tests" / "helpers")!r}]
         import small_datasets, torch
         from cim_dg import cli
         from cim_dg.algorithms import CIM_VIB

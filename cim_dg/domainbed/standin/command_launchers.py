@@ -12,8 +12,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from cim_dg.domainbed.jobs import with_this_python
 from cim_dg.errors import RunError, UserError
+from cim_dg.launchers.jobs import with_this_python
 
 Launcher = Callable[[list[str]], None]
 

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 from cim_dg.errors import UserError
-from cim_dg.image_cache import image_cache
+from cim_dg.images.cache import image_cache
 
 DATASETS = [
     "Debug28",

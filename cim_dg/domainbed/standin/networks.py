@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from cim_dg.domainbed import efficientnet
 from cim_dg.errors import UserError
-from cim_dg.networks import freeze_batch_norm
+from cim_dg.nn import efficientnet
+from cim_dg.nn.networks import freeze_batch_norm
 
 
 class Identity(nn.Module):

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-
-# pytest's importlib mode leaves what stands beside the tests unimportable.
-sys.path.insert(0, str(Path(__file__).parent))
-
 from standin_samples import GOLDEN, write_mnist, write_sweep
 
 
@@ -66,12 +61,3 @@ def photographs(tmp_path: Path) -> Callable[..., str]:
         return str(tmp_path)
 
     return make
-
-
-@pytest.fixture
-def two_cores() -> Iterator[None]:
-    """At most two cores for this process and those it starts: two jobs side by side then have a thread each."""
-    cores = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, sorted(cores)[:2])
-    yield
-    os.sched_setaffinity(0, cores)

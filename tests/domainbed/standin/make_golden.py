@@ -15,6 +15,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "helpers"))
+
 from standin_samples import (
     GOLDEN,
     PAIRS,

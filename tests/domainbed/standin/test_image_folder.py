@@ -21,7 +21,7 @@ from PIL import Image
 from torchvision import transforms
 
 from cim_dg.errors import UserError
-from cim_dg.pixels import NAMED
+from cim_dg.nn.pixels import NAMED
 
 TEST_ENV = 0
 PLAIN = transforms.Compose(

@@ -14,7 +14,7 @@ from PIL import Image
 from torchvision.transforms import functional
 
 from cim_dg.errors import UserError
-from cim_dg.pixels import NAMED
+from cim_dg.nn.pixels import NAMED
 
 HPARAMS = {"data_augmentation": True}
 

@@ -14,7 +14,7 @@ from domainbed.lib import resume
 from domainbed.scripts import train
 from standin_samples import results_of
 
-from cim_dg import locks
+from cim_dg.runtime import locks
 
 
 class Killed(BaseException):

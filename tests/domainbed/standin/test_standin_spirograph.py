@@ -12,10 +12,10 @@ from domainbed import datasets
 from domainbed.scripts import train
 
 from cim_dg import hparams as spaces
+from cim_dg.data.spirograph import draw, environments
 from cim_dg.domainbed.datasets import SIDE
 from cim_dg.errors import UserError
 from cim_dg.results.domains import ENVIRONMENTS
-from cim_dg.spirograph import draw, environments
 
 
 def made() -> Any:

@@ -13,8 +13,8 @@ from domainbed.lib import command
 from domainbed.scripts import sweep
 from standin_samples import GOLDEN, PAIRS, SINGLE, SINGLE_HPARAMS, in_fixed_order
 
-from cim_dg import locks
 from cim_dg.errors import RunError, UserError
+from cim_dg.runtime import locks
 
 ONE_JOB_EACH = "--datasets Debug28 --algorithms ERM --n_trials 1 --n_hparams 1 --single_test_envs --skip_confirmation"
 ONE_JOB_EACH += " --output_dir sweep --data_dir data --steps 2"

@@ -19,14 +19,14 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import Resize
 from tqdm import tqdm
 
-from cim_dg import augmentation
-from cim_dg.augmentation import SIDE, Colours
-from cim_dg.domainbed.jobs import cores
 from cim_dg.errors import UserError
-from cim_dg.image_cache import ImageCache
-from cim_dg.image_pack import Damaged, Pack
-from cim_dg.pixels import NAMED
-from cim_dg.provenance import version_of
+from cim_dg.images import augmentation
+from cim_dg.images.augmentation import SIDE, Colours
+from cim_dg.images.cache import ImageCache
+from cim_dg.images.pack import Damaged, Pack
+from cim_dg.launchers.jobs import cores
+from cim_dg.nn.pixels import NAMED
+from cim_dg.runtime.provenance import version_of
 
 ImageFile.LOAD_TRUNCATED_IMAGES = True  # some of DomainBed's data sets have images that end early
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from cim_dg.files import write_atomically
-from cim_dg.provenance import commit, versions
+from cim_dg.runtime.files import write_atomically
+from cim_dg.runtime.provenance import commit, versions
 
 from .results import identity
 

@@ -9,7 +9,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from cim_dg.files import write_atomically
+from cim_dg.runtime.files import write_atomically
 
 
 def identity(args: Namespace) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from cim_dg import checkpoint
-from cim_dg.domainbed.jobs import whole_number
 from cim_dg.errors import UserError
+from cim_dg.launchers.jobs import whole_number
+from cim_dg.runtime import checkpoint
 
 from .environments import Loaders
 from .results import Results, identity

@@ -19,8 +19,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from cim_dg import locks
 from cim_dg.errors import UserError
+from cim_dg.runtime import locks
 
 from .. import algorithms, command_launchers, datasets, hparams_registry
 from ..lib import command

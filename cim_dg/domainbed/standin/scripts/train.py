@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from cim_dg import locks
-from cim_dg.allocator import keep_freed_memory
 from cim_dg.errors import RunError, UserError
-from cim_dg.files import write_atomically
-from cim_dg.provenance import version_of
-from cim_dg.seeding import seed_everything
-from cim_dg.tracking.beside import tracked
+from cim_dg.runtime import locks
+from cim_dg.runtime.allocator import keep_freed_memory
+from cim_dg.runtime.files import write_atomically
+from cim_dg.runtime.provenance import version_of
+from cim_dg.runtime.seeding import seed_everything
+from cim_dg.tracking.sidecar import tracked
 
 from .. import algorithms, datasets, hparams_registry
 from ..lib import command, provenance

@@ -1,0 +1,1 @@
+"""The Backgrounds Challenge: ImageNet-9, its variants, and the adversarial test."""

@@ -1,0 +1,150 @@
+"""`cim-dg status`: what of the jobs in a folder is done, runs, has failed and why, and how long the rest takes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from cim_dg.errors import UserError
+from cim_dg.runtime import locks
+from cim_dg.runtime.files import last_line
+from cim_dg.sweeps.jobs import DONE, NOT_STARTED, UNFINISHED, Job, duration, seconds_left
+
+RUNNING, FAILED = "running", "failed"
+STATES = (DONE, RUNNING, FAILED, UNFINISHED, NOT_STARTED)
+RECENT = 15 * 60
+"""Seconds since a file of a job was last written within which it counts as running, where there is no lock to ask."""
+
+_ABOUT = re.compile(r"^\t(dataset|algorithm|test_envs|trial_seed|hparams_seed): (.*)$", re.MULTILINE)
+_JOB_NAME = re.compile("[0-9a-f]{32}")
+_ERROR = re.compile(r"^(error: |Traceback \(most recent call last\))", re.MULTILINE)
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add `status` to the command line."""
+    parser = subparsers.add_parser(
+        "status",
+        help="say which jobs of a sweep are done, running or failed, and how long the rest takes",
+        description="Looks at the jobs' folders alone, those of DomainBed, of the stand-in and of WILDS, in DIR and "
+        "below, and disturbs nobody.",
+    )
+    parser.add_argument("folder", metavar="DIR", type=Path)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print how many jobs are in which state, the time left, and the failures.
+
+    Raises:
+        UserError: there is no such folder, or no job in it.
+    """
+    if not arguments.folder.is_dir():
+        raise UserError(f"there is no folder {arguments.folder}")
+    jobs = list(find(arguments.folder))
+    if not jobs:
+        raise UserError(f"no job has been started in {arguments.folder}")
+    count = Counter(job.state for job in jobs)
+    print(f"{len(jobs)} jobs: " + ", ".join(f"{count[state]} {state}" for state in STATES) + ".")
+    print(_time_left(jobs, side_by_side=max(1, count[RUNNING])))
+    for job in jobs:
+        if job.state == FAILED:
+            print(f"Failed: {job.folder} ({job.algorithm} on {job.dataset}, {job.about})\n    {_error(job.folder)}")
+    return 0
+
+
+def find(folder: Path) -> Iterator[Job]:
+    """The jobs in a folder and below, in the order of their folders."""
+    for place, below, names in os.walk(folder):
+        below.sort()
+        if "run.json" in names:
+            yield _wilds(Path(place))
+        elif {"out.txt", "results.jsonl", "done"} & set(names) or (_JOB_NAME.fullmatch(Path(place).name) and not below):
+            yield _domainbed(Path(place), set(names) - {locks.NAME})
+        else:
+            continue
+        below.clear()
+
+
+def _domainbed(folder: Path, names: set[str]) -> Job:
+    from cim_dg.sweeps.domainbed import seconds
+
+    if "done" in names:
+        state = DONE
+    elif locks.is_claimed(folder):
+        state = RUNNING
+    elif not names:
+        state = NOT_STARTED
+    elif _error(folder) is not None:
+        state = FAILED
+    else:
+        # The real DomainBed has no lock.
+        state = UNFINISHED if (folder / locks.NAME).exists() or not _is_fresh(folder) else RUNNING
+    about = _about(folder)
+    envs, trial, seed = (about.get(name, "?") for name in ("test_envs", "trial_seed", "hparams_seed"))
+    return Job(
+        dataset=about.get("dataset", "?"),
+        algorithm=about.get("algorithm", "?"),
+        about=f"test environments {envs}, trial {trial}, hparams seed {seed}",
+        folder=folder,
+        state=state,
+        seconds=seconds(folder) if state == DONE else None,
+    )
+
+
+def _about(folder: Path) -> dict[str, str]:
+    """The arguments, which every `train` prints before it does anything that can fail or take long."""
+    try:
+        with open(folder / "out.txt", encoding="utf-8", errors="replace") as file:
+            return dict(_ABOUT.findall(file.read(10_000)))
+    except OSError:
+        return {}
+
+
+def _error(folder: Path) -> str | None:
+    """What the last attempt at a job ended with, or None if it ended without a word, or not at all."""
+    from cim_dg.domainbed.standin.lib.command import NOTICE
+
+    try:
+        text = (folder / "err.txt").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    attempt = text.rpartition(NOTICE)[2]  # with which each attempt at a job of the stand-in begins
+    return last_line(folder / "err.txt") if _ERROR.search(attempt) else None
+
+
+def _wilds(folder: Path) -> Job:
+    from cim_dg.sweeps.wilds import SECONDS
+
+    try:
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        config = record["config"]
+        dataset, algorithm, seed = config["dataset"], config["algorithm"], config["seed"]
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{folder / 'run.json'} is no record of a run; move its folder away") from None
+    state = DONE if record.get("finished") else RUNNING if _is_fresh(folder) else UNFINISHED
+    try:
+        seconds = float((folder / SECONDS).read_text()) if state == DONE else None
+    except (OSError, ValueError):
+        seconds = None
+    return Job(dataset, algorithm, f"seed {seed}", folder, state, seconds)
+
+
+def _is_fresh(folder: Path) -> bool:
+    return any(time.time() - path.stat().st_mtime < RECENT for path in folder.iterdir())
+
+
+def _time_left(jobs: list[Job], side_by_side: int) -> str:
+    missing = [job for job in jobs if job.state in (RUNNING, UNFINISHED, NOT_STARTED)]
+    if not missing:
+        return "Nothing is left to run." if all(job.state == DONE for job in jobs) else "Only failed jobs are left."
+    seconds = seconds_left(jobs, missing)
+    if seconds is None:
+        return "Time left: not known before a job is done."
+    return f"Time left: {duration(seconds / side_by_side)}, with {side_by_side} jobs side by side."

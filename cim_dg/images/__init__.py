@@ -1,0 +1,1 @@
+"""Batched image operations, colours, augmentation, and the cache of decoded images."""

@@ -1,0 +1,1 @@
+"""What methods are made of: the perceptual loss, pairs, networks, pixel spaces."""

@@ -1,0 +1,253 @@
+"""Multi-scale structural similarity (MS-SSIM), and the pair of them that CIM's triplet needs.
+
+Definition (Wang, Simoncelli, Bovik, "Multiscale structural similarity for image quality assessment", 2003; the local
+statistics are those of Wang, Bovik, Sheikh, Simoncelli, "Image quality assessment", 2004). With a Gaussian window of
+standard deviation 1.5, applied only where it lies inside the image, giving local means mu, variances sigma^2 and
+covariance sigma_xy, and C1 = (0.01 L)^2, C2 = (0.03 L)^2 for pixels in a range of length L,
+
+    l  = (2 mu_x mu_y + C1) / (mu_x^2 + mu_y^2 + C1)                        luminance
+    cs = (2 sigma_xy + C2) / (sigma_x^2 + sigma_y^2 + C2)                   contrast and structure
+    MS-SSIM = mean over channels of   mean(l cs at scale M)^w_M  *  prod over j < M of mean(cs at scale j)^w_j
+
+where mean() is over pixels, each scale has half the side of the one before (the average of 2x2 pixels; an odd side is
+padded with one row or column of zeros first), and a mean below 0 counts as 0. This is what pytorch-msssim computes,
+wherever it can run.
+
+Scales and window follow the image, so that every size from 8x8 up has a value (`scales_and_window`). With s the
+smaller side:
+
+    s > 160      11 pixels and 5 scales: the published setting
+    s <= 160     7 pixels and as many scales, 1 to 5, as leave the coarsest image a side of at least 7
+
+The weights w are the published five, as printed (they sum to 1.0001); where M < 5 scales are used, the first M of
+them, divided by their sum.
+
+The factor x^w has an infinite slope at 0, and means at or below 0 do occur (an image against its inverse). Below 1e-6
+it is therefore replaced by the straight line through 0 that meets it there, and by 0 for x < 0, so that the gradient is
+finite everywhere.
+
+The means of cs and l cs, with their analytic gradient, are in cim_dg/nn/local_similarity.py; benchmarks/perceptual.py
+compares the speed with pytorch-msssim's.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import torch
+from torch import Tensor
+
+from cim_dg.errors import UserError
+from cim_dg.nn.local_similarity import halve, local_similarity
+
+__all__ = ["ms_ssim", "scales_and_window", "triplet_ms_ssim"]
+
+WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+K1, K2 = 0.01, 0.03
+SMALL_WINDOW, FULL_WINDOW = 7, 11
+FULL_SIDE = (FULL_WINDOW - 1) * 2 ** (len(WEIGHTS) - 1)  # 160: five halvings of a larger side hold 11 pixels
+FLOOR = 1e-6  # where x^w gives way to a straight line
+BACKENDS = ("native", "pytorch_msssim")
+
+
+def ms_ssim(
+    x: Tensor,
+    y: Tensor,
+    data_range: float = 1.0,
+    *,
+    window: int | None = None,
+    scales: int | None = None,
+    backend: str = "native",
+) -> Tensor:
+    """MS-SSIM of each image of `x` to the one at its place in `y` (equation in the module's docstring).
+
+    Differentiable once in both; deterministic. Half-precision images are compared in float32, under autocast too.
+
+    Args:
+        x, y: (N, C, H, W), floating point, pixels in an interval of length `data_range`.
+        window, scales: override `scales_and_window`: an odd width of at least 3, and 1 to 5. The coarsest image must
+            hold the window.
+        backend: "native", or "pytorch_msssim" to have that library compute it: sides over 16 * (window - 1) only, and
+            a gradient that has no bound where a factor nears 0.
+
+    Returns:
+        (N,) similarities in [0, 1] (up to rounding), 1 for equal images; float64 if the images are, else float32.
+
+    Raises:
+        UserError: a shape, type or option that is not as above.
+    """
+    if x.shape != y.shape:
+        raise UserError(f"images of shapes {tuple(x.shape)} and {tuple(y.shape)}: ms_ssim compares equal shapes")
+    x, y = _as_comparable(x, y)
+    window, scales = _checked_options(x, data_range, window, scales, backend)
+    if backend == "pytorch_msssim":
+        return _by_pytorch_msssim(x, y, data_range, window, scales)
+    index = torch.arange(len(y), device=y.device).unsqueeze(0)
+    return _similarities(x, y, index, data_range, window, scales)[0]
+
+
+def triplet_ms_ssim(
+    morphed: Tensor,
+    images: Tensor,
+    positive: Tensor,
+    negative: Tensor,
+    data_range: float = 1.0,
+    *,
+    window: int | None = None,
+    scales: int | None = None,
+    backend: str = "native",
+) -> tuple[Tensor, Tensor]:
+    """MS-SSIM of `morphed[i]` to `images[positive[i]]` and to `images[negative[i]]`: CIM's two terms in one pass.
+
+    Equal to two calls of `ms_ssim`, faster. Differentiable once, in `morphed` and in `images`; nothing waits for a GPU.
+    The gradient to `images` adds up rows with `index_add_`, which on a GPU is deterministic only under
+    `torch.use_deterministic_algorithms`.
+
+    Args:
+        morphed: (A, C, H, W), the anchors; pixels as in `ms_ssim`.
+        images: (N, C, H, W), what they are compared with.
+        positive, negative: (A,) int64, rows of `images`, or -1 for none. Other values are the caller's mistake: they
+            are not looked for, as that would wait for the GPU.
+        window, scales, backend: as in `ms_ssim`.
+
+    Returns:
+        two (A,) similarities, as `ms_ssim` gives them. Where the index is -1 the similarity is 0 and gives no gradient.
+
+    Raises:
+        UserError: a shape, type or option that is not as above.
+    """
+    if morphed.ndim != 4 or images.ndim != 4 or morphed.shape[1:] != images.shape[1:]:
+        raise UserError(
+            f"morphed {tuple(morphed.shape)} and images {tuple(images.shape)}: accepted are (A, C, H, W) and "
+            "(N, C, H, W) with the same C, H and W"
+        )
+    for name, rows in (("positive", positive), ("negative", negative)):
+        if rows.shape != morphed.shape[:1] or rows.dtype != torch.int64:
+            raise UserError(
+                f"{name} has shape {tuple(rows.shape)} and type {rows.dtype}: "
+                f"accepted is int64 of shape ({len(morphed)},), one row for each morphed image"
+            )
+    if len(morphed) and not len(images):
+        raise UserError("images is empty: at least one image is needed to compare with")
+    morphed, images = _as_comparable(morphed, images)
+    window, scales = _checked_options(morphed, data_range, window, scales, backend)
+    index = torch.stack([positive, negative])
+    # Row 0 stands in where there is none, and is dropped below: to leave it out would be to wait for the GPU.
+    rows = index.clamp(min=0)
+    if backend == "pytorch_msssim":
+        both = [_by_pytorch_msssim(morphed, images[row], data_range, window, scales) for row in rows]
+        values = torch.stack(both)
+    else:
+        if len(images) > rows.numel():  # a large pool of images: look only at those that are used
+            images = images.index_select(0, rows.flatten())
+            rows = torch.arange(rows.numel(), device=rows.device).view_as(rows)
+        values = _similarities(morphed, images, rows, data_range, window, scales)
+    positives, negatives = torch.where(index >= 0, values, 0.0)
+    return positives, negatives
+
+
+def scales_and_window(height: int, width: int) -> tuple[int, int]:
+    """Number of scales (1 to 5) and width of the window (7 or 11 pixels) for an image of this size.
+
+    Raises:
+        UserError: the smaller side is under 7 pixels.
+    """
+    side = min(height, width)
+    if side < SMALL_WINDOW:
+        raise UserError(
+            f"images of {height}x{width} pixels are too small for MS-SSIM: sides of at least 7 are accepted"
+        )
+    window = FULL_WINDOW if side > FULL_SIDE else SMALL_WINDOW
+    return _most_scales(side, window), window
+
+
+def _most_scales(side: int, window: int) -> int:
+    """As many as leave room for the window in the coarsest image, at least 1."""
+    return max(n for n in range(1, len(WEIGHTS) + 1) if n == 1 or _coarsest(side, n) >= window)
+
+
+def _coarsest(side: int, scales: int) -> int:
+    """Side of the coarsest of so many images; a halved odd side is rounded up."""
+    return -(-side // 2 ** (scales - 1))
+
+
+def _weights(scales: int) -> list[float]:
+    """Exponents of the factors: see the module's docstring."""
+    total = 1.0 if scales == len(WEIGHTS) else sum(WEIGHTS[:scales])
+    return [weight / total for weight in WEIGHTS[:scales]]
+
+
+def _as_comparable(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in float64 if one is, else in float32, after a check of what they are."""
+    for images in (x, y):
+        if images.ndim != 4 or images.shape[1] == 0:
+            raise UserError(
+                f"images of shape {tuple(images.shape)}: accepted is (N, C, H, W) with at least one channel"
+            )
+        if not images.is_floating_point():
+            raise UserError(f"images of type {images.dtype}: a floating point type is accepted")
+    dtype = torch.float64 if torch.float64 in (x.dtype, y.dtype) else torch.float32
+    return x.to(dtype).contiguous(), y.to(dtype).contiguous()
+
+
+def _checked_options(
+    images: Tensor, data_range: float, window: int | None, scales: int | None, backend: str
+) -> tuple[int, int]:
+    height, width = images.shape[-2:]
+    side = min(height, width)
+    if backend not in BACKENDS:
+        raise UserError(f"backend {backend!r} is not known: accepted are {', '.join(BACKENDS)}")
+    if not (math.isfinite(data_range) and data_range > 0):
+        raise UserError(f"data_range is {data_range}: accepted is a finite number above 0")
+    if scales is not None and not (isinstance(scales, int) and 1 <= scales <= len(WEIGHTS)):
+        raise UserError(f"scales is {scales}: accepted is 1 to {len(WEIGHTS)}")
+    if window is None:
+        _, window = scales_and_window(height, width)
+    elif not (isinstance(window, int) and window >= 3 and window % 2 == 1):
+        raise UserError(f"window is {window}: accepted is an odd number of pixels, at least 3")
+    scales = _most_scales(side, window) if scales is None else scales
+    if _coarsest(side, scales) < window:
+        raise UserError(
+            f"a window of {window} pixels does not fit images of {height}x{width} halved {scales - 1} times: "
+            "accepted is a smaller window, fewer scales or larger images"
+        )
+    return window, scales
+
+
+def _similarities(x: Tensor, y: Tensor, index: Tensor, data_range: float, window: int, scales: int) -> Tensor:
+    """(K, A): MS-SSIM of x[a] to y[index[k, a]], for x (A, C, H, W), y (N, C, H, W) and index (K, A)."""
+    c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
+    factors = []
+    for scale, weight in enumerate(_weights(scales)):
+        if scale:
+            x, y = halve(x), halve(y)
+        coarsest = scale == scales - 1
+        factors.append(_power(local_similarity(x, y, index, window, c1, c2, with_luminance=coarsest), weight))
+    # Factor by factor: the gradient of torch.prod would look for zeros, and wait for the GPU to do so.
+    return functools.reduce(torch.mul, factors).mean(-1)
+
+
+def _power(base: Tensor, exponent: float) -> Tensor:
+    """base^exponent above FLOOR, the straight line from 0 to there below it, 0 for a negative base."""
+    curve = base.clamp(min=FLOOR) ** exponent
+    line = torch.relu(base) * FLOOR ** (exponent - 1)
+    return torch.where(base > FLOOR, curve, line)
+
+
+def _by_pytorch_msssim(x: Tensor, y: Tensor, data_range: float, window: int, scales: int) -> Tensor:
+    """The same from the package pytorch-msssim, in float32 under autocast too."""
+    try:
+        from pytorch_msssim import ms_ssim as reference
+    except ImportError as error:
+        raise UserError("backend 'pytorch_msssim' needs a package: pip install pytorch-msssim") from error
+    height, width = x.shape[-2:]
+    if min(height, width) <= 16 * (window - 1):
+        raise UserError(
+            f"backend 'pytorch_msssim' cannot compare images of {height}x{width} with a window of {window} pixels: "
+            f"accepted are sides over {16 * (window - 1)}, or backend 'native'"
+        )
+    with torch.autocast(x.device.type, enabled=False):
+        return reference(
+            x, y, data_range=data_range, size_average=False, win_size=window, weights=_weights(scales), K=(K1, K2)
+        )

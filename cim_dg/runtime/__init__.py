@@ -1,0 +1,1 @@
+"""Files, locks, seeds, checkpoints, devices, settings: nothing of learning."""

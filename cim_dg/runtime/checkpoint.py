@@ -1,0 +1,68 @@
+"""Random state, and the state of a run, in files."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cim_dg.errors import UserError
+from cim_dg.runtime.files import write_atomically
+
+
+def random_state() -> dict[str, Any]:
+    """The state of all global random generators, of types that `torch.load(weights_only=True)` accepts."""
+    state: Any = np.random.get_state(legacy=True)
+    name, keys, *rest = state
+    return {
+        "python": random.getstate(),
+        "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """Set all global random generators back to what `random_state` returned."""
+    version, values, gauss = state["python"]
+    random.setstate((version, tuple(values), gauss))
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"].cpu())
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
+
+
+@contextlib.contextmanager
+def preserved_randomness() -> Iterator[None]:
+    """Whatever is drawn inside leaves no trace on the global random generators."""
+    state = random_state()
+    try:
+        yield
+    finally:
+        restore_random_state(state)
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Write `state` (tensors and plain Python) to `path`, wholly or not at all."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def load(path: Path, device: torch.device | str) -> dict[str, Any]:
+    """What `save` wrote.
+
+    Raises:
+        UserError: the file is not one that `save` wrote.
+    """
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # a file that is none of ours can raise anything
+        raise UserError(f"{path} cannot be resumed from: {' '.join(str(error).split())[:200]}") from None

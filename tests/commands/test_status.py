@@ -1,0 +1,98 @@
+"""`cim-dg status` tells from a job's files what has become of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cim_dg import cli
+from cim_dg.domainbed.standin.lib.command import NOTICE
+from cim_dg.runtime import locks
+
+ARGS = (
+    "Args:\n\talgorithm: {}\n\tdataset: VLCS\n\thparams_seed: 0\n\toutput_dir: x\n\ttest_envs: [1]\n\ttrial_seed: 2\n"
+)
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Callable[..., Path]:
+    """Make a job's folder with these texts in its files, last written an hour ago."""
+    made = 0
+
+    def make(algorithm: str = "CIM", **texts: str) -> Path:
+        nonlocal made
+        folder = tmp_path / f"{made:032x}"
+        folder.mkdir()
+        made += 1
+        begun = {"out_txt": ARGS.format(algorithm), "err_txt": NOTICE + "\n"} if texts else {}
+        for name, text in (begun | texts).items():
+            path = folder / name.replace("_", ".")
+            path.write_text(text)
+            os.utime(path, (time.time() - 3600,) * 2)
+        return folder
+
+    return make
+
+
+def took(folder: Path, seconds: float) -> None:
+    os.utime(folder / "done", (time.time() - 3600 + seconds,) * 2)
+
+
+def status(folder: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    assert cli.main(["status", str(folder)]) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def test_every_state(job: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seconds in (600, 1200, 3000):
+        took(job(done="done"), seconds)
+    job()  # launched, and waiting for its turn
+    job(_lock="")  # killed
+    killed_later = f"{NOTICE}\nerror: of the first attempt\n{NOTICE}\na warning: nothing to worry about\n"
+    job(_lock="", err_txt=killed_later)
+    failed = job("SCL", _lock="", err_txt=f"{NOTICE}\nerror: the loss is nan at step 3\n")
+    with locks.claim(job(_lock="")) as _:  # type: ignore[union-attr]
+        first, second, *failures = status(tmp_path, capsys)
+    assert first == "8 jobs: 3 done, 1 running, 1 failed, 2 unfinished, 1 not started."
+    assert second == "Time left: 80 min, with 1 jobs side by side."  # four times the median of the three that are done
+    assert failures == [
+        f"Failed: {failed} (SCL on VLCS, test environments [1], trial 2, hparams seed 0)",
+        "    error: the loss is nan at step 3",
+    ]
+
+
+def test_jobs_of_a_real_domainbed(job: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They have no lock, and a traceback for an error."""
+    job(err_txt="")
+    os.utime(job(err_txt="") / "out.txt")
+    job(err_txt="Traceback (most recent call last):\n  File x\nRuntimeError: out of memory\n")
+    first, second, *failures = status(tmp_path, capsys)
+    assert first == "3 jobs: 0 done, 1 running, 1 failed, 1 unfinished, 0 not started."
+    assert second == "Time left: not known before a job is done."
+    assert failures[-1] == "    RuntimeError: out of memory"
+
+
+def test_logs_of_wilds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, finished in enumerate((True, False)):
+        folder = tmp_path / "logs" / f"waterbirds-CIM-seed{number}"
+        folder.mkdir(parents=True)
+        record = {"config": {"dataset": "waterbirds", "algorithm": "CIM", "seed": number}, "finished": finished}
+        (folder / "run.json").write_text(json.dumps(record))
+        (folder / "sweep_seconds.txt").write_text("90.0\n")
+        os.utime(folder / "run.json", (1000, 1000))
+        os.utime(folder / "sweep_seconds.txt", (1000, 1000))
+    first, second = status(tmp_path, capsys)
+    assert first == "2 jobs: 1 done, 0 running, 0 failed, 1 unfinished, 0 not started."
+    assert second == "Time left: 2 min, with 1 jobs side by side."
+
+
+@pytest.mark.parametrize("folder", ["nowhere", "."])
+def test_no_jobs(folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["status", str(tmp_path / folder)]) == 2
+    assert re.search("there is no folder|no job has been started in", capsys.readouterr().err)

@@ -1,0 +1,156 @@
+"""What the stand-in and the real DomainBed are compared on: results and images made from seeds, and flags of commands.
+
+`make_golden.py` runs the real DomainBed on it, the tests the stand-in.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+GOLDEN = Path(__file__).parents[1] / "domainbed" / "standin" / "golden"
+
+SWEEP = "--n_hparams 2 --n_trials 2 --output_dir sweep --data_dir data --command_launcher dummy"
+PAIRS = f"launch --datasets Debug28 VLCS --algorithms ERM GroupDRO {SWEEP}"
+SINGLE = f"launch --datasets RotatedMNIST --algorithms ERM --single_test_envs --steps 5 --skip_confirmation {SWEEP}"
+SINGLE_HPARAMS = '{"lr": 0.01, "resnet18": true}'
+RUNS = {
+    "debug": "--dataset Debug28 --test_envs 1 --steps 12 --checkpoint_freq 5 --seed 3 --trial_seed 2",
+    "coloured": "--dataset ColoredMNIST --test_envs 2 --steps 12 --checkpoint_freq 6 --seed 1 --trial_seed 1",
+    "random": "--dataset ColoredMNIST --test_envs 0 --steps 4 --checkpoint_freq 2 --hparams_seed 2 --trial_seed 1",
+    "adapting": "--dataset ColoredMNIST --test_envs 0 1 --steps 4 --task domain_adaptation --uda_holdout_fraction 0.3",
+}
+RUN_HPARAMS = {
+    "debug": '{"batch_size": 8}',
+    "coloured": '{"batch_size": 8}',
+    "random": '{"batch_size": 8}',
+    "adapting": '{"batch_size": 8, "class_balanced": true}',
+}
+TOP = "--dataset ColoredMNIST --algorithm GroupDRO --test_env 1"
+
+
+def write_sweep(folder: Path) -> None:
+    """Results of three methods on two data sets, three trials of three hparams seeds, with what makes selection hard:
+
+    accuracies that tie, one that is NaN, jobs that are missing (all of a method's on an environment, too), and pairs.
+    """
+    rng = np.random.RandomState(0)
+    number = 0
+    for dataset in ("Debug28", "ColoredMNIST"):
+        for algorithm in ("ERM", "GroupDRO", "CIM"):
+            for trial in range(3):
+                for hparams_seed in range(3):
+                    for test_envs in ([0], [0, 1], [0, 2], [1], [1, 2], [2]):
+                        number += 1
+                        unwanted = (dataset, algorithm, test_envs) == ("Debug28", "GroupDRO", [2])
+                        missing = rng.uniform() < 0.1 or unwanted
+                        args = {
+                            "dataset": dataset,
+                            "algorithm": algorithm,
+                            "trial_seed": trial,
+                            "hparams_seed": hparams_seed,
+                            "test_envs": test_envs,
+                            "output_dir": f"sweep/{number:03}",
+                        }
+                        hparams = {"lr": 10.0 ** -(trial + 2), "batch_size": 2**hparams_seed}
+                        records = [_record(rng, step, args, hparams) for step in (0, 100, 150)]
+                        if number == 1:
+                            records[0]["env1_out_acc"] = float("nan")
+                        if not missing:
+                            job = folder / f"{number:03}"
+                            job.mkdir(parents=True)
+                            lines = [json.dumps(record, sort_keys=True) + "\n" for record in records]
+                            (job / "results.jsonl").write_text("".join(lines))
+
+
+def _record(rng: np.random.RandomState, step: int, args: dict[str, Any], hparams: dict[str, Any]) -> dict[str, Any]:
+    accuracies = {f"env{env}_{split}_acc": rng.randint(8) / 7 for env in range(3) for split in ("in", "out")}
+    return {"step": step, "args": args, "hparams": hparams, **accuracies}
+
+
+def write_mnist(folder: Path) -> None:
+    """MNIST/raw with 180 images for training and 60 for testing, of noise over a blob that depends on the digit."""
+    raw = folder / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    rng = np.random.RandomState(0)
+    for part, count in (("train", 180), ("t10k", 60)):
+        digits = rng.randint(10, size=count).astype(np.uint8)
+        images = rng.randint(60, size=(count, 28, 28)).astype(np.uint8)
+        for image, digit in zip(images, digits, strict=True):
+            row, column = 4 + 4 * divmod(digit, 5)[0], 2 + 5 * (digit % 5)
+            image[row : row + 10, column : column + 5] += 190
+        header = np.array([2051, count, 28, 28], dtype=">i4").tobytes()
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(header + images.tobytes())
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(
+            np.array([2049, count], dtype=">i4").tobytes() + digits.tobytes()
+        )
+
+
+def run_flags(name: str) -> list[str]:
+    return [*RUNS[name].split(), "--hparams", RUN_HPARAMS[name], "--skip_model_save"]
+
+
+def results_of(folder: Path) -> list[dict[str, Any]]:
+    """The lines of results.jsonl without what depends on the machine."""
+    records = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+    for record in records:
+        del record["step_time"], record["args"]["data_dir"], record["args"]["output_dir"]
+    return records
+
+
+def in_fixed_order(launched: str) -> str:
+    """A sweep launches its jobs in random order."""
+    lines = launched.splitlines(keepends=True)
+    commands = sorted(line for line in lines if line.startswith("Dummy"))
+    return "".join(commands.pop(0) if line.startswith("Dummy") else line for line in lines)
+
+
+def shared_protocol(data_dir: str) -> dict[str, Any]:
+    """The part of `protocol` whose calls are the same in the stand-in."""
+    import torch
+    from domainbed import datasets, hparams_registry, networks
+    from domainbed.lib.misc import seed_hash, split_dataset
+
+    splits = {}
+    for trial, env in ((0, 0), (0, 3), (2, 1)):
+        out, rest = split_dataset(range(40), 8, seed_hash(trial, env))
+        adaptation, train = split_dataset(rest, 6, seed_hash(trial, env))
+        splits[f"{trial}, {env}"] = [[split[i] for i in range(len(split))] for split in (out, adaptation, train)]
+
+    hparams: dict[str, Any] = {}
+    for dataset in ("Debug28", "Debug224", "ColoredMNIST", "RotatedMNIST", "VLCS", "DomainNet"):
+        for algorithm in ("ERM", "GroupDRO"):
+            default = hparams_registry.default_hparams(algorithm, dataset)
+            drawn = [
+                hparams_registry.random_hparams(algorithm, dataset, seed_hash(seed, seed % 3)) for seed in range(1, 21)
+            ]
+            differing = [{k: v for k, v in one.items() if v != default[k]} for one in drawn]
+            hparams[f"{algorithm} {dataset}"] = {"default": default, "random": differing}
+
+    torch.manual_seed(0)
+    network = networks.Featurizer((3, 28, 28), {})
+    weights = {
+        name: [value.sum().item(), *value.flatten()[:2].tolist()] for name, value in network.state_dict().items()
+    }
+    features = network(torch.linspace(0, 1, 2 * 3 * 28 * 28).reshape(2, 3, 28, 28))[:, ::16].tolist()
+
+    images = {}
+    for name in ("ColoredMNIST", "RotatedMNIST"):
+        torch.manual_seed(1)
+        dataset = datasets.get_dataset_class(name)(data_dir, [0], {})
+        images[name] = [fingerprint([environment[:]]) for environment in dataset]
+    return {"splits": splits, "hparams": hparams, "weights": weights, "features": features, "images": images}
+
+
+def fingerprint(minibatches: Any) -> list[Any]:
+    """Few numbers that tell minibatches (x, y) apart: labels, and sums of images weighted by position."""
+    import torch
+
+    told = []
+    for x, y in minibatches:
+        flat = x.double().flatten(1)
+        told.append([y.tolist()[:20], (flat @ torch.linspace(1, 2, flat.shape[1]).double()).tolist()[:20]])
+    return told
