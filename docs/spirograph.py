@@ -5,8 +5,8 @@
 A featurizer learns the class (five bins of m) with ERM, VIB, SCL and CIM, in the three environments of
 `cim_dg.data.spirograph` together. Then it is frozen, and ridge regression from its features predicts m, b, sigma and
 the red of the foreground, on drawings of the whole ranges that neither it nor the regression has seen. Beside it:
-features of random weights, and a network that is trained on the four targets end to end. Prints a Markdown table; writes
-spirograph-images.png (drawings of each environment, by m) and spirograph-r2.png (the table).
+features of random weights, and a network that is trained on the four targets end to end. Prints a Markdown table;
+writes spirograph-images.png (drawings of each environment, by m) and spirograph-r2.png (the table).
 """
 
 from __future__ import annotations
