@@ -19,7 +19,7 @@ _PLAIN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "
 
 
 def read_yaml(source: Path | str, where: str | None = None) -> Any:
-    """The data of a YAML file (a `Path`) or text (a `str`): dicts with text as keys, lists, texts, numbers, bools, None.
+    """The data of a YAML file (a `Path`) or text (a `str`): dicts with texts as keys, lists, and scalars.
 
     A date stays a text. Aliases and merge keys are expanded.
 
