@@ -1,6 +1,6 @@
 """Prints pip constraints that pin every dependency of pyproject.toml, extras included, to its lower bound.
 
-`make test-lowest` installs these versions and runs the everyday tests with them. torch and torchvision stay as they are:
+`make test-lowest` installs these versions and runs the everyday tests with them. torch and torchvision are left out:
 their wheels are large, and which one fits depends on the machine.
 """
 
