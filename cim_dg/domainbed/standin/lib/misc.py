@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -14,10 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, TensorDataset
 
-
-def seed_hash(*args: object) -> int:
-    """A seed in [0, 2^31) made of all arguments, the same in every process and on every machine."""
-    return int(hashlib.md5(str(args).encode("utf-8")).hexdigest(), 16) % 2**31
+from cim_dg.hparams.sampling import seed_hash as seed_hash
 
 
 class Split(Dataset[Any]):
