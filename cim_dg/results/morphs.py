@@ -11,7 +11,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from cim_dg.results.provenance import domains
+from cim_dg.results.run_facts import domains
 from cim_dg.results.records import Records, Run
 
 _SECONDS = 120
