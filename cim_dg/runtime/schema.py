@@ -1,9 +1,9 @@
 """Data from outside checked against a model: an object of the model, or one sentence that says what is wrong.
 
-A model is a dataclass, a TypedDict, a pydantic model, or a type such as `dict[str, Entry]`. A dataclass needs no import
-of pydantic; its bounds are those of the package annotated_types, and `__pydantic_config__ = CLOSED` refuses unknown
-names. Data is taken as JSON has it: a list does for a tuple and an int for a float, but a text or a bool is no number.
-pydantic takes a tenth of a second to import, and is imported by the first check.
+A model is a dataclass, a TypedDict, a pydantic model, or a type such as `dict[str, Entry]`. Names that a dataclass or a
+TypedDict does not have are refused; bounds are those of the package annotated_types, and a docstring after a field
+describes it. Such models need no import of pydantic, which takes a tenth of a second and is left to the first check.
+Data is taken as JSON has it: a list does for a tuple and an int for a float, but a text or a bool is no number.
 """
 
 from __future__ import annotations
@@ -18,23 +18,27 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from cim_dg.errors import UserError
 
 if TYPE_CHECKING:
-    from pydantic import ConfigDict, TypeAdapter
+    from pydantic import TypeAdapter
 
 Model = TypeVar("Model")
-
-CLOSED: ConfigDict = {"extra": "forbid", "allow_inf_nan": False, "use_attribute_docstrings": True}
-"""The `__pydantic_config__` of a dataclass that refuses unknown names, and whose docstrings of fields describe them."""
+Node = Mapping[str, Any]
 
 _LONGEST = 100
-_UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
-_MISSING = ("missing", "missing_argument")
 _WORDS = {
     "integer": "a whole number",
     "number": "a number",
     "boolean": "true or false",
     "string": "a text",
-    "null": "null",
     "object": "names with values",
+    "null": "null",
+    None: "another value",
+}
+_BOUNDS = {
+    "minLength": "of a length of at least",
+    "exclusiveMinimum": "above",
+    "minimum": "of at least",
+    "exclusiveMaximum": "below",
+    "maximum": "of at most",
 }
 
 
@@ -65,49 +69,36 @@ def validated(model: type[Model], data: object, where: str) -> Model:
     from pydantic import ValidationError
 
     try:
-        text = json.dumps(data)
+        text = json.dumps([data])
     except (TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{where} is not plain data: {error}") from None
     try:
-        return _adapter(cast(Any, model)).validate_json(text, strict=True)
+        return cast(Model, _adapter(cast(Any, model)).validate_json(text, strict=True)[0])
     except ValidationError as error:
         # An unknown name explains best why another is missing.
-        errors: list[Any] = sorted(error.errors(include_url=False), key=lambda each: each["type"] not in _UNKNOWN)
-        raise UserError(_sentence(errors[0], json_schema(model), data, where)) from None
+        errors: list[Any] = sorted(error.errors(include_url=False), key=lambda each: not _is_unknown(each["type"]))
+        raise UserError(f"{where}{_problem(errors[0], json_schema(model), data)}") from None
 
 
 def json_schema(model: Any) -> dict[str, Any]:
     """The JSON schema of `model`, from which editors complete."""
-    return _adapter(model).json_schema()
+    whole = _adapter(model).json_schema()
+    definitions = whole.get("$defs", {})
+    for definition in definitions.values():
+        if "properties" in definition:  # which pydantic says of some kinds of model only
+            definition.setdefault("additionalProperties", False)
+    root = whole["items"]
+    if "$ref" in root:
+        root = definitions.pop(root["$ref"].rpartition("/")[2])
+    return {**root, "$defs": definitions} if definitions else root
 
 
-def accepted(node: Mapping[str, Any], definitions: Mapping[str, Any] | None = None) -> str:
-    """What a JSON schema accepts, in words such as "a whole number of at least 1, or null"."""
-    node = _resolved(node, definitions or {})
-    if "const" in node or "enum" in node:
-        values = node.get("enum", [node.get("const")])
-        return ("one of " if len(values) > 1 else "") + ", ".join(map(str, values))
-    if "anyOf" in node or "oneOf" in node:
-        branches = [accepted(branch, definitions) for branch in node.get("anyOf", node.get("oneOf"))]
-        null = ", or null" if "null" in branches else ""
-        return " or ".join(dict.fromkeys(branch for branch in branches if branch != "null")) + null
-    kind = node.get("type")
-    if kind == "array":
-        return _accepted_list(node, definitions)
-    words = _WORDS.get(str(kind), "a value of another kind")
-    if kind == "string" and node.get("minLength"):
-        words += " that is not empty"
-    bounds = [
-        f"{words_of_bound} {node[key]:g}"
-        for key, words_of_bound in {
-            "exclusiveMinimum": "above",
-            "minimum": "of at least",
-            "exclusiveMaximum": "below",
-            "maximum": "of at most" if "minimum" not in node and "exclusiveMinimum" not in node else "at most",
-        }.items()
-        if node.get(key) is not None
-    ]
-    return f"{words} {' and '.join(bounds)}" if bounds else words
+def accepted(node: Node, definitions: Node | None = None) -> str:
+    """What a node of a JSON schema accepts, in words such as "a whole number of at least 1, or null"."""
+    *others, last = (_words(branch, definitions or {}) for branch in _branches(node, definitions or {}))
+    if others and last == "null":
+        return " or ".join(others) + ", or null"
+    return " or ".join((*others, last))
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
@@ -120,68 +111,66 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 def _adapter(model: Any) -> TypeAdapter[Any]:
     from pydantic import TypeAdapter
 
-    return TypeAdapter(model)
+    # pydantic takes no configuration for a dataclass from outside, but for a list, whose items inherit it.
+    return TypeAdapter(
+        list[model], config={"extra": "forbid", "allow_inf_nan": False, "use_attribute_docstrings": True}
+    )
 
 
-def _accepted_list(node: Mapping[str, Any], definitions: Mapping[str, Any] | None) -> str:
+def _words(node: Node, definitions: Node) -> str:
+    """What a node without branches accepts."""
+    if "enum" in node or "const" in node:
+        values = node.get("enum", [node.get("const")])
+        return f"{'one of ' if len(values) > 1 else ''}{', '.join(map(str, values))}"
     if "prefixItems" in node:
-        items = [accepted(item, definitions) for item in node["prefixItems"]]
-        return f"a list of {len(items)} values: {'; '.join(items)}"
-    item = node.get("items") or {}
-    words = "a list of texts" if item.get("type") == "string" else "a list"
-    return f"{words} with at least {node['minItems']}" if node.get("minItems") else words
+        return f"a list of {'; '.join(accepted(item, definitions) for item in node['prefixItems'])}"
+    if node.get("type") == "array":
+        items = "a list of texts" if node.get("items", {}).get("type") == "string" else "a list"
+        return f"{items} with at least {node['minItems']}" if node.get("minItems") else items
+    bounds = " and ".join(f"{words} {node[key]:g}" for key, words in _BOUNDS.items() if node.get(key) is not None)
+    pattern = f"that matches {node['pattern']}" if "pattern" in node else ""
+    return " ".join(filter(None, (_WORDS[node.get("type")], bounds.replace("and of", "and"), pattern)))
 
 
-def _sentence(error: Mapping[str, Any], schema: Mapping[str, Any], data: Any, where: str) -> str:
-    """The sentence of one error of pydantic."""
-    definitions = schema.get("$defs", {})
-    loc = list(error["loc"])
-    parent = node = _resolved(schema, definitions)
-    place, value, path = "", data, list[Any]()
+def _problem(error: Node, schema: Node, data: Any) -> str:
+    """The sentence of one error of pydantic, from the place on."""
+    definitions, loc, kind = schema.get("$defs", {}), list(error["loc"])[1:], error["type"]
+    parent = node = schema
+    place, outer, value = "", "", data
     for part in loc:
-        if _has(value, part):  # if not, it is missing, or the name of a branch of a union
-            place += f"[{part}]" if isinstance(part, int) else f".{part}" if place else part
+        if part in value if isinstance(value, Mapping) else isinstance(value, list) and part in range(len(value)):
             parent, node, value = node, _below(node, part, definitions), value[part]
-            path.append(part)
-    kind = error["type"]
-    if kind in _UNKNOWN or loc[-1:] == ["[key]"]:
-        *outer, name = path
-        known = [
-            key
-            for branch in _branches(parent, definitions)
-            for key in (*branch.get("properties", ()), *branch.get("propertyNames", {}).get("enum", ()))
-        ]
-        inside = "".join(f"{part}: " for part in outer)
-        names = ", ".join(known)
-        return f"{where}: {inside}unknown entry {name!r}; accepted are {names}{suggestion(str(name), known)}"
-    if kind in _MISSING and isinstance(loc[-1], str):
-        return f"{where}: {place + ': ' if place else ''}the entry {loc[-1]!r} is missing"
-    if kind == "value_error":
-        return f"{where}: {place + ': ' if place else ''}{error['ctx']['error']}"
-    if kind == "json_invalid":
-        return f"{where} is not accepted: {error['msg']}"
+            outer, place = place, place + (f"[{part}]" if isinstance(part, int) else f".{part}" if place else part)
+        # Else it is missing, or the name of a branch of a union.
+    at = f": {place}" if place else ""
+    if _is_unknown(kind) or loc[-1:] == ["[key]"]:
+        name = place.removeprefix(outer).removeprefix(".")
+        branches = _branches(parent, definitions)
+        known = [k for b in branches for k in (*b.get("properties", ()), *b.get("propertyNames", {}).get("enum", ()))]
+        known_names = f"accepted are {', '.join(known)}{suggestion(name, known)}"
+        return f"{': ' if outer else ''}{outer}: unknown entry {name!r}; {known_names}"
+    if kind in ("missing", "missing_argument") and isinstance(loc[-1], str):
+        return f"{at}: the entry {loc[-1]!r} is missing"
+    if kind in ("value_error", "json_invalid"):
+        return f"{at}: {error.get('ctx', {}).get('error')}"
     shown = repr(value) if len(repr(value)) <= _LONGEST else repr(value)[:_LONGEST] + "..."
     words = accepted(node, definitions)
-    return f"{where}: {place} is {shown}; accepted is {words}" if place else f"{where} must hold {words}, not {shown}"
+    return f"{at} is {shown}; accepted is {words}" if place else f" must hold {words}, not {shown}"
 
 
-def _has(value: Any, part: Any) -> bool:
-    if isinstance(value, Mapping):
-        return part in value
-    return isinstance(value, (list, tuple)) and isinstance(part, int) and part < len(value)
+def _is_unknown(kind: str) -> bool:
+    return kind in ("extra_forbidden", "unexpected_keyword_argument")
 
 
-def _resolved(node: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The node that a reference refers to, or the node itself."""
-    return definitions[node["$ref"].rpartition("/")[2]] if "$ref" in node else node
+def _branches(node: Node, definitions: Node) -> list[Node]:
+    """The schemas of which one must hold, references resolved; null comes last."""
+    if "$ref" in node:
+        return _branches(definitions[node["$ref"].rpartition("/")[2]], definitions)
+    inner = node.get("anyOf", node.get("oneOf"))
+    return [node] if inner is None else [leaf for branch in inner for leaf in _branches(branch, definitions)]
 
 
-def _branches(node: Mapping[str, Any], definitions: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The schemas of which one holds."""
-    return [_resolved(branch, definitions) for branch in node.get("anyOf", node.get("oneOf", [node]))]
-
-
-def _below(node: Mapping[str, Any], part: Any, definitions: Mapping[str, Any]) -> Mapping[str, Any]:
+def _below(node: Node, part: Any, definitions: Node) -> Node:
     """The schema of an entry or item of what `node` describes; empty if there is none."""
     for branch in _branches(node, definitions):
         if isinstance(part, int):
@@ -190,5 +179,5 @@ def _below(node: Mapping[str, Any], part: Any, definitions: Mapping[str, Any]) -
         else:
             below = branch.get("properties", {}).get(part, branch.get("additionalProperties"))
         if isinstance(below, Mapping):
-            return _resolved(below, definitions)
+            return below
     return {}
