@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, TensorDataset
 
-from cim_dg.hparams.sampling import seed_hash as seed_hash
+from cim_dg.hparams import seed_hash as seed_hash
+from cim_dg.results.fixed_width import format_row
 
 
 class Split(Dataset[Any]):
@@ -102,13 +103,7 @@ def accuracy(
 
 def print_row(row: Iterable[object], colwidth: int = 10, latex: bool = False) -> None:
     """Print one row of a table, every cell cut or padded to `colwidth`."""
-
-    def cell(value: object) -> str:
-        text = f"{value:.10f}" if isinstance(value, (float, np.floating)) else str(value)
-        return text.ljust(colwidth)[:colwidth]
-
-    separator, end = (" & ", "\\\\") if latex else ("  ", "")
-    print(separator.join(cell(value) for value in row), end)
+    print(format_row(row, colwidth, latex))
 
 
 class Tee(io.TextIOBase):
