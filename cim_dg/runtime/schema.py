@@ -125,8 +125,9 @@ def _words(node: Node, definitions: Node) -> str:
     if "prefixItems" in node:
         return f"a list of {'; '.join(accepted(item, definitions) for item in node['prefixItems'])}"
     if node.get("type") == "array":
-        items = "a list of texts" if node.get("items", {}).get("type") == "string" else "a list"
-        return f"{items} with at least {node['minItems']}" if node.get("minItems") else items
+        least = node.get("minItems", 0)
+        noun = "text" if node.get("items", {}).get("type") == "string" else "value"
+        return f"a list of {f'at least {least} ' if least else ''}{noun}{'' if least == 1 else 's'}"
     bounds = " and ".join(f"{words} {node[key]:g}" for key, words in _BOUNDS.items() if node.get(key) is not None)
     pattern = f"that matches {node['pattern']}" if "pattern" in node else ""
     return " ".join(filter(None, (_WORDS[node.get("type")], bounds.replace("and of", "and"), pattern)))
