@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-lowest check format bench clean
+.PHONY: help demo test test-lowest check format schemas bench clean
 .DEFAULT_GOAL := help
 
 help: ## show this
@@ -31,6 +31,9 @@ check: $(VENV)/test ## the pre-commit hooks (lint, format), the types, and the s
 format: $(VENV)/test ## put the code into the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+schemas: $(VENV)/run ## write the JSON schemas of the YAML files
+	$(BIN)/python docs/schemas.py
 
 bench: $(VENV)/test ## every benchmark, as ratios against a peer in the same run
 	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
