@@ -25,6 +25,7 @@ check: $(VENV)/test ## the pre-commit hooks (lint, format), the types, and the s
 	$(BIN)/pre-commit run --all-files
 	rm -rf build/lib && $(BIN)/python setup.py -q build_py --build-lib build/lib
 	MYPYPATH=build/lib $(BIN)/mypy -p cim_dg
+	PYTHONPATH=build/lib $(BIN)/lint-imports --no-cache
 	rm -rf build/dist && $(BIN)/python -m build --outdir build/dist > build/dist.log || { cat build/dist.log; exit 1; }
 	$(BIN)/twine check --strict build/dist/*
 
