@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
@@ -10,9 +9,9 @@ from typing import Any
 import torch
 
 from cim_dg import hparams as spaces
-from cim_dg.algorithms import Algorithm, Batch
-from cim_dg.errors import RunError, UserError
-from cim_dg.harness.few_positives import FewPositives
+from cim_dg.algorithms import Algorithm
+from cim_dg.errors import UserError
+from cim_dg.harness.step import TrainingStep, join_domains, parameter_groups
 from cim_dg.nn.pixels import PixelSpace
 
 
@@ -44,45 +43,19 @@ def make_adapter(method: type[Algorithm], algorithms: ModuleType) -> type:
                 own,
             )
             self.optimizer = torch.optim.Adam(
-                self.method.parameters(), lr=hparams["lr"], weight_decay=hparams["weight_decay"]
+                parameter_groups(self.method), lr=hparams["lr"], weight_decay=hparams["weight_decay"]
             )
-            self._bf16 = common["bf16"]
-            self._updates = 0
-            self._few_positives = FewPositives(method.name)
+            self._step = TrainingStep(self.method, common["bf16"])
 
         def update(
             self, minibatches: list[tuple[torch.Tensor, torch.Tensor]], unlabeled: object = None
         ) -> dict[str, float]:
             """One optimising step on an (x, y) per training domain; returns every term as a float."""
-            x = torch.cat([x for x, _ in minibatches])
-            y = torch.cat([y for _, y in minibatches])
-            domain = torch.cat([torch.full_like(y, d) for d, (_, y) in enumerate(minibatches)])
-            with self._autocast(x):
-                terms = self.method(Batch(x, y, domain)).terms
-            self.optimizer.zero_grad()
-            terms["loss"].backward()
-            self.optimizer.step()
-            self.method.after_step()
-            # The one place that waits for the device.
-            values = torch.stack([term.detach().float() for term in terms.values()]).tolist()
-            named = dict(zip(terms, values, strict=True))
-            self._check_finite(named)
-            self._few_positives.see(named.get("positives"))
-            self._updates += 1
-            return named
+            return self._step(join_domains(*zip(*minibatches, strict=True)), self.optimizer)[1]
 
         def predict(self, x: torch.Tensor) -> torch.Tensor:
             """(N, C, H, W) -> logits (N, K), float32."""
-            with self._autocast(x):
-                return self.method.predict(x).float()
-
-        def _autocast(self, x: torch.Tensor) -> torch.autocast:
-            return torch.autocast(x.device.type, torch.bfloat16, enabled=self._bf16)
-
-        def _check_finite(self, named: Mapping[str, float]) -> None:
-            bad = [f"{term} is {value}" for term, value in named.items() if not math.isfinite(value)]
-            if bad:
-                raise RunError(f"{method.name} stopped at step {self._updates}: {', '.join(bad)}")
+            return self._step.predict(x)
 
     # Pickle finds a class by these names, under which the plugin registers it.
     Adapter.__module__, Adapter.__name__, Adapter.__qualname__ = algorithms.__name__, method.name, method.name
