@@ -16,7 +16,8 @@ from typing import Any
 from cim_dg import hparams as spaces
 from cim_dg.algorithms import methods
 from cim_dg.domainbed.datasets import make_nuisance_digits, make_spirograph, make_vlcs_mini
-from cim_dg.launchers.jobs import is_standin
+from cim_dg.domainbed.launchers import checked, ending, is_standin, launcher
+from cim_dg.launchers import LAUNCHERS
 from cim_dg.tracking.sidecar import beside_domainbed
 
 DATASETS: dict[str, Callable[[ModuleType], type]] = {
@@ -97,13 +98,13 @@ def on_hparams_registry(registry: Any) -> None:
 
 def on_command_launchers(launchers: ModuleType) -> None:
     """Add our launchers, and have upstream's look before they start jobs that cannot work."""
-    from cim_dg.launchers.parallel import LAUNCHERS, checked, refusing
-
     _need(launchers, "REGISTRY")
-    for name, launch in launchers.REGISTRY.items():
-        launchers.REGISTRY[name] = checked(launch, {*methods(), *DATASETS} - upstream_algorithms())
-    for name, launch in LAUNCHERS.items():
-        launchers.REGISTRY.setdefault(name, refusing(launch))
+    if not is_standin():
+        for name, launch in launchers.REGISTRY.items():
+            launchers.REGISTRY[name] = checked(launch, {*methods(), *DATASETS} - upstream_algorithms())
+    for name in LAUNCHERS:
+        if name != "local":  # every DomainBed has its own
+            launchers.REGISTRY.setdefault(name, launcher(name) if is_standin() else ending(launcher(name)))
 
 
 def upstream_algorithms() -> set[str]:
