@@ -22,7 +22,10 @@ LEFT = 75
 
 
 def exit_code(run: Callable[[], int], program: str) -> int:
-    """Call `run`, which returns an exit code: its own, 1 or 2 for a RunError or a UserError, 75, or 130 if interrupted."""
+    """Call `run`, which returns an exit code, and give that code, or that of the error that it raises.
+
+    That is 2 for a UserError, 1 for a RunError, 75 for LeftToAnother, and 130 if it is interrupted.
+    """
     try:
         return run()
     except (UserError, RunError) as error:

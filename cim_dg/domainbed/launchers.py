@@ -6,7 +6,10 @@ end the sweep with a sentence on stderr and an exit code (`ending`); the stand-i
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import functools
+import multiprocessing
 import re
 import shlex
 import shutil
@@ -16,11 +19,13 @@ from collections.abc import Callable, Collection, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from cim_dg.errors import UserError, exit_code
+from cim_dg.errors import LeftToAnother, UserError, exit_code
 from cim_dg.launchers import Job, launch, notes
-from cim_dg.runtime import settings
+from cim_dg.runtime import devices, locks, settings
 
 Launcher = Callable[[list[str]], None]
+_CLAIMS = contextlib.ExitStack()
+"""What this process holds until it ends."""
 TRAIN = ("python", "-m", "domainbed.scripts.train")
 
 
@@ -95,6 +100,36 @@ def checked(launch: Launcher, our_names: Collection[str]) -> Launcher:
         launch(commands)
 
     return wrapped
+
+
+def train_folder() -> str | None:
+    """The --output_dir of DomainBed's `train`, if that is the program that runs (and not a process that it started)."""
+    program = getattr(sys.modules["__main__"], "__spec__", None)
+    if program is None or program.name != "domainbed.scripts.train" or multiprocessing.parent_process() is not None:
+        return None
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--output_dir", default="train_output")
+    return parser.parse_known_args()[0].output_dir
+
+
+def claim_for_train(output_dir: str) -> None:
+    """Hold the claim on a job's folder until this process ends, as the stand-in's `train` does.
+
+    Ends the program with exit code 75 if another process runs the job, and with 2 if a required GPU is missing.
+    """
+
+    def claim() -> int:
+        devices.check_required()
+        with contextlib.suppress(OSError):  # what is wrong with the folder, `train` says
+            Path(output_dir).mkdir(parents=True, exist_ok=True)
+            claimed = locks.claim(output_dir)
+            if claimed is None:
+                raise LeftToAnother(f"{output_dir}: another process is running this job, to which it is left")
+            _CLAIMS.enter_context(claimed)
+        return 0
+
+    if code := exit_code(claim, "cim-dg"):
+        raise SystemExit(code)
 
 
 def python_on_path_lacks_us() -> str | None:

@@ -16,7 +16,7 @@ from typing import Any
 from cim_dg import hparams as spaces
 from cim_dg.algorithms import methods
 from cim_dg.domainbed.datasets import make_nuisance_digits, make_spirograph, make_vlcs_mini
-from cim_dg.domainbed.launchers import checked, ending, is_standin, launcher
+from cim_dg.domainbed.launchers import checked, claim_for_train, ending, is_standin, launcher, train_folder
 from cim_dg.launchers import LAUNCHERS
 from cim_dg.tracking.sidecar import beside_domainbed
 
@@ -39,8 +39,9 @@ def on_algorithms(algorithms: ModuleType) -> None:
     _need(algorithms, "Algorithm", "get_algorithm_class", "ALGORITHMS")
     for name, method in methods().items():
         _add(algorithms, name, make_adapter(method, algorithms))
-    if not is_standin():
-        beside_domainbed()
+    if not is_standin() and (output_dir := train_folder()) is not None:
+        claim_for_train(output_dir)
+        beside_domainbed(output_dir)
 
 
 def on_datasets(datasets: ModuleType) -> None:

@@ -62,7 +62,7 @@ def local(jobs: Sequence[Job]) -> dict[Job, Ending]:
 
 
 def parallel(jobs: Sequence[Job]) -> dict[Job, Ending]:
-    """Run as many jobs side by side as there are GPUs, or else cores, which they share; CIM_DG_JOBS sets another number.
+    """Run as many jobs side by side as there are GPUs, or else cores; CIM_DG_JOBS sets another number.
 
     More jobs than GPUs go round the GPUs. Each job has a process of its own.
     """

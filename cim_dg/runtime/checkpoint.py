@@ -17,7 +17,10 @@ from cim_dg.runtime.files import write_atomically
 
 
 def random_state() -> dict[str, Any]:
-    """The state of the global random generators (of the current GPU alone, if there are several), of types that `torch.load(weights_only=True)` accepts."""
+    """The state of the global random generators, of types that `torch.load(weights_only=True)` accepts.
+
+    Of several GPUs it has the current one's: a run uses one, and may go on where fewer are visible.
+    """
     state: Any = np.random.get_state(legacy=True)
     name, keys, *rest = state
     return {

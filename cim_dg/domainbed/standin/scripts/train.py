@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from cim_dg.errors import LEFT, RunError, UserError
-from cim_dg.runtime import locks
+from cim_dg.runtime import devices, locks
 from cim_dg.runtime.allocator import keep_freed_memory
 from cim_dg.runtime.files import remove_partial, write_atomically
 from cim_dg.runtime.provenance import version_of
@@ -201,6 +201,7 @@ def check(args: argparse.Namespace) -> None:
     Raises:
         UserError: as said.
     """
+    devices.check_required()
     algorithms.get_algorithm_class(args.algorithm)
     check_test_envs(args.test_envs, datasets.get_dataset_class(args.dataset).ENVIRONMENTS)
     for name in ("steps", "checkpoint_freq"):
