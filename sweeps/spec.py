@@ -30,7 +30,7 @@ class Spec:
     """A comparison: which methods on which data, how often, and by which rule the checkpoints are selected.
 
     `data` are the names (with * and ?) that must be in the folder of the data; none if no file is needed.
-    `n_trials` counts trial seeds (DomainBed) or seeds (WILDS), from 0. `n_hparams`, `command_launcher`, `steps` and
+    `n_trials` counts trial seeds (DomainBed) or seeds (WILDS), from 0. `n_hparams`, `steps` and
     `hparams` are DomainBed's options of the same name, `test_envs` those of its environments that are tested on, by
     name (all if not given); `options` are further ones of `cim-dg wilds train`. Where there are `variants`,
     `algorithms` are names of theirs, and all of them if not given.
@@ -58,7 +58,7 @@ _COUNTS = ("n_trials", "n_hparams", "steps")
 _TEXTS = ("title", "harness", "selection", "command_launcher", "table")
 _MAPPINGS = ("hparams", "options", "variants")
 _ONLY = {
-    "domainbed": ("n_hparams", "command_launcher", "steps", "hparams", "test_envs", "variants"),
+    "domainbed": ("n_hparams", "steps", "hparams", "test_envs", "variants"),
     "wilds": ("options",),
 }
 

@@ -26,7 +26,7 @@ from cim_dg.runtime.seeding import seed_everything
 from cim_dg.tracking.sidecar import tracked
 
 from .. import algorithms, datasets, hparams_registry
-from ..lib import command, provenance
+from ..lib import command, job_record
 from ..lib.environments import Loaders, check_test_envs, make_loaders, split_environments
 from ..lib.misc import Tee, accuracy, print_row, seed_hash
 from ..lib.results import Results, identity
@@ -94,7 +94,7 @@ def train(args: argparse.Namespace) -> None:
     A job that is done is not run again.
     """
     done = os.path.join(args.output_dir, "done")
-    if os.path.exists(done) and provenance.args_of(args.output_dir) == identity(args):
+    if os.path.exists(done) and job_record.args_of(args.output_dir) == identity(args):
         print(f"{args.output_dir}: this job is done; to run it again, remove its folder")
         return
     with contextlib.suppress(FileNotFoundError):
@@ -143,7 +143,7 @@ def train(args: argparse.Namespace) -> None:
     results_file = Results(os.path.join(args.output_dir, "results.jsonl"), args)
     resume = Resume(args.output_dir, args, hparams, algorithm, loaders, results_file, device)
     first_step, values_before = resume.start()
-    provenance.write(args.output_dir, args, hparams, algorithm, device)
+    job_record.write(args.output_dir, args, hparams, algorithm, device)
     since_checkpoint: defaultdict[str, list[float]] = defaultdict(list, values_before)
     for step, values in enumerate(updates(algorithm, loaders, args, device, first_step), start=first_step):
         for name, value in values.items():
