@@ -76,7 +76,11 @@ def ending(launch: Launcher) -> Launcher:
 
     @functools.wraps(launch)
     def wrapped(commands: list[str]) -> None:
-        if code := exit_code(lambda: launch(commands) or 0, "cim-dg"):
+        def run() -> int:
+            launch(commands)
+            return 0
+
+        if code := exit_code(run, "cim-dg"):
             raise SystemExit(code)
 
     return wrapped

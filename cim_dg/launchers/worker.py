@@ -20,7 +20,7 @@ import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
-from typing import Any, TextIO
+from typing import IO, Any, TextIO, cast
 
 from cim_dg import autoload
 from cim_dg.launchers.job import Ending, Job, death, last_said
@@ -82,7 +82,7 @@ def main() -> None:
         ):
             code = _call(request["entry"], request["arguments"])
             errors.flush()
-            answer = json.dumps([code, last_said(errors.buffer)])
+            answer = json.dumps([code, last_said(cast("IO[bytes]", errors.buffer))])
         print(answer, file=answers)
 
 
