@@ -1,0 +1,1 @@
+"""How what comes from a source becomes the folder that a harness reads."""
