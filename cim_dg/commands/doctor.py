@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from cim_dg.runtime import settings
 from cim_dg.runtime.provenance import commit, version_of, versions
 
 PACKAGES = ("torch", "torchvision", "numpy", "pytorch-msssim")
@@ -32,7 +33,7 @@ def add_parser(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print what is found; exit code 0 if DomainBed (or its stand-in) works with all that we register, else 1."""
     domainbed_lines, works = domainbed()
-    lines = [*environment(), *domainbed_lines, *wilds(), *datasets(arguments.data_dir)]
+    lines = [*environment(), *domainbed_lines, *wilds(), *datasets(arguments.data_dir), *variables()]
     width = max(len(what) for what, _ in lines)
     for what, found in lines:
         print(f"{what:<{width}}  {found}")
@@ -98,6 +99,11 @@ def datasets(data_dir: Path | None) -> list[tuple[str, str]]:
         return []
     there = [name for name, folder in FOLDERS.items() if (data_dir / folder).is_dir()]
     return [(f"datasets in {data_dir}", ", ".join(there) or "none of " + ", ".join(FOLDERS))]
+
+
+def variables() -> list[tuple[str, str]]:
+    """The CIM_DG_* variables: value and source."""
+    return [(name, f"{value} ({source})") for name, value, source in settings.describe()]
 
 
 def _missing(harness: str) -> list[tuple[str, str]]:

@@ -16,13 +16,11 @@ import numpy as np
 import platformdirs
 from filelock import FileLock
 
-from cim_dg.errors import UserError
 from cim_dg.images import pack as image_pack
 from cim_dg.images.pack import Damaged, Pack
+from cim_dg.runtime import settings
 
 FOLDER, LIMIT = "CIM_DG_CACHE", "CIM_DG_CACHE_GB"
-DEFAULT_GB = 20.0
-"""VLCS and PACS take 3.3 GB and 3.1 GB; large photographs (TerraIncognita: 57 GB) are for those who ask for it."""
 GB = 10**9
 SUFFIX = ".pack"
 
@@ -33,16 +31,9 @@ def image_cache() -> ImageCache | None:
     Raises:
         UserError: CIM_DG_CACHE_GB is no number, or negative.
     """
-    folder = os.environ.get(FOLDER)
+    folder, limit = settings.get(FOLDER), settings.get(LIMIT)
     if folder == "0":
         return None
-    given = os.environ.get(LIMIT) or str(DEFAULT_GB)
-    try:
-        limit = float(given)
-    except ValueError:
-        limit = -1
-    if not limit >= 0:
-        raise UserError(f"{LIMIT} is {given!r}; it must be a number of gigabytes, at least 0")
     return ImageCache(Path(folder) if folder else platformdirs.user_cache_path("cim-dg") / "images", limit)
 
 

@@ -1,9 +1,8 @@
-"""What our launchers share: to run one job, wherever that is, to tell of those that failed, and to read settings."""
+"""What our launchers share: to run one job, wherever that is, and to tell of those that failed."""
 
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import re
 import shlex
@@ -16,7 +15,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from cim_dg.errors import UserError
 from cim_dg.launchers import watchdog
 
 
@@ -76,51 +74,6 @@ def report(failures: Sequence[str], total: int) -> None:
     if failures:
         print(f"{len(failures)} of {total} jobs failed:", *failures, sep="\n", file=sys.stderr)
         raise SystemExit(1)
-
-
-def whole_number(variable: str, least: int) -> int | None:
-    """The value of an environment variable, or None if it is not set.
-
-    Raises:
-        UserError: it is not a whole number of at least `least`.
-    """
-    text = os.environ.get(variable, "")
-    if text and (not text.isdecimal() or int(text) < least):
-        raise UserError(f"{variable} is {text!r}; accepted is a whole number of at least {least}")
-    return int(text) if text else None
-
-
-def share(variable: str) -> float | None:
-    """The value of an environment variable that holds a whole number or a fraction of one, or None if it is not set.
-
-    Raises:
-        UserError: it is neither 0, nor a fraction below 1, nor a whole number.
-    """
-    text = os.environ.get(variable, "")
-    if not text:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (0 <= value < 1 or (value >= 1 and value.is_integer())):
-        raise UserError(f"{variable} is {text!r}; accepted is 0, a fraction such as 0.25, or a whole number")
-    return value
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
-    import torch
-
-    if not torch.cuda.is_available():
-        return []
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return [g for g in visible.split(",") if g] if visible else [str(i) for i in range(torch.cuda.device_count())]
 
 
 def _run(command: str, words: str | list[str], **options: Any) -> str | None:

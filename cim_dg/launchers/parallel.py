@@ -16,6 +16,7 @@ from cim_dg.launchers import jobs
 from cim_dg.launchers.pool import pool_launcher
 from cim_dg.launchers.ray import ray_launcher
 from cim_dg.launchers.slurm import slurm_launcher
+from cim_dg.runtime import devices, settings
 
 Launcher = Callable[[list[str]], None]
 
@@ -28,8 +29,8 @@ def parallel(commands: list[str]) -> None:
     """
     from tqdm import tqdm
 
-    cores, gpus = jobs.cores(), jobs.gpus()
-    side_by_side = jobs.whole_number("CIM_DG_JOBS", 1) or len(gpus) or cores
+    cores, gpus = devices.cores(), devices.gpus()
+    side_by_side = settings.get("CIM_DG_JOBS") or len(gpus) or cores
     free_gpus = list(gpus)
 
     def run(command: str) -> str | None:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from cim_dg.errors import UserError
 from cim_dg.launchers import jobs, pool_worker
+from cim_dg.runtime import devices, settings
 from cim_dg.runtime.files import last_line
 
 ATTEMPTS = 2
@@ -197,8 +198,8 @@ def _failure(arguments: list[str], code: int) -> str | None:
 
 def _places(commands: Sequence[str]) -> list[dict[str, str]]:
     """The environment variables of each process: its share of the cores and its GPU."""
-    cores, gpus, asked = jobs.cores(), jobs.gpus(), jobs.whole_number("CIM_DG_JOBS", 1)
-    per_gpu = jobs.whole_number("CIM_DG_JOBS_PER_GPU", 1)
+    cores, gpus, asked = devices.cores(), devices.gpus(), settings.get("CIM_DG_JOBS")
+    per_gpu = settings.get("CIM_DG_JOBS_PER_GPU")
     if gpus and per_gpu is None:
         per_gpu = _fitting(commands, cores // len(gpus))
     count = min(asked or len(gpus) * (per_gpu or 1) or cores, len(commands))

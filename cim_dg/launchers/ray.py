@@ -7,8 +7,7 @@ import os
 
 from cim_dg.errors import UserError
 from cim_dg.launchers import jobs
-
-RETRIES = 2
+from cim_dg.runtime import settings
 
 
 def ray_launcher(commands: list[str]) -> None:
@@ -30,8 +29,7 @@ def ray_launcher(commands: list[str]) -> None:
         import ray
     except ImportError:
         raise UserError("the launcher ray needs Ray: pip install 'cim-dg[ray]'") from None
-    gpus, cpus = jobs.share("CIM_DG_GPUS_PER_JOB"), jobs.share("CIM_DG_CPUS_PER_JOB")
-    retries = jobs.whole_number("CIM_DG_RETRIES", 0)
+    gpus, cpus, retries = (settings.get(f"CIM_DG_{name}") for name in ("GPUS_PER_JOB", "CPUS_PER_JOB", "RETRIES"))
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report its use over the network
     try:
         # Each argument is one that an existing cluster takes too.
@@ -42,11 +40,8 @@ def ray_launcher(commands: list[str]) -> None:
     try:
         if gpus is None:
             gpus = 1 if ray.cluster_resources().get("GPU") else 0
-        cpus = 1 if cpus is None else cpus
         _check_fits(gpus, cpus)
-        task = ray.remote(jobs.run_on_worker).options(
-            num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES if retries is None else retries
-        )
+        task = ray.remote(jobs.run_on_worker).options(num_cpus=cpus, num_gpus=gpus, max_retries=retries)
         shared = (os.getcwd(), _variables(cpus), jobs.is_standin())
         running = {task.remote(command, *shared): command for command in commands}
         failures = []
@@ -69,7 +64,7 @@ def ray_launcher(commands: list[str]) -> None:
 
 def _variables(cpus: float) -> dict[str, str]:
     """What a job is to find in its environment: workers have that in which their cluster was started."""
-    ours = {name: value for name, value in os.environ.items() if name.startswith(("CIM_DG_", "WANDB_"))}
+    ours = {name: value for name, value in os.environ.items() if name.startswith((settings.PREFIX, "WANDB_"))}
     if "PYTHONPATH" in os.environ:
         ours["PYTHONPATH"] = os.environ["PYTHONPATH"]
     return ours | {"OMP_NUM_THREADS": str(max(1, int(cpus)))}

@@ -10,10 +10,9 @@ from getpass import getuser
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cim_dg.errors import RunError, UserError
 from cim_dg.launchers import jobs
+from cim_dg.runtime import settings
 
 DEFAULTS = {"name": "cim-dg", "timeout_min": 24 * 60, "gpus_per_node": 1, "cpus_per_task": 8}
 LARGEST_ARRAY = 1000  # Slurm's MaxArraySize is 1001 if nothing else is configured
@@ -61,9 +60,7 @@ def slurm_launcher(commands: list[str]) -> None:
         from submitit.core.utils import FailedJobError, FailedSubmissionError
     except ImportError:
         raise UserError("the launcher slurm needs submitit: pip install 'cim-dg[slurm]'") from None
-    cluster = os.environ.get("CIM_DG_SLURM_CLUSTER", "slurm")
-    if cluster not in ("slurm", "local"):
-        raise UserError(f"CIM_DG_SLURM_CLUSTER is {cluster!r}; accepted are slurm and local")
+    cluster = settings.get("CIM_DG_SLURM_CLUSTER")
     if cluster == "slurm" and shutil.which("srun") is None:
         raise UserError(
             "the launcher slurm needs Slurm, and there is no srun here; CIM_DG_SLURM_CLUSTER=local tries it out"
@@ -109,13 +106,6 @@ def queued(folder: Path) -> set[str]:
 
 
 def _parameters(cluster: str) -> dict[str, Any]:
-    text = os.environ.get("CIM_DG_SLURM", "")
-    try:
-        given = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise UserError(f"CIM_DG_SLURM is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(given, dict):
-        raise UserError(f"CIM_DG_SLURM is {text!r}; accepted are names with values, such as '{{timeout_min: 240}}'")
     # The local executor would hide all GPUs but as many as are asked for, and there may be none.
     defaults = DEFAULTS if cluster == "slurm" else DEFAULTS | {"gpus_per_node": 0}
-    return {**defaults, **given}
+    return {**defaults, **settings.get("CIM_DG_SLURM")}

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cim_dg.errors import UserError
+from cim_dg.runtime import settings
 
 VARIABLE = "CIM_DG_LOG"
 SECONDS = 2.0
@@ -30,7 +31,7 @@ def beside(folder: str | Path) -> Iterator[None]:
     Raises:
         UserError: it names something unknown or not installed.
     """
-    targets = os.environ.get(VARIABLE, "").replace(",", " ").split()
+    targets = settings.get(VARIABLE)
     if not targets:
         yield
         return

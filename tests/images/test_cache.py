@@ -70,7 +70,7 @@ def test_where_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", ["much", "-1", "nan"])
 def test_a_limit_that_is_none(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CIM_DG_CACHE_GB", value)
-    with pytest.raises(UserError, match=f"CIM_DG_CACHE_GB is '{value}'; it must be a number of gigabytes"):
+    with pytest.raises(UserError, match=f"CIM_DG_CACHE_GB is '{value}'; accepted is a number of gigabytes"):
         image_cache.image_cache()
 
 

@@ -9,7 +9,6 @@ import sys
 import pytest
 from worker_jobs import is_running, job, until
 
-from cim_dg.errors import UserError
 from cim_dg.launchers import jobs
 
 
@@ -52,16 +51,3 @@ def test_it_dies_with_a_worker_that_is_killed(tmp_path):
     worker.send_signal(signal.SIGKILL)
     worker.wait()
     until(lambda: not is_running(int(pid.read_text())))
-
-
-@pytest.mark.parametrize("value", ["-1", "1.5", "half", "nan", "inf"])
-def test_a_share_that_cannot_be_had_is_refused(monkeypatch, value):
-    monkeypatch.setenv("CIM_DG_GPUS_PER_JOB", value)
-    with pytest.raises(UserError, match=f"CIM_DG_GPUS_PER_JOB is '{value}'; accepted is 0, a fraction such as 0.25"):
-        jobs.share("CIM_DG_GPUS_PER_JOB")
-
-
-@pytest.mark.parametrize(("value", "share"), [("", None), ("0", 0), ("0.25", 0.25), ("2", 2)])
-def test_shares(monkeypatch, value, share):
-    monkeypatch.setenv("CIM_DG_GPUS_PER_JOB", value)
-    assert jobs.share("CIM_DG_GPUS_PER_JOB") == share

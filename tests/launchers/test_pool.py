@@ -16,6 +16,7 @@ import cim_dg
 from cim_dg.errors import UserError
 from cim_dg.launchers import jobs, pool, pool_worker
 from cim_dg.launchers import parallel as launchers
+from cim_dg.runtime import devices
 
 TRAIN = "python -m domainbed.scripts.train"
 
@@ -72,8 +73,8 @@ class TestPlaces:
 
     @pytest.fixture(autouse=True)
     def eight_cores(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(jobs, "cores", lambda: 8)
-        monkeypatch.setattr(jobs, "gpus", lambda: [])
+        monkeypatch.setattr(devices, "cores", lambda: 8)
+        monkeypatch.setattr(devices, "gpus", lambda: [])
         monkeypatch.setattr(pool, "_free_gib", lambda: 40.0)
 
     def test_a_thread_for_each_of_many(self) -> None:
@@ -86,7 +87,7 @@ class TestPlaces:
 
     @pytest.mark.parametrize(("dataset", "per_gpu"), [("ColoredMNIST", 4), ("VLCS", 2), ("NuisanceDigits", 4)])
     def test_as_many_on_a_gpu_as_fit(self, dataset: str, per_gpu: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(jobs, "gpus", lambda: ["3", "5"])
+        monkeypatch.setattr(devices, "gpus", lambda: ["3", "5"])
         places = pool._places(commands(dataset, 20))
         assert [place["CUDA_VISIBLE_DEVICES"] for place in places] == ["3", "5"] * per_gpu
         monkeypatch.setattr(pool, "_free_gib", lambda: 1.0)

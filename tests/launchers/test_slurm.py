@@ -98,11 +98,11 @@ def test_what_is_queued_is_not_submitted_again(tmp_path, a_cluster, capsys):
 @pytest.mark.parametrize(
     ("variable", "value", "complaint"),
     [
-        ("CIM_DG_SLURM", "a day", "CIM_DG_SLURM is 'a day'; accepted are names with values"),
-        ("CIM_DG_SLURM", "{", "CIM_DG_SLURM is not YAML"),
+        ("CIM_DG_SLURM", "a day", "CIM_DG_SLURM is 'a day'; accepted is names with values"),
+        ("CIM_DG_SLURM", "{", "CIM_DG_SLURM is '{'; accepted is names with values"),
         ("CIM_DG_SLURM", "{slurm_partitoin: gpu}", "Unknown argument 'partitoin'.*partition"),
         ("CIM_DG_SLURM", "{timeout_min: long}", "timeout_min"),
-        ("CIM_DG_SLURM_CLUSTER", "pbs", "CIM_DG_SLURM_CLUSTER is 'pbs'; accepted are slurm and local"),
+        ("CIM_DG_SLURM_CLUSTER", "pbs", "CIM_DG_SLURM_CLUSTER is 'pbs'; accepted is slurm or local"),
     ],
 )
 def test_wrong_settings_are_refused(tmp_path, monkeypatch, variable, value, complaint):

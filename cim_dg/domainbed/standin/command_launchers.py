@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from cim_dg.errors import RunError, UserError
 from cim_dg.launchers.jobs import with_this_python
+from cim_dg.runtime import devices
 
 Launcher = Callable[[list[str]], None]
 
@@ -43,7 +44,7 @@ def multi_gpu_launcher(commands: list[str]) -> None:
     Raises:
         UserError: there is no GPU.
     """
-    gpus = _gpus()
+    gpus = devices.gpus()
     if not gpus:
         raise UserError(
             "the launcher multi_gpu needs a GPU and there is none; --command_launcher local runs on the CPU"
@@ -71,15 +72,6 @@ def _report(failed: list[str], total: int) -> None:
     if failed:
         names = "\n".join(failed)
         raise RunError(f"{len(failed)} of {total} jobs failed; each says why in its output folder's err.txt:\n{names}")
-
-
-def _gpus() -> list[str]:
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is not None:
-        return [gpu.strip() for gpu in chosen.split(",") if gpu.strip()]
-    import torch
-
-    return [str(gpu) for gpu in range(torch.cuda.device_count())]
 
 
 REGISTRY: dict[str, Launcher] = {

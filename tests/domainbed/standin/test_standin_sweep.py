@@ -150,12 +150,12 @@ def test_commands_run_on_this_interpreter(tmp_path: Path) -> None:
 
 def test_multi_gpu_runs_one_job_at_a_time_on_each(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command_launchers.time, "sleep", lambda seconds: None)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, 7,")
+    monkeypatch.setattr(command_launchers.devices, "gpus", lambda: ["4", "7"])
     lock = "mkdir lock$CUDA_VISIBLE_DEVICES || exit 9; sleep 0.05; rmdir lock$CUDA_VISIBLE_DEVICES"
     commands = [f"{lock}; echo $CUDA_VISIBLE_DEVICES >job{number}" for number in range(5)]
     with pytest.raises(RunError, match=r"1 of 6 jobs failed.*\nfalse"):
         command_launchers.multi_gpu_launcher([*commands, "false"])
     assert {Path(f"job{number}").read_text().strip() for number in range(5)} == {"4", "7"}
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(command_launchers.devices, "gpus", lambda: [])
     with pytest.raises(UserError, match="needs a GPU"):
         command_launchers.multi_gpu_launcher(["true"])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
-import os
 import sys
 import traceback
 from collections.abc import Callable
 from typing import Protocol
 
 from cim_dg.errors import RunError, UserError
+from cim_dg.runtime import settings
 
 NOTICE = (
     "This is cim-dg's stand-in for DomainBed. To use the real one: git clone "
@@ -36,7 +36,7 @@ def announce(stream: Writable | None = None) -> None:
 
 def announced() -> bool:
     """Whether the command that started this one has announced the stand-in already."""
-    return os.environ.get(ANNOUNCED) == "1"
+    return settings.get(ANNOUNCED)
 
 
 def run(function: Callable[[], object]) -> int:

@@ -17,7 +17,7 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, Sampler, WeightedRandomSampler
 from torch.utils.data import default_collate as collate
 
-from cim_dg.launchers.jobs import cores
+from cim_dg.runtime.devices import cores
 
 from .misc import OnTheWay, Split
 

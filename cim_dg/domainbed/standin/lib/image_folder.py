@@ -24,8 +24,8 @@ from cim_dg.images import augmentation
 from cim_dg.images.augmentation import SIDE, Colours
 from cim_dg.images.cache import ImageCache
 from cim_dg.images.pack import Damaged, Pack
-from cim_dg.launchers.jobs import cores
 from cim_dg.nn.pixels import NAMED
+from cim_dg.runtime.devices import cores
 from cim_dg.runtime.provenance import version_of
 
 ImageFile.LOAD_TRUNCATED_IMAGES = True  # some of DomainBed's data sets have images that end early

@@ -11,15 +11,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from cim_dg.errors import UserError
-from cim_dg.launchers.jobs import whole_number
-from cim_dg.runtime import checkpoint
+from cim_dg.runtime import checkpoint, settings
 
 from .environments import Loaders
 from .results import Results, identity
 
 NAME = "checkpoint.pt"
-SECONDS = 30
-"""Training between two checkpoints, at least, if CIM_DG_CHECKPOINT_SECONDS says nothing else: what a kill can cost."""
 SHARE = 20
 """Training between two is at least so many times as long as writing one: disks may be slow, models large."""
 
@@ -53,8 +50,7 @@ class Resume:
         self.path = Path(folder, NAME)
         self._identity = {"args": identity(args), "hparams": hparams}
         self._algorithm, self._loaders, self._results, self._device = algorithm, loaders, results, device
-        asked = whole_number("CIM_DG_CHECKPOINT_SECONDS", 0)
-        self._seconds = SECONDS if asked is None else asked
+        self._seconds = settings.get("CIM_DG_CHECKPOINT_SECONDS")
         self._saved, self._took = time.monotonic(), 0.0
 
     def start(self) -> tuple[int, dict[str, list[float]]]:

@@ -1,0 +1,44 @@
+"""The cores and GPUs that this process may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cim_dg.errors import UserError
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; none where torch can use no GPU.
+
+    Raises:
+        UserError: CUDA_VISIBLE_DEVICES names a GPU that this machine does not have.
+    """
+    import torch
+
+    usable = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    visible = os.environ.get(VISIBLE)
+    if visible is None:
+        return [str(number) for number in range(usable)]
+    names = [name.strip() for name in visible.split(",") if name.strip()]
+    if "-1" in names:  # CUDA ignores what follows
+        names = names[: names.index("-1")]
+    # CUDA uses the names before the first that is wrong, and says nothing of the others.
+    if len(names) > usable and (usable or _nvidia_devices()):
+        raise UserError(
+            f"{VISIBLE} is {visible!r}, and {names[usable]!r} is no GPU of this machine or comes twice; accepted are "
+            f"the numbers or UUIDs of its GPUs, separated by commas"
+        )
+    return names[:usable]
+
+
+def _nvidia_devices() -> list[Path]:
+    """The device files of NVIDIA's driver: there is one for each GPU, whatever CUDA_VISIBLE_DEVICES hides."""
+    return list(Path("/dev").glob("nvidia[0-9]*"))
