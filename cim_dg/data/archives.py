@@ -90,7 +90,8 @@ def _copy(source: IO[bytes], file: IO[bytes], written: int, limit: int | None, a
         written += len(chunk)
         if limit is not None and written > limit:
             raise UserError(
-                f"{archive} unpacks to more than the {limit:,} bytes that this dataset may have; it is not what it should be"
+                f"{archive} unpacks to more than the {limit:,} bytes that this dataset may have; it is not what it "
+                "should be"
             )
         file.write(chunk)
         bar.update(len(chunk))

@@ -1,7 +1,7 @@
 """Downloading the files of a source: resumed where they stopped, tried again, checked, and whole or not there.
 
-`pooch` checks checksums and puts a file in its place; what it lacks, going on where a download stopped and looking at the
-disk first, is its downloader here. Google Drive is left to `gdown`, Hugging Face to `huggingface_hub`.
+`pooch` checks checksums and puts a file in its place; what it lacks, going on where a download stopped and looking at
+the disk first, is its downloader here. Google Drive is left to `gdown`, Hugging Face to `huggingface_hub`.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from cim_dg.errors import RunError, UserError
 from cim_dg.runtime.files import write_atomically
 
 ATTEMPTS = 4
-CHUNK = 2**20
+WAIT = 1.0  # seconds before the second attempt, and twice as many before each further one
+CHUNK = 2**14  # what a connection that breaks off loses, at most
 TIMEOUT = (15, 60)  # seconds, to connect and between two chunks
 _REFUSED = range(400, 500)
 
 
-def fetch(file: File, folder: Path, limit: int | None = None, wait: float = 1.0) -> Path:
+def fetch(file: File, folder: Path, limit: int | None = None) -> Path:
     """Have `file` in `folder`, which exists; returns its path. What is there already and right is taken.
 
     Args:
         limit: the most bytes that it may have.
-        wait: seconds before the second attempt, twice as many before each further one.
 
     Raises:
         RunError: it cannot be had, or its checksum is another.
@@ -52,13 +52,19 @@ def fetch(file: File, folder: Path, limit: int | None = None, wait: float = 1.0)
     downloader = _Resuming(folder / f"{file.name}.part", limit)
     for attempt in range(ATTEMPTS):
         if attempt:
-            time.sleep(wait * 2 ** (attempt - 1))
+            time.sleep(WAIT * 2 ** (attempt - 1))
         try:
             return Path(
-                pooch.retrieve(file.address, known_hash=file.checksum, fname=file.name, path=folder, downloader=downloader)
+                pooch.retrieve(
+                    file.address, known_hash=file.checksum, fname=file.name, path=folder, downloader=downloader
+                )
             )
+        except UserError:  # which is a ValueError, too
+            raise
         except ValueError:  # which is how pooch says that the checksum is another
-            raise RunError(f"what {file.address} gave is not {file.name}: its checksum is not {file.checksum}") from None
+            raise RunError(
+                f"what {file.address} gave is not {file.name}: its checksum is not {file.checksum}"
+            ) from None
         except requests.RequestException as error:
             reason = _reason(error)
             response = getattr(error, "response", None)
@@ -66,7 +72,9 @@ def fetch(file: File, folder: Path, limit: int | None = None, wait: float = 1.0)
                 break
         except OSError as error:
             if error.errno == errno.ENOSPC:
-                raise RunError(f"{folder} is full; what of {file.name} came is kept, and the same command goes on") from None
+                raise RunError(
+                    f"{folder} is full; what of {file.name} came is kept, and the same command goes on"
+                ) from None
             raise RunError(f"{file.name} cannot be written to {folder}: {error.strerror or error}") from None
     raise RunError(f"{file.address} cannot be downloaded: {reason}")
 
@@ -99,7 +107,12 @@ class _Resuming:
             with (
                 open(self.part, "r+b" if start else "wb") as file,
                 tqdm(
-                    desc=self.part.stem, initial=start, total=start + left or None, unit="B", unit_scale=True, disable=None
+                    desc=self.part.stem,
+                    initial=start,
+                    total=start + left or None,
+                    unit="B",
+                    unit_scale=True,
+                    disable=None,
                 ) as bar,
             ):
                 file.seek(start)
@@ -152,8 +165,9 @@ def _from_hugging_face(file: File, folder: Path, limit: int | None) -> Path:
     """The parquet files of a dataset of Hugging Face, in FOLDER/NAME; huggingface_hub resumes and checks."""
     hub = _imported("huggingface_hub")
     repository = file.address.removeprefix("hf:")
+    endpoint = os.environ.get("HF_ENDPOINT")  # a mirror, by the variable that huggingface_hub has for it
     try:
-        info = hub.HfApi().dataset_info(repository, files_metadata=True, timeout=TIMEOUT[1])
+        info = hub.HfApi(endpoint=endpoint).dataset_info(repository, files_metadata=True, timeout=TIMEOUT[1])
         size = sum(one.size or 0 for one in info.siblings if one.rfilename.endswith(".parquet"))
         if limit is not None and size > limit:
             raise RunError(f"{file.address} has {size:,} bytes, more than the {limit:,} that this dataset may have")
@@ -165,6 +179,7 @@ def _from_hugging_face(file: File, folder: Path, limit: int | None) -> Path:
             local_dir=folder / file.name,
             allow_patterns=["*.parquet"],
             max_workers=4,
+            endpoint=endpoint,
         )
     except (UserError, RunError):
         raise

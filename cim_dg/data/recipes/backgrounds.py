@@ -1,4 +1,4 @@
-"""ImageNet-9 and the Backgrounds Challenge: test images of the release, training images of an archive or of ImageNet."""
+"""ImageNet-9 and the Backgrounds Challenge: test images of the release, training images of an archive or ImageNet."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ PARTS = ("original/val", "mixed_same/val", "mixed_rand/val", "only_bg_t/val", "f
 def lay_out(dataset: Dataset, given: Given, target: Path) -> None:
     """Whatever is given of original/train and the test folders.
 
-    The release's original/val counts, not that of a training archive, of which upstream says to ignore it: that is the one
-    that stands beside mixed_same.
+    The original/val that counts is the release's, which stands beside mixed_same. Upstream says to ignore that of a
+    training archive.
 
     Raises:
         UserError: nothing of it is there, or an ImageNet copy does not fit the mapping.
@@ -42,8 +42,8 @@ def lay_out(dataset: Dataset, given: Given, target: Path) -> None:
             found = True
     if not found:
         raise UserError(
-            f"{dataset.name}: {given} has neither the release's folders ({', '.join(PARTS)}) nor a train folder with the "
-            f"nine classes, nor {MAPPING} and an ImageNet copy"
+            f"{dataset.name}: {given} has neither the release's folders ({', '.join(PARTS)}) nor a train folder with "
+            f"the nine classes, nor {MAPPING} and an ImageNet copy"
         )
 
 
@@ -78,8 +78,8 @@ def _from_imagenet(dataset: Dataset, mapping: Path, given: Given, target: Path) 
     folders = [path for path in subfolders(candidates[0]) if _is_wordnet(path.name)]
     if len(folders) != len(nine):
         raise UserError(
-            f"{dataset.name}: {candidates[0]} has {len(folders)} class folders and {mapping} {len(nine)} classes; without "
-            "all of them it cannot be said which class is which"
+            f"{dataset.name}: {candidates[0]} has {len(folders)} class folders and {mapping} {len(nine)} classes; "
+            "without all of them it cannot be said which class is which"
         )
     assert dataset.manifest is not None
     for index, folder in enumerate(folders):

@@ -20,7 +20,9 @@ def lay_out(dataset: Dataset, given: Given, target: Path) -> None:
     image_folders.lay_out(dataset, given, target)
     listed = given.file(LIST)
     if listed is None:
-        given.notes.append(f"no {LIST} was given (domainbed/misc of a DomainBed clone has it): duplicates are still there")
+        given.notes.append(
+            f"no {LIST} was given (domainbed/misc of a DomainBed clone has it): duplicates are still there"
+        )
         return
     for line in listed.read_text(encoding="utf-8").splitlines():
         path = PurePosixPath(line.strip())

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from cim_dg.data.catalogue import Dataset
 from cim_dg.data.recipes.given import Given, by_name, is_image, plain
+from cim_dg.data.recipes.tables import release
 from cim_dg.errors import UserError
 from cim_dg.runtime.files import write_atomically
 
@@ -42,8 +43,8 @@ def image_folders(dataset: Dataset, files: list[Path], given: Given, target: Pat
             domain, category = domains.get(plain(str(row["domain"]))), classes.get(plain(label))
             if domain is None or category is None:
                 raise UserError(
-                    f"{dataset.name}: {file.name} has an image of domain {row['domain']!r} and class {label!r}; accepted "
-                    f"are {', '.join(dataset.domains)} and {', '.join(dataset.classes)}"
+                    f"{dataset.name}: {file.name} has an image of domain {row['domain']!r} and class {label!r}; "
+                    f"accepted are {', '.join(dataset.domains)} and {', '.join(dataset.classes)}"
                 )
             place = target / domain / category
             place.mkdir(parents=True, exist_ok=True)
@@ -76,6 +77,7 @@ def waterbirds(dataset: Dataset, files: list[Path], given: Given, target: Path) 
             }
             writer.writerow(entry)
     write_atomically(target / "metadata.csv", table.getvalue())
+    release(dataset, target)
 
 
 def _rows(file: Path, columns: tuple[str, ...], what: str) -> Iterator[dict[str, Any]]:

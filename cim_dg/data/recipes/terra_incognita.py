@@ -23,8 +23,8 @@ def lay_out(dataset: Dataset, given: Given, target: Path) -> None:
     images = given.folder("eccv_18_all_images_sm")
     if None in tables or images is None:
         raise UserError(
-            f"{dataset.name}: needed are eccv_18_all_images_sm and the five files of eccv_18_annotation_files; not all of "
-            f"them are in {given}"
+            f"{dataset.name}: needed are eccv_18_all_images_sm and the five files of eccv_18_annotation_files; not all "
+            f"of them are in {given}"
         )
     where: dict[str, tuple[str, str]] = {}
     what: dict[str, set[str]] = {}

@@ -14,8 +14,9 @@ LIST = "vlcs_files.txt"
 def from_list(dataset: Dataset, listed: Path, given: Given, target: Path) -> None:
     """Copy every image that `listed` names, 'SOURCE VLCS/DOMAIN/CLASS/' a line, to its class.
 
-    A source is a path below one of the given folders, or an address of LabelMe's, of which the last two parts are looked
-    for. Files are named by source, so that their order, and with it DomainBed's splits, does not depend on chance.
+    A source is a path below one of the given folders, or an address of LabelMe's, of which the last two parts are
+    looked for. Files are named by source, so that their order, and with it DomainBed's splits, does not depend on
+    chance.
 
     Raises:
         UserError: a line is not of that form, or an image is not there.

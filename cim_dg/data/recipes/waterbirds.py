@@ -1,10 +1,10 @@
 """Waterbirds from its parts: birds of CUB-200-2011, cut out by their segmentations, before places of Places365.
 
-The published recipe (Sagawa et al. 2020, appendix C.1; github.com/kohpangwei/group_DRO, generate_waterbirds.py): a fifth
-of CUB's training birds is for validation; in training 95% of the birds are before their own kind of place, in validation
-and test half of them; a place is shrunk and cropped to the bird's photograph, and the bird put over it by its mask. Which
-bird meets which place was drawn without a known seed. The metadata.csv of the official archive has the pairs: with it they
-are the official ones, without it they are drawn here from a fixed seed, in the same numbers.
+The published recipe (Sagawa et al. 2020, appendix C.1; github.com/kohpangwei/group_DRO, generate_waterbirds.py): a
+fifth of CUB's training birds is for validation; in training 95% of the birds are before their own kind of place, in
+validation and test half of them; a place is shrunk and cropped to the bird's photograph, and the bird put over it by
+its mask. Which bird meets which place was drawn without a known seed. The metadata.csv of the official archive has the
+pairs: with it they are the official ones, without it they are drawn here from a fixed seed, in the same numbers.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ from cim_dg.runtime.files import write_atomically
 
 STRENGTH = 0.95
 VALIDATION = 0.2
+OFFICIAL = {4615: 933, 1379: 266}
+"""Of CUB's training land birds and water birds, how many the official validation split has."""
+
 SEED = 0
 PLACES = (("bamboo_forest", "forest/broadleaf"), ("ocean", "lake/natural"))
 """Land and water, as Places365 names them."""
@@ -39,8 +42,8 @@ WATER = (
     "albatross", "auklet", "cormorant", "frigatebird", "fulmar", "gull", "jaeger", "kittiwake", "pelican", "puffin",
     "tern", "gadwall", "grebe", "mallard", "merganser", "guillemot", "pacific_loon",
 )  # fmt: skip
-"""A species whose name has one of these in it is a water bird. (That takes in three land birds, 'Eastern Towhee' and two
-'Western' ones, for their 'tern', as the official dataset does.)"""
+"""A species whose name has one of these in it is a water bird. (That takes in three land birds, 'Eastern Towhee' and
+two 'Western' ones, for their 'tern', as the official dataset does.)"""
 
 
 @dataclass(frozen=True)
@@ -66,15 +69,15 @@ def lay_out(dataset: Dataset, given: Given, target: Path) -> None:
     masks = given.folder("segmentations")
     if listed is None or division is None or photographs is None or not photographs.is_dir() or masks is None:
         raise UserError(
-            f"{dataset.name}: needed are CUB_200_2011 (images.txt, train_test_split.txt, images/) and its segmentations/; "
-            f"not all of them are in {given}"
+            f"{dataset.name}: needed are CUB_200_2011 (images.txt, train_test_split.txt, images/) and its "
+            f"segmentations/; not all of them are in {given}"
         )
     places = {name: _place(dataset, given, name) for kind in PLACES for name in kind}
     table = given.file("metadata.csv")
     if table is None:
         given.notes.append(
-            "no metadata.csv of the official archive was given: which bird is before which place is drawn anew, so that "
-            "figures are comparable with published ones only up to that"
+            "no metadata.csv of the official archive was given: which bird is before which place is drawn anew, so "
+            "that figures are comparable with published ones only up to that"
         )
         birds = draw(_pairs(listed), _pairs(division), {name: list(images(path)) for name, path in places.items()})
     else:
@@ -97,7 +100,9 @@ def lay_out(dataset: Dataset, given: Given, target: Path) -> None:
     release(dataset, target)
 
 
-def draw(photographs: Mapping[int, str], division: Mapping[int, str], places: Mapping[str, Sequence[str]]) -> list[Bird]:
+def draw(
+    photographs: Mapping[int, str], division: Mapping[int, str], places: Mapping[str, Sequence[str]]
+) -> list[Bird]:
     """Splits and places for CUB's photographs, drawn from a fixed seed, in the numbers of the published recipe.
 
     Args:
@@ -114,7 +119,12 @@ def draw(photographs: Mapping[int, str], division: Mapping[int, str], places: Ma
     training = np.flatnonzero([division.get(number) == "1" for number in numbers])
     split = np.full(len(numbers), 2)
     split[training] = 0
-    split[rng.choice(training, size=int(np.round(VALIDATION * len(training))), replace=False)] = 1
+    for y in (0, 1):
+        # The recipe draws a fifth of both together, so that the classes' numbers are chance. The official ones are
+        # taken, as WILDS' evaluation weighs groups by them.
+        members = training[waterbird[training] == y]
+        count = OFFICIAL.get(len(members), int(np.round(VALIDATION * len(members))))
+        split[rng.choice(members, size=count, replace=False)] = 1
     place = np.zeros(len(numbers), dtype=np.int64)
     for part in range(3):
         for y in (0, 1):
@@ -214,7 +224,9 @@ def _official(table: Path) -> list[Bird]:
                 for row in csv.DictReader(file)
             ]
     except (KeyError, ValueError, TypeError):
-        raise UserError(f"Waterbirds: {table} is not the official one; its columns are {', '.join(WATERBIRDS)}") from None
+        raise UserError(
+            f"Waterbirds: {table} is not the official one; its columns are {', '.join(WATERBIRDS)}"
+        ) from None
 
 
 def _write(path: Path, birds: list[Bird]) -> None:
