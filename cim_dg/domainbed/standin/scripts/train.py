@@ -26,7 +26,7 @@ from cim_dg.runtime.seeding import seed_everything
 from cim_dg.tracking.sidecar import tracked
 
 from .. import algorithms, datasets, hparams_registry
-from ..lib import command, provenance
+from ..lib import command, job_record
 from ..lib.environments import Loaders, check_test_envs, make_loaders, split_environments
 from ..lib.misc import Tee, accuracy, print_row, seed_hash
 from ..lib.results import Results, identity
@@ -91,7 +91,7 @@ def train(args: argparse.Namespace) -> None:
     A job that is done is not run again.
     """
     done = os.path.join(args.output_dir, "done")
-    if os.path.exists(done) and provenance.args_of(args.output_dir) == identity(args):
+    if os.path.exists(done) and job_record.args_of(args.output_dir) == identity(args):
         print(f"{args.output_dir}: this job is done; to run it again, remove its folder")
         return
     with contextlib.suppress(FileNotFoundError):
@@ -114,7 +114,7 @@ def train(args: argparse.Namespace) -> None:
     num_domains = len(dataset) - len(args.test_envs)
     algorithm_class = algorithms.get_algorithm_class(args.algorithm)
     algorithm = algorithm_class(dataset.input_shape, dataset.num_classes, num_domains, hparams).to(device)
-    provenance.write(args.output_dir, args, hparams, algorithm, device)
+    job_record.write(args.output_dir, args, hparams, algorithm, device)
 
     def save_model(name: str) -> None:
         if args.skip_model_save:
