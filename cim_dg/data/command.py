@@ -14,6 +14,9 @@ if TYPE_CHECKING:  # every call of the command imports this module
     from cim_dg.data.get import Got
 
 
+VERIFIED, CHANGED = "yes, verified", "yes, changed since it was verified"
+
+
 def add_parser(subparsers: Any) -> None:
     """Add `data` to the command line."""
     parser = subparsers.add_parser("data", help="list, get, check and prepare datasets")
@@ -143,8 +146,8 @@ def _state(dataset: Dataset, data_dir: Path) -> str:
     if "fingerprint" not in known:
         return "yes, not verified"
     if known.get("listing") != fingerprint.listing(dataset, data_dir):
-        return "yes, changed since it was verified"
-    return "yes, but it differs" if known.get("differences") else "yes, verified"
+        return CHANGED
+    return "yes, but it differs" if known.get("differences") else VERIFIED
 
 
 def run_get(args: argparse.Namespace) -> int:
@@ -186,20 +189,28 @@ def run_verify(args: argparse.Namespace) -> int:
 
 def _settled(dataset: Dataset, data_dir: Path) -> bool:
     """Whether there is nothing to get; says so."""
+    from cim_dg.data import fingerprint
     from cim_dg.data.present import is_there
+    from cim_dg.data.verify import quick
 
     if dataset.layout == "none":
         print(f"{dataset.name} needs no files: this package draws it.")
         return True
-    if is_there(dataset, data_dir):
-        print(
-            f"{dataset.name} is in {dataset.path(data_dir)} already; `cim-dg data verify {dataset.name} --data_dir "
-            f"{data_dir}` checks it."
+    folder, check = dataset.path(data_dir), f"`cim-dg data verify {dataset.name} --data_dir {data_dir}`"
+    if not is_there(dataset, data_dir):
+        if dataset.layout != "backgrounds" and folder.exists():
+            raise UserError(f"{folder} is there, but is not {dataset.name}; move it away first")
+        return False
+    state = _state(dataset, data_dir)
+    if state == CHANGED:
+        raise UserError(f"{folder} has changed since it was verified ({check} says how); move it away to get it anew")
+    differences = fingerprint.read(dataset, data_dir).get("differences") or quick(dataset, data_dir)
+    if differences:
+        raise UserError(
+            f"{folder} is there, but is not {dataset.name} as it should be: {differences[0]}; move it away first"
         )
-        return True
-    if dataset.layout != "backgrounds" and dataset.path(data_dir).exists():
-        raise UserError(f"{dataset.path(data_dir)} is there, but is not {dataset.name}; move it away first")
-    return False
+    print(f"{dataset.name} is in {folder} already, {'verified' if state == VERIFIED else f'not verified: {check}'}")
+    return True
 
 
 def _show_licence(dataset: Dataset) -> None:

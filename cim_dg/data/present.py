@@ -25,7 +25,9 @@ def missing(dataset: Dataset, data_dir: Path) -> list[str]:
     elif dataset.layout == "mnist":
         needed = [Path(dataset.folder, "raw", name) for name in mnist.FILES]
     elif dataset.layout == "image_folders":
-        return [] if folder.is_dir() else [dataset.folder]
+        # Copies with other names of domains are there, too, and `verify` says what differs.
+        there = sum(path.is_dir() for path in folder.iterdir()) if folder.is_dir() else 0
+        return [] if there >= len(dataset.domains) else [dataset.folder]
     else:
         needed = [Path(dataset.folder, name) for name in tables.TABLES[dataset.layout]]
     return [str(path) for path in needed if not (data_dir / path).exists()]

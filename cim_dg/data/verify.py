@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cim_dg.data import compare, fingerprint, inventory
 from cim_dg.data.catalogue import Dataset
+from cim_dg.data.recipes import vlcs_mini
 from cim_dg.data.scan import Image, scan
 from cim_dg.errors import UserError
 
@@ -56,7 +58,9 @@ def verify(dataset: Dataset, data_dir: Path) -> Verdict:
         raise UserError(f"{error}; it is a known variant, {known}" if known else str(error)) from None
     before = fingerprint.listing(dataset, data_dir)
     images = list(scan(folder, found.images, f"verifying {dataset.name}"))
-    differing = compare.differences(dataset, found, images) + _checksums(dataset, folder)
+    differing = (
+        compare.differences(dataset, found, images) + _checksums(dataset, folder) + _own_manifest(folder, images)
+    )
     verdict = Verdict(
         dataset,
         folder,
@@ -98,6 +102,22 @@ def _digest(folder: Path, found: inventory.Inventory, images: list[Image]) -> st
     for name in found.tables:
         digests[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
     return fingerprint.digest(sorted(digests.items()))
+
+
+def _own_manifest(folder: Path, images: list[Image]) -> list[str]:
+    """Images that are not as the folder's manifest.json says, which VLCSMini has."""
+    path = folder / vlcs_mini.MANIFEST
+    try:
+        wanted = dict(json.loads(path.read_text(encoding="utf-8"))["sha256"])
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError):
+        return [f"its {path.name} cannot be read"]
+    return [
+        f"{image.path} is not the image of its {path.name}"
+        for image in images
+        if wanted.get(image.path) != image.digest
+    ]
 
 
 def _checksums(dataset: Dataset, folder: Path) -> list[str]:

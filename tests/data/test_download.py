@@ -283,7 +283,7 @@ def test_a_killed_command_goes_on(server: Server, tmp_path: Path, monkeypatch: p
     def run(speed: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen([sys.executable, "-c", code, str(description), str(data_dir), speed])
 
-    server.faults.seconds_a_chunk = 0.3
+    server.faults.seconds_a_chunk = 0.1
     _kill_when(run("fast"), lambda: part.exists() and part.stat().st_size >= 4096)
     server.faults.seconds_a_chunk = 0.0
     assert 0 < part.stat().st_size < size and not (data_dir / "PACS").exists()
