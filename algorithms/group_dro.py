@@ -40,7 +40,7 @@ class GroupDRO(Algorithm):
         q = q / q.sum()
         if self.training:
             self._next_q = q
-        return Output.of(logits, domain_losses @ q, worst_domain=domain_losses.max())
+        return Output.of(logits, matmul(domain_losses, q), worst_domain=domain_losses.max())
 
     def after_step(self) -> None:
         super().after_step()
