@@ -3,11 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check format bench clean
+.PHONY: help demo test test-lowest check format bench clean
 .DEFAULT_GOAL := help
 
 help: ## show this
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 demo: $(VENV)/run ## train CIM and the baselines on digits over nuisance backgrounds, and compare them
 	$(BIN)/cim-dg demo
@@ -15,11 +15,18 @@ demo: $(VENV)/run ## train CIM and the baselines on digits over nuisance backgro
 test: $(VENV)/test ## all tests, slow ones included; harness tests where DOMAINBED_ROOT and WILDS_ROOT are set
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-check: $(VENV)/test ## formatter, linter, and the type checker on the package as it is installed
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
+test-lowest: ## the everyday tests with the lowest versions of pyproject.toml, torch's apart, in an environment of their own
+	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python tests/helpers/lowest.py > .venv-lowest/lowest.txt
+	.venv-lowest/bin/python -m pip install --quiet --constraint .venv-lowest/lowest.txt --editable '.[test]'
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n 2 --dist worksteal -m 'not slow'
+
+check: $(VENV)/test ## the pre-commit hooks (lint, format), the types, and the sdist and wheel
+	$(BIN)/pre-commit run --all-files
 	rm -rf build/lib && $(BIN)/python setup.py -q build_py --build-lib build/lib
 	MYPYPATH=build/lib $(BIN)/mypy -p cim_dg
+	rm -rf build/dist && $(BIN)/python -m build --outdir build/dist > build/dist.log || { cat build/dist.log; exit 1; }
+	$(BIN)/twine check --strict build/dist/*
 
 format: $(VENV)/test ## put the code into the project's format
 	$(BIN)/ruff format .
@@ -29,10 +36,10 @@ bench: $(VENV)/test ## every benchmark, as ratios against a peer in the same run
 	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
 
 clean: ## remove the environment and everything built
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) .venv-lowest build dist *.egg-info
 
 # pip, and not uv: where torch's wheels lie on the local disk, only pip finds them.
-$(VENV)/run: setup.py pyproject.toml
+$(VENV)/run: setup.py pyproject.toml startup/build_backend.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable .
 	touch $@

@@ -278,6 +278,21 @@ def test_installing_twice_is_installing_once(tmp_path):
     assert python(code, tmp_path).stdout.strip() == "1"
 
 
+@pytest.mark.parametrize(
+    "order", ["import cim_dg.domainbed, domainbed.datasets", "import domainbed.datasets, cim_dg.domainbed"]
+)
+def test_an_explicit_import_registers_without_start_up_code(tmp_path, other_domainbed, order):
+    run = subprocess.run(
+        [sys.executable, "-c", f"{order}; print(hasattr(domainbed.datasets, 'NuisanceDigits'))"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(other_domainbed)]), "CIM_DG_AUTOLOAD": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.stdout.strip() == "True", run.stderr
+
+
 @pytest.mark.harness
 def test_a_real_domainbed_knows_us_from_inside_and_by_pythonpath(tmp_path, domainbed_root):
     code = """

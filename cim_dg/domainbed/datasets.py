@@ -185,7 +185,7 @@ def make_vlcs_mini(datasets: ModuleType) -> type:
         """163 photographs of VLCS in three environments (Caltech, LabelMe, Sun) and four classes, at 224x224.
 
         Raises:
-            UserError: ROOT/VLCSMini is not there as `cim-dg data vlcs-mini` makes it.
+            UserError: ROOT/VLCSMini is not there as `cim-dg data get VLCSMini` makes it.
         """
 
         ENVIRONMENTS = ["C", "L", "S"]  # noqa: RUF012 - as above
@@ -200,8 +200,10 @@ def make_vlcs_mini(datasets: ModuleType) -> type:
             folder = Path(root or ".", "VLCSMini")
             missing = [name for name in self.ENVIRONMENTS if not (folder / name).is_dir()]
             if root is None or missing:
+                from cim_dg.data.present import sentence
+
                 where = "--data_dir is not given" if root is None else f"there is no folder {folder / missing[0]}"
-                raise UserError(f"VLCSMini: {where}; `cim-dg data vlcs-mini --data_dir {root or 'DIR'}` makes it")
+                raise UserError(f"VLCSMini: {where}; {sentence('domainbed', 'VLCSMini', root)}")
             if hparams is None:  # a fork whose image folders take a root alone
                 super().__init__(folder)
             else:

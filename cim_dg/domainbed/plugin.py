@@ -18,8 +18,9 @@ from cim_dg import hparams as spaces
 from cim_dg.algorithms import methods
 from cim_dg.domainbed import swad
 from cim_dg.domainbed.datasets import make_nuisance_digits, make_spirograph, make_vlcs_mini
+from cim_dg.domainbed.launchers import checked, claim_for_train, ending, is_standin, launcher, train_folder
 from cim_dg.harness.registration import add, extended_hparams, need, ours_in
-from cim_dg.launchers.jobs import is_standin
+from cim_dg.launchers import LAUNCHERS
 from cim_dg.tracking.sidecar import beside_domainbed
 
 DATASETS: dict[str, Callable[[ModuleType], type]] = {
@@ -37,8 +38,9 @@ def on_algorithms(algorithms: ModuleType) -> None:
     need(algorithms, "Algorithm", "get_algorithm_class")
     for name, method in methods().items():
         add(algorithms, name, make_adapter(method, algorithms))
-    if not is_standin():
-        beside_domainbed()
+    if not is_standin() and (output_dir := train_folder()) is not None:
+        claim_for_train(output_dir)
+        beside_domainbed(output_dir)
 
 
 def on_datasets(datasets: ModuleType) -> None:
@@ -99,13 +101,13 @@ def on_hparams_registry(registry: Any) -> None:
 
 def on_command_launchers(launchers: ModuleType) -> None:
     """Add our launchers, and have upstream's look before they start jobs that cannot work."""
-    from cim_dg.launchers.parallel import LAUNCHERS, checked, refusing
-
     need(launchers, "REGISTRY")
-    for name, launch in launchers.REGISTRY.items():
-        launchers.REGISTRY[name] = checked(launch, {*methods(), *DATASETS} - upstream_algorithms())
-    for name, launch in LAUNCHERS.items():
-        launchers.REGISTRY.setdefault(name, refusing(launch))
+    if not is_standin():
+        for name, launch in launchers.REGISTRY.items():
+            launchers.REGISTRY[name] = checked(launch, {*methods(), *DATASETS} - upstream_algorithms())
+    for name in LAUNCHERS:
+        if name != "local":  # every DomainBed has its own
+            launchers.REGISTRY.setdefault(name, launcher(name) if is_standin() else ending(launcher(name)))
 
 
 def upstream_algorithms() -> set[str]:

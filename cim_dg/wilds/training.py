@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +40,7 @@ class Progress:
         best_epoch: that epoch, counted from 0; the first among equals.
         results: the reports of the best epoch by split.
         tables: the rows of the CSV files by name.
+        seconds: how long it took so far, in all its attempts.
     """
 
     epochs: int = 0
@@ -46,6 +48,7 @@ class Progress:
     best_epoch: int | None = None
     results: dict[str, Any] = field(default_factory=dict)
     tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    seconds: float = 0.0
 
 
 class Trainer:
@@ -79,6 +82,7 @@ class Trainer:
         self.step = TrainingStep(self.method, config.bf16, config.max_grad_norm)
         self.shares = data.train_shares() if config.adjust_average else None
         self.progress = Progress()
+        self._clock = time.monotonic()
 
     def fit(self) -> Progress:
         """Train to the last epoch, from the first or from the folder's last checkpoint on, and meet the challenge.
@@ -200,6 +204,7 @@ class Trainer:
         self.folder.log(f"batch {batch}: " + ", ".join(f"{name} {value:.4f}" for name, value in means.items()))
 
     def _save(self, also: str | None) -> None:
+        self._measure()
         state = {
             "algorithm": self.method.state_dict(),
             "epoch": self.progress.epochs - 1,
@@ -237,13 +242,21 @@ class Trainer:
         own = {f.name: getattr(self.config, f.name) for f in dataclasses.fields(self.config) if f.name not in free}
         return own | {"hparams": dict(self.method.hparams)}
 
+    def _measure(self) -> None:
+        """Add the seconds since the last time to those of the run."""
+        now = time.monotonic()
+        self.progress.seconds += now - self._clock
+        self._clock = now
+
     def full_record(self) -> dict[str, Any]:
         """What run.json holds."""
+        self._measure()
         progress = self.progress
         return self.record | {
             "selected_epoch": progress.best_epoch,
             "selected_value": progress.best_value,
             "epochs": progress.epochs,
+            "seconds": round(progress.seconds, 1),
             "finished": progress.epochs >= self.config.n_epochs
             and (not self.config.adversarial or "adversarial" in progress.results),
             "results": progress.results,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -14,10 +13,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, TensorDataset
 
-
-def seed_hash(*args: object) -> int:
-    """A seed in [0, 2^31) made of all arguments, the same in every process and on every machine."""
-    return int(hashlib.md5(str(args).encode("utf-8")).hexdigest(), 16) % 2**31
+from cim_dg.hparams import seed_hash as seed_hash
+from cim_dg.results.fixed_width import format_row
 
 
 class Split(Dataset[Any]):
@@ -106,13 +103,7 @@ def accuracy(
 
 def print_row(row: Iterable[object], colwidth: int = 10, latex: bool = False) -> None:
     """Print one row of a table, every cell cut or padded to `colwidth`."""
-
-    def cell(value: object) -> str:
-        text = f"{value:.10f}" if isinstance(value, (float, np.floating)) else str(value)
-        return text.ljust(colwidth)[:colwidth]
-
-    separator, end = (" & ", "\\\\") if latex else ("  ", "")
-    print(separator.join(cell(value) for value in row), end)
+    print(format_row(row, colwidth, latex))
 
 
 class Tee(io.TextIOBase):
