@@ -29,6 +29,7 @@ check: $(VENV)/test ## the pre-commit hooks (lint, format), the types, and the s
 	$(BIN)/twine check --strict build/dist/*
 
 docs: $(VENV)/docs ## the documentation site, in build/docs; a broken link or a name without docstring is an error
+	rm -rf build/docs docs/generated
 	$(BIN)/sphinx-build --quiet --fresh-env --fail-on-warning --keep-going docs build/docs
 	$(BIN)/python docs/check_links.py build/docs
 	@echo "build/docs/index.html"

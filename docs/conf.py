@@ -19,7 +19,7 @@ import cim_dg  # noqa: E402
 project = "cim-dg"
 copyright = "the cim-dg maintainers"
 version = release = cim_dg.__version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["generated/*.md", "gallery/*"]
 suppress_warnings = ["ref.python"]  # `name` in a docstring is a link where it can be one, and code where it cannot
 
@@ -45,6 +45,7 @@ html_title = f"cim-dg {version}"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_show_sphinx = False
+html_copy_source = False
 
 
 def require_docstring(_app: Sphinx, kind: str, name: str, thing: Any, _options: Any, lines: list[str]) -> None:
