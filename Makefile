@@ -21,10 +21,12 @@ test-lowest: ## the everyday tests with the lowest versions of pyproject.toml, t
 	.venv-lowest/bin/python -m pip install --quiet --constraint .venv-lowest/lowest.txt --editable '.[test]'
 	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n 2 --dist worksteal -m 'not slow'
 
-check: $(VENV)/test ## the pre-commit hooks (lint, format), the types, and the sdist and wheel
+check: $(VENV)/test ## the pre-commit hooks (lint, format), the types, the layers, and the sdist and wheel
 	$(BIN)/pre-commit run --all-files
 	rm -rf build/lib && $(BIN)/python setup.py -q build_py --build-lib build/lib
-	MYPYPATH=build/lib $(BIN)/mypy -p cim_dg
+	$(BIN)/mypy -p cim_dg
+	$(BIN)/mypy tests benchmarks
+	PYTHONPATH=build/lib $(BIN)/lint-imports --no-cache
 	rm -rf build/dist && $(BIN)/python -m build --outdir build/dist > build/dist.log || { cat build/dist.log; exit 1; }
 	$(BIN)/twine check --strict build/dist/*
 
