@@ -1,6 +1,6 @@
 """Checks every local link of the built site: `python docs/check_links.py build/docs` names those that lead nowhere.
 
-Sphinx checks the links that it makes itself; this checks what a browser sees, HTML written by hand and the report included.
+Sphinx checks the links that it makes itself; this checks what a browser sees, the report included.
 """
 
 from __future__ import annotations

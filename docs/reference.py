@@ -85,7 +85,9 @@ def _text(value: Any) -> str:
 
 def _default(entry: dict[str, Any]) -> str:
     others = {"small images": entry.get("small_images"), **(entry.get("datasets") or {})}
-    changed = [f"{_text(other['default'])} ({where})" for where, other in others.items() if other and "default" in other]
+    changed = [
+        f"{_text(other['default'])} ({where})" for where, other in others.items() if other and "default" in other
+    ]
     return "; ".join([_text(entry["default"]), *changed])
 
 
