@@ -157,7 +157,7 @@ def resized_crop(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor
         size: height and width of the result.
 
     Returns:
-        (N, C, *size).
+        `(N, C, *size)`.
 
     Raises:
         ValueError: `boxes` is not (N, 4).
