@@ -47,9 +47,7 @@ class ImageBatch:
         if self.colours is None:
             return self
         recoloured = torch.empty_like(self.pixels)
-        for index in range(
-            len(recoloured)
-        ):  # one at a time: one image fits into the CPU cache, a batch does not
+        for index in range(len(recoloured)):  # one at a time: one image fits into the CPU cache, a batch does not
             image = slice(index, index + 1)
             recoloured[image] = augmentation.recolour(self.pixels[image], self.colours[image])
         return ImageBatch(recoloured)
