@@ -122,7 +122,9 @@ def defaults_model() -> Any:
     """What a file of defaults holds: any of the options, and the name of the defaults that it starts from."""
     from typing_extensions import TypedDict
 
-    return TypedDict("Defaults", {"include": str, **get_type_hints(Config, include_extras=True)}, total=False)
+    fields: Any = {"include": str, **get_type_hints(Config, include_extras=True)}
+    make: Any = TypedDict
+    return make("Defaults", fields, total=False)
 
 
 def read_defaults(name: str, included_by: tuple[str, ...] = ()) -> dict[str, Any]:
