@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.util
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -69,6 +70,8 @@ def add_parser(subparsers: Any) -> None:
     flag(group, "--bf16", help="autocast to bfloat16; worth it on a GPU")
     flag(group, "--resume", help="go on from the last epoch in log_dir")
     flag(group, "--progress_bar")
+    group.add_argument("--require_gpu", action="store_true", help="fail where no GPU can be used")
+    group.add_argument("--skip_model_save", action="store_true", help="keep no model of the finished run")
     add("--log_every", type=int, help="batches between two lines of the log")
     parser.before_parsing = _add_hparam_options
     parser.set_defaults(run=run)
@@ -131,6 +134,9 @@ def run(arguments: argparse.Namespace) -> int:
     from cim_dg.wilds.adapter import canonical, read_hparam_options
     from cim_dg.wilds.experiment import train
 
+    for name in ("require_gpu", "skip_model_save"):
+        if getattr(arguments, name):
+            os.environ[f"CIM_DG_{name.upper()}"] = "1"
     algorithm = canonical(arguments.algorithm)
     given = {name: getattr(arguments, name, None) for name in FIELDS}
     given |= {"algorithm": algorithm, "hparams": read_hparam_options(arguments, algorithm)}
