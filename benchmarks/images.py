@@ -146,7 +146,7 @@ def theirs() -> Any:
 
         @staticmethod
         def training(environments: list[Any]) -> Batches:
-            return zip(*(InfiniteDataLoader(one, None, 32, WORKERS) for one in environments), strict=True)  # type: ignore[arg-type]
+            return zip(*(InfiniteDataLoader(one, None, 32, WORKERS) for one in environments), strict=True)  # type: ignore[return-value]
 
     return Theirs
 
