@@ -12,7 +12,7 @@ from cim_dg.errors import UserError
 from cim_dg.runtime import devices, settings
 from cim_dg.tracking.sidecar import beside
 from cim_dg.wilds import config as options
-from cim_dg.wilds.config import FIELDS, make_config
+from cim_dg.wilds.config import FIELDS, Config, make_config
 
 
 def add_parser(subparsers: Any) -> None:
@@ -131,15 +131,25 @@ def run(arguments: argparse.Namespace) -> int:
     """Train as the arguments say; 0, or an error."""
     if importlib.util.find_spec("wilds") is None:
         raise UserError("wilds train needs the package wilds: pip install wilds")
-    from cim_dg.wilds.adapter import canonical, read_hparam_options
     from cim_dg.wilds.experiment import train
 
     if arguments.require_gpu:
         devices.check_required(always=True)
-    algorithm = canonical(arguments.algorithm)
-    given = {name: getattr(arguments, name, None) for name in FIELDS}
-    given |= {"algorithm": algorithm, "hparams": read_hparam_options(arguments, algorithm)}
-    config = make_config(given, arguments.defaults)
+    config = config_of(arguments)
     with beside(config.log_dir):
         train(config, keep_models=not (arguments.skip_model_save or settings.get("CIM_DG_SKIP_MODEL_SAVE")))
     return 0
+
+
+def config_of(arguments: argparse.Namespace) -> Config:
+    """The run that the arguments ask for.
+
+    Raises:
+        UserError: a value that is not accepted, or one that is missing.
+    """
+    from cim_dg.wilds.adapter import canonical, read_hparam_options
+
+    algorithm = canonical(arguments.algorithm)
+    given = {name: getattr(arguments, name, None) for name in FIELDS}
+    given |= {"algorithm": algorithm, "hparams": read_hparam_options(arguments, algorithm)}
+    return make_config(given, arguments.defaults)
