@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import platformdirs
 
-from cim_dg.errors import UserError
 from cim_dg.images import pack as image_pack
 from cim_dg.images.pack import Damaged, Pack
 from cim_dg.runtime import locks, settings
@@ -86,7 +85,7 @@ class ImageCache:
                 if self._has_room(label, num_bytes()):
                     image_pack.write(path, images(), count)
                     return Pack(path)
-        except (OSError, UserError) as error:  # the latter from file systems without locks
+        except (OSError, locks.NoLocks) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else error
             self._close(f"the decoded images of {label} cannot be kept in {self.folder} ({reason})")
         return None
