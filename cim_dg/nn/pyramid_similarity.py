@@ -7,8 +7,8 @@ scale; and one backward pass serves the whole pyramid. With K images y to each a
 2 + K maps, or 1 + 3 K if y needs a gradient too.
 
 Nothing waits for the device or is copied to it. Products keep float32's precision also if TF32 is allowed, since
-variances cancel, and under autocast. `torch.compile` runs it with graph breaks. Tests compare it with the other path on a
-CPU and count its kernels (a third of those of two calls of pytorch-msssim); no GPU has run it yet.
+variances cancel, and under autocast. `torch.compile` runs it with graph breaks. Tests compare it with the other path
+on a CPU and count its kernels (a third of those of two calls of pytorch-msssim); no GPU has run it yet.
 """
 
 from __future__ import annotations
