@@ -15,6 +15,7 @@ from typing import Any
 
 from cim_dg import hparams as spaces
 from cim_dg.algorithms import methods
+from cim_dg.domainbed.data_record import watch
 from cim_dg.domainbed.datasets import make_nuisance_digits, make_spirograph, make_vlcs_mini
 from cim_dg.launchers.jobs import is_standin
 from cim_dg.tracking.sidecar import beside_domainbed
@@ -47,6 +48,8 @@ def on_datasets(datasets: ModuleType) -> None:
     _need(datasets, "MultipleDomainDataset", "MultipleEnvironmentImageFolder", "DATASETS", "num_environments")
     for name, make in DATASETS.items():
         _add(datasets, name, make(datasets))
+    if not is_standin():  # whose jobs record it, and whose errors say it, themselves
+        watch(datasets)
 
 
 def on_reporting(reporting: ModuleType) -> None:

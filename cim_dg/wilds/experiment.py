@@ -61,7 +61,7 @@ def train(config: Config) -> dict[str, Any]:
         "config": {name: getattr(config, name) for name in FIELDS if name != "hparams"},
         "weights": weights,
         "device": _describe(device),
-        **provenance(),
+        **provenance(config.dataset, config.root_dir),
     }
     folder.create()
     trainer = Trainer(config, data, method, sees_domains, folder, record, device)
