@@ -1,4 +1,4 @@
-"""Runs say which copy of the data they are on, `collect` compares them, and errors end in the command that gets data."""
+"""Runs say which copy of the data they are on, `collect` compares copies, and errors end in the command to get data."""
 
 from __future__ import annotations
 
