@@ -6,7 +6,6 @@ the same and, in `domainbed.scripts.train`, leaves OUTPUT_DIR/data.json, which `
 
 from __future__ import annotations
 
-import argparse
 import functools
 import json
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from cim_dg.domainbed.launchers import train_folder
 from cim_dg.runtime.files import write_atomically
 
 NAME = "data.json"
@@ -62,14 +62,11 @@ def _explain(error: Exception, name: str, root: Any) -> None:
 
 
 def _leave_record(name: str, root: Any) -> None:
-    program = getattr(sys.modules["__main__"], "__spec__", None)
-    if program is None or program.name != "domainbed.scripts.train":
+    folder = train_folder()
+    if folder is None:
         return
     from cim_dg.data.fingerprint import record
 
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--output_dir", default="train_output")
-    folder = Path(parser.parse_known_args()[0].output_dir)
     data = record("domainbed", name, root)
-    if data is not None and folder.is_dir():
-        write_atomically(folder / NAME, json.dumps(data, indent=1) + "\n")
+    if data is not None and Path(folder).is_dir():
+        write_atomically(Path(folder, NAME), json.dumps(data, indent=1) + "\n")
