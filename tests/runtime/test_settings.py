@@ -13,7 +13,6 @@ import cim_dg
 from cim_dg.errors import UserError
 from cim_dg.runtime import settings
 
-
 ROOT = Path(cim_dg.__file__).parents[1]
 
 
