@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cim_dg.errors import UserError
-from cim_dg.tracking.sidecar import beside
+from cim_dg.tracking.sidecar import track
 from cim_dg.wilds import config as settings
 from cim_dg.wilds.config import FIELDS, make_config
 
@@ -135,6 +135,6 @@ def run(arguments: argparse.Namespace) -> int:
     given = {name: getattr(arguments, name, None) for name in FIELDS}
     given |= {"algorithm": algorithm, "hparams": read_hparam_options(arguments, algorithm)}
     config = make_config(given, arguments.defaults)
-    with beside(config.log_dir):
+    with track(config.log_dir):
         train(config)
     return 0
