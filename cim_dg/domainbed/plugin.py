@@ -17,6 +17,7 @@ from typing import Any
 from cim_dg import hparams as spaces
 from cim_dg.algorithms import methods
 from cim_dg.domainbed import swad
+from cim_dg.domainbed.data_record import watch
 from cim_dg.domainbed.datasets import make_nuisance_digits, make_spirograph, make_vlcs_mini
 from cim_dg.domainbed.launchers import checked, claim_for_train, ending, is_standin, launcher, train_folder
 from cim_dg.harness.registration import add, extended_hparams, need, ours_in
@@ -51,6 +52,8 @@ def on_datasets(datasets: ModuleType) -> None:
     need(datasets, "MultipleDomainDataset", "MultipleEnvironmentImageFolder", "DATASETS", "num_environments")
     for name, make in DATASETS.items():
         add(datasets, name, make(datasets))
+    if not is_standin():  # whose jobs record it, and whose errors say it, themselves
+        watch(datasets)
 
 
 def on_reporting(reporting: ModuleType) -> None:

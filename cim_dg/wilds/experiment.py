@@ -64,7 +64,7 @@ def train(config: Config) -> dict[str, Any]:
         "config": {name: getattr(config, name) for name in FIELDS if name != "hparams"},
         "weights": weights,
         "device": _describe(device),
-        **provenance(),
+        **provenance(config.dataset, config.root_dir),
     }
     folder.create()
     claimed = locks.claim(folder.path)
