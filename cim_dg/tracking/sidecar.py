@@ -66,6 +66,7 @@ def beside_domainbed(output_dir: str) -> None:
 
 
 def main() -> None:
+    """Pass on the curves of a folder to the targets until stdin ends."""
     from cim_dg.tracking.curves import Curves
 
     folder, *targets = sys.argv[1:]

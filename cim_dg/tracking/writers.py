@@ -18,8 +18,11 @@ from cim_dg.results.records import Run
 class Writer(Protocol):
     """One run's curves. Made anew, it writes all of them again, in place of what one before it has written."""
 
-    def add(self, step: int, values: Mapping[str, float]) -> None: ...
-    def close(self) -> None: ...
+    def add(self, step: int, values: Mapping[str, float]) -> None:
+        """Add a point at `step` to each of the curves named in `values`."""
+
+    def close(self) -> None:
+        """Write what is pending."""
 
 
 class TensorBoard:

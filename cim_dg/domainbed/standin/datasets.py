@@ -101,11 +101,15 @@ class _Debug(MultipleDomainDataset):
 
 
 class Debug28(_Debug):
+    """Noise of 28x28 pixels in three environments, for tests of the code."""
+
     INPUT_SHAPE = (3, 28, 28)
     ENVIRONMENTS: ClassVar = ["0", "1", "2"]
 
 
 class Debug224(_Debug):
+    """Noise of 224x224 pixels in three environments, for tests of the code."""
+
     INPUT_SHAPE = (3, 224, 224)
     ENVIRONMENTS: ClassVar = ["0", "1", "2"]
 
@@ -257,31 +261,43 @@ class _Photographs(MultipleEnvironmentImageFolder):
 
 
 class VLCS(_Photographs):
+    """VLCS (Fang et al. 2013): Caltech101, LabelMe, SUN09 and VOC2007, five classes."""
+
     FOLDER = "VLCS"
     ENVIRONMENTS: ClassVar = ["C", "L", "S", "V"]
 
 
 class PACS(_Photographs):
+    """PACS (Li et al. 2017): art, cartoons, photographs and sketches, seven classes."""
+
     FOLDER = "PACS"
     ENVIRONMENTS: ClassVar = ["A", "C", "P", "S"]
 
 
 class OfficeHome(_Photographs):
+    """Office-Home (Venkateswara et al. 2017): art, clip art, products and photographs, 65 classes."""
+
     FOLDER = "office_home"
     ENVIRONMENTS: ClassVar = ["A", "C", "P", "R"]
 
 
 class TerraIncognita(_Photographs):
+    """Terra Incognita (Beery et al. 2018): camera traps at four locations, ten classes."""
+
     FOLDER = "terra_incognita"
     ENVIRONMENTS: ClassVar = ["L100", "L38", "L43", "L46"]
 
 
 class DomainNet(_Photographs):
+    """DomainNet (Peng et al. 2019): six styles of images, 345 classes."""
+
     FOLDER = "domain_net"
     CHECKPOINT_FREQ = 1000
     ENVIRONMENTS: ClassVar = ["clip", "info", "paint", "quick", "real", "sketch"]
 
 
 class SVIRO(_Photographs):
+    """SVIRO (Dias Da Cruz et al. 2020): the rear seats of ten cars."""
+
     FOLDER = "sviro"
     ENVIRONMENTS: ClassVar = ["aclass", "escape", "hilux", "i3", "lexus", "tesla", "tiguan", "tucson", "x5", "zoe"]

@@ -74,15 +74,21 @@ def make_weights_for_balanced_classes(split: Split) -> torch.Tensor:
 class Transferable(Protocol):
     """Images that can be moved to a device as a tensor: a tensor, or an `ImageBatch`."""
 
-    def to(self, device: str | torch.device, /) -> torch.Tensor: ...
+    def to(self, device: str | torch.device, /) -> torch.Tensor:
+        """The images as a tensor on `device`."""
 
 
 class Predictor(Protocol):
     """What `accuracy` needs of an algorithm."""
 
-    def predict(self, x: torch.Tensor) -> torch.Tensor: ...
-    def eval(self) -> Any: ...
-    def train(self) -> Any: ...
+    def predict(self, x: torch.Tensor) -> torch.Tensor:
+        """Images (N, C, H, W) -> logits (N, K)."""
+
+    def eval(self) -> Any:
+        """Switch to evaluation mode."""
+
+    def train(self) -> Any:
+        """Switch to training mode."""
 
 
 def accuracy(
@@ -114,6 +120,7 @@ class Tee(io.TextIOBase):
         self.file = open(path, mode, encoding="utf-8")  # noqa: SIM115 - closed by close()
 
     def write(self, text: str) -> int:
+        """Write `text` to both; returns its length."""
         self.stream.write(text)
         with contextlib.suppress(OSError):
             self.file.write(text)
@@ -121,15 +128,18 @@ class Tee(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
+        """Flush both."""
         self.stream.flush()
         with contextlib.suppress(OSError):
             if not self.file.closed:
                 self.file.flush()
 
     def isatty(self) -> bool:
+        """Whether the stream is a terminal."""
         return self.stream.isatty()
 
     def close(self) -> None:
+        """Close the file; the stream stays open."""
         with contextlib.suppress(OSError):
             self.file.close()
         super().close()

@@ -95,6 +95,7 @@ def _flag(argument: tuple[str, Any]) -> str:
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The arguments of the command."""
     parser = argparse.ArgumentParser(prog="domainbed.scripts.sweep", description=__doc__)
     parser.add_argument("command", choices=["launch", "delete_incomplete"])
     all_datasets = [name for name in datasets.DATASETS if "Debug" not in name]
@@ -123,6 +124,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
     args = parse_args(argv)
     command.announce()
     os.environ[command.ANNOUNCED] = "1"
@@ -221,6 +223,11 @@ def test_env_choices(count: int, single: bool) -> Iterator[list[int]]:
 
 
 def confirmed() -> bool:
+    """Ask whether to go on.
+
+    Raises:
+        UserError: stdin is closed.
+    """
     try:
         answer = input("Are you sure? (y/n) ")
     except EOFError:

@@ -34,6 +34,7 @@ from ..lib.resume import Resume
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The arguments of the command."""
     parser = argparse.ArgumentParser(prog="domainbed.scripts.train", description=__doc__)
     parser.add_argument("--data_dir", help="the folder of all data sets")
     parser.add_argument("--dataset", default="RotatedMNIST")
@@ -62,6 +63,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
     args = parse_args(argv)
     try:
         os.makedirs(args.output_dir, exist_ok=True)
@@ -238,6 +240,7 @@ def environment() -> dict[str, object]:
 
 
 def print_section(title: str, values: dict[str, Any]) -> None:
+    """Print a title and, below it, a line for each value."""
     print(f"{title}:")
     for name, value in values.items() if title == "Environment" else sorted(values.items()):
         print(f"\t{name}: {value}")
