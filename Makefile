@@ -5,11 +5,11 @@ BIN := $(VENV)/bin
 # PyTorch, oneDNN and MKL compute as on the oldest processors they serve, so that no figure belongs to a newer one.
 OLDEST_CPU := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE
 
-.PHONY: help demo test check format bench clean
+.PHONY: help demo test test-lowest check docs format schemas bench clean
 .DEFAULT_GOAL := help
 
 help: ## show this
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 demo: $(VENV)/run ## train CIM and the baselines on digits over nuisance backgrounds, and compare them
 	$(BIN)/cim-dg demo
@@ -18,28 +18,50 @@ test: $(VENV)/test ## all tests, slow ones included; harness tests where DOMAINB
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 	OMP_NUM_THREADS=1 $(OLDEST_CPU) $(BIN)/python -m pytest -n 2 --dist worksteal -m 'figures and not slow'
 
-check: $(VENV)/test ## formatter, linter, and the type checker on the package as it is installed
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
+test-lowest: ## the everyday tests with the lowest versions of pyproject.toml, torch's apart, in an environment of their own
+	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python tests/helpers/lowest.py > .venv-lowest/lowest.txt
+	.venv-lowest/bin/python -m pip install --quiet --constraint .venv-lowest/lowest.txt --editable '.[test]'
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n 2 --dist worksteal -m 'not slow'
+
+check: $(VENV)/test ## the pre-commit hooks (lint, format), the types, the layers, and the sdist and wheel
+	$(BIN)/pre-commit run --all-files
 	rm -rf build/lib && $(BIN)/python setup.py -q build_py --build-lib build/lib
-	MYPYPATH=build/lib $(BIN)/mypy -p cim_dg
+	$(BIN)/mypy -p cim_dg
+	$(BIN)/mypy tests benchmarks
+	PYTHONPATH=build/lib $(BIN)/lint-imports --no-cache
+	rm -rf build/dist && $(BIN)/python -m build --outdir build/dist > build/dist.log || { cat build/dist.log; exit 1; }
+	$(BIN)/twine check --strict build/dist/*
+
+docs: $(VENV)/docs ## the documentation site, in build/docs; a broken link or a name without docstring is an error
+	rm -rf build/docs docs/generated
+	$(BIN)/sphinx-build --quiet --fresh-env --fail-on-warning --keep-going docs build/docs
+	$(BIN)/python docs/check_links.py build/docs
+	@echo "build/docs/index.html"
 
 format: $(VENV)/test ## put the code into the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+schemas: $(VENV)/run ## write the JSON schemas of the YAML files
+	$(BIN)/python docs/schemas.py
+
 bench: $(VENV)/test ## every benchmark, as ratios against a peer in the same run
 	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
 
 clean: ## remove the environment and everything built
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) .venv-lowest build dist *.egg-info
 
 # pip, and not uv: where torch's wheels lie on the local disk, only pip finds them.
-$(VENV)/run: setup.py pyproject.toml
+$(VENV)/run: setup.py pyproject.toml startup/build_backend.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable .
 	touch $@
 
 $(VENV)/test: $(VENV)/run
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@
+
+$(VENV)/docs: $(VENV)/run
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	touch $@

@@ -1,8 +1,8 @@
-"""The methods: pure objectives over tensors, one per file. No harness is imported here."""
+"""The methods: pure objectives over tensors, one per file. They import no harness."""
 
 from cim_dg.algorithms.base import REGISTRY, Algorithm, Batch, Output, methods, register
 from cim_dg.algorithms.ccsa import CCSA
-from cim_dg.algorithms.cim import CIM
+from cim_dg.algorithms.cim import CIM, Morphing
 from cim_dg.algorithms.cim_vib import CIM_VIB
 from cim_dg.algorithms.dcodr import DCoDR
 from cim_dg.algorithms.erm import ERM
@@ -23,6 +23,7 @@ __all__ = [
     "Batch",
     "DCoDR",
     "GroupDRO",
+    "Morphing",
     "Output",
     "TransformInvariance",
     "methods",

@@ -1,10 +1,9 @@
-"""What a method is: the contract between the objectives and the harness adapters."""
+"""The base class of the methods: the contract between an objective and the adapters of the harnesses."""
 
 from __future__ import annotations
 
 import functools
 import warnings
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -22,12 +21,12 @@ from cim_dg.nn.pixels import PixelSpace
 
 @dataclass(frozen=True)
 class Batch:
-    """What a harness feeds in one step.
+    """The input of one step.
 
     Attributes:
-        x: (N, C, H, W) images, normalised as the harness does it.
-        y: (N,) class indices, int64.
-        domain: (N,) indices of the training domains, int64, or None where the method is to see no domains.
+        x: (N, C, H, W) images, with the harness' normalisation.
+        y: (N,) class indices in [0, K), int64.
+        domain: (N,) indices of the training domains, int64, or None if the method must not see domains.
     """
 
     x: Tensor
@@ -37,11 +36,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class Output:
-    """What a method makes of a batch in one pass.
+    """The result of one forward pass.
 
     Attributes:
         logits: (N, K).
-        terms: named scalars (0-d tensors). `loss` is the weighted sum to minimise; only it carries a gradient.
+        terms: named scalars (0-d tensors). `loss` is the weighted sum to minimise; it alone carries a gradient.
     """
 
     logits: Tensor
@@ -49,28 +48,34 @@ class Output:
 
     @classmethod
     def of(cls, logits: Tensor, loss: Tensor, **diagnostics: Tensor) -> Output:
-        """The output whose `loss` is to be minimised and whose other terms are only looked at."""
+        """An output that minimises `loss` (0-d) and logs `diagnostics` (0-d each), which are detached."""
         return cls(logits, {"loss": loss, **{name: term.detach() for name, term in diagnostics.items()}})
 
 
-class Algorithm(nn.Module, ABC):
-    """A method: a featurizer, a classifier and an objective. No optimiser, no device, no harness.
+class Algorithm(nn.Module):
+    """A method: a featurizer, a classifier and an objective. It has no optimiser, no device and no harness.
+
+    A subclass implements `objective`. One whose loss needs more than the features of the images (features of augmented
+    copies, for example) implements `forward` instead. Methods can be put together from parts by inheritance: see
+    `cim_dg.algorithms.cim.Morphing`.
 
     Args:
-        featurizer: images to features (N, F); its attribute `n_outputs` is F.
-        make_classifier: F -> a module that maps (N, F) to (N, K) logits.
-        pixel_space: how the harness normalises its images.
+        featurizer: images (N, C, H, W) to features (N, F); its attribute `n_outputs` is F.
+        make_classifier: F -> a module that maps (N, F) to logits (N, K).
+        pixel_space: the normalisation of the harness' images.
         num_classes: K.
-        num_domains: the number of training domains, or of groups where the harness' domain is the group.
-        hparams: this method's hyper-parameters by name (see hparams/NAME.yaml); what is left out takes its default.
+        num_domains: the number of training domains, or of groups if the harness' domain is the group.
+        hparams: values of this method's hyper-parameters (see hparams/NAME.yaml); the others take their defaults.
 
     Raises:
-        UserError: an unknown hyper-parameter, or one of the wrong type or out of its bounds.
+        UserError: an unknown hyper-parameter, or a value of the wrong type or out of bounds.
     """
 
     name: ClassVar[str]
+    """The name under which `register` has registered the class."""
     needs_domains: ClassVar[bool] = False
-    """Whether it cannot do without domain labels: WILDS, whose domains may be the groups, gives them only then."""
+    """Whether the method cannot run without domain labels. WILDS, where domains may be the groups, gives them only
+    then."""
     classifier: nn.Module
 
     def __init__(
@@ -90,16 +95,32 @@ class Algorithm(nn.Module, ABC):
         self.num_domains = num_domains
         self.build(featurizer.n_outputs, make_classifier)  # type: ignore[arg-type]
 
-    @abstractmethod
     def build(self, n_features: int, make_classifier: Callable[[int], nn.Module]) -> None:
-        """Create `self.classifier` and what there is beside `self.featurizer`; called once, by the constructor."""
+        """Create the modules besides the featurizer; the constructor calls it once, last.
 
-    @abstractmethod
-    def forward(self, batch: Batch) -> Output:
-        """Logits and terms in one pass, in training and in evaluation mode. Moves no step-dependent state.
-
-        In evaluation mode the logits are those of the images as they are, also where `predict` averages over copies.
+        By default `self.classifier` is the harness' classifier on the features. A subclass with further modules
+        calls `super().build(n_features, make_classifier)` first.
         """
+        self.classifier = make_classifier(n_features)
+
+    def forward(self, batch: Batch) -> Output:
+        """Logits (N, K) and terms in one pass, in training and in evaluation mode.
+
+        It changes no step-dependent state. In evaluation mode the logits are those of the images themselves, also
+        if `predict` averages over copies.
+        """
+        return self.objective(self.encode(batch.x), batch)
+
+    def objective(self, features: Tensor, batch: Batch) -> Output:
+        """Logits and terms from the features (N, F) of the batch's images, and from its labels and domains.
+
+        Raises:
+            NotImplementedError: the class has none. A method needs `objective`, or a `forward` of its own.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} has no objective(features, batch); every method needs one, or a forward(batch) of "
+            "its own, and a part such as Morphing can only be put before a method with an objective"
+        )
 
     def encode(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> the features (N, F) that `classify` takes."""
@@ -110,9 +131,10 @@ class Algorithm(nn.Module, ABC):
         return self.classifier(features)
 
     def predict(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> logits (N, K); deterministic in evaluation mode, where it averages features if asked to.
+        """(N, C, H, W) -> logits (N, K); deterministic in evaluation mode.
 
-        A method says by `encode` and `classify` what it predicts from, and `average_copies` then holds for it.
+        There the hyper-parameter `average_copies` averages the features over copies of the image in other colours,
+        for every method whose prediction is `classify(encode(x))`.
         """
         if self.training or not self.averages:
             return self.classify(self.encode(x))
@@ -126,20 +148,21 @@ class Algorithm(nn.Module, ABC):
     def _mean_features(self, x: Tensor) -> Tensor:
         """The mean features of M copies of each image in other colours (Foster et al. 2021, arXiv 2010.09515).
 
-        The colours are drawn once, from a fixed seed, and are the same for every image: what is predicted of an image
-        depends neither on its place in a batch nor on any random state.
+        The colours come from a fixed seed and are the same for every image: the prediction for an image depends
+        neither on its place in a batch nor on any random state.
         """
         pixels, copies = self.pixel_space.to_pixels(x), self.hparams["average_copies"]
         fixed = torch.Generator().manual_seed(0)
-        drawn = draw_colours(copies, strength=self.hparams["average_strength"], generator=fixed).to(x)
+        parameters = draw_colours(copies, strength=self.hparams["average_strength"], generator=fixed)
+        parameters = parameters.to(x, non_blocking=True)
         features = (
             self.encode(self.pixel_space.from_pixels(change_colours(pixels, colours.expand(len(x), -1)))).float()
-            for colours in drawn
+            for colours in parameters
         )
         return functools.reduce(torch.add, features) / copies
 
     def domains(self, batch: Batch) -> Tensor:
-        """The batch's domains (N,), for a method that cannot do without.
+        """The batch's domains (N,), for a method that needs them.
 
         Raises:
             UserError: the batch has none.
@@ -152,22 +175,27 @@ class Algorithm(nn.Module, ABC):
         return batch.domain
 
     def after_step(self) -> None:
-        """Move step-dependent state (a warm-up, group weights). To be called after an optimising step, only then."""
+        """Update step-dependent state (a warm-up, group weights). Call it after an optimising step, and only then.
+
+        A subclass that updates state calls `super().after_step()` too, so that parts can be combined.
+        """
 
 
 REGISTRY: dict[str, type[Algorithm]] = {}
+"""The registered methods by name. `methods` gives the same after it has loaded those of third parties."""
+
 _Method = TypeVar("_Method", bound=type[Algorithm])
 
 
 def register(name: str, hparams: str | Path | None = None) -> Callable[[_Method], _Method]:
-    """Class decorator: make an `Algorithm` known, under `name`, to every harness.
+    """A class decorator that registers an `Algorithm` under `name` for every harness.
 
     Args:
-        name: what users type after --algorithm.
-        hparams: the YAML file of its hyper-parameters; by default NAME.yaml among this package's own.
+        name: the value of --algorithm.
+        hparams: the YAML file of its hyper-parameters; by default NAME.yaml of this package's hparams/.
 
     Raises:
-        UserError: the name is taken, or the YAML file is missing or not as it should be.
+        UserError: the name is taken, or the YAML file is missing or invalid.
     """
 
     def decorate(method: _Method) -> _Method:
@@ -183,27 +211,33 @@ def register(name: str, hparams: str | Path | None = None) -> Callable[[_Method]
 
 @functools.cache
 def methods() -> dict[str, type[Algorithm]]:
-    """Every method by name; third parties' too, which are found by entry points in the group cim_dg.algorithms."""
+    """Every method by name, including those of other packages (entry points in the group cim_dg.algorithms).
+
+    A package that cannot be loaded gives a warning.
+    """
     for entry_point in entry_points(group="cim_dg.algorithms"):
         try:
             entry_point.load()
-        except Exception as error:  # somebody else's code must not take the harness down
+        except Exception as error:  # another package's error must not stop the harness
             warnings.warn(f"cim-dg: the algorithm {entry_point.name!r} cannot be loaded: {error}", stacklevel=2)
     return REGISTRY
 
 
 def mean_over(values: Tensor, counts: Tensor) -> Tensor:
-    """The mean of `values` (N,) over the rows where `counts` (N,) is true; 0 if there is none. Never synchronises."""
+    """The mean of `values` over the places where `counts`, of the same shape, is true; 0 if there are none.
+
+    It never waits for the device.
+    """
     counts = counts.to(values.dtype)
     return (values * counts).sum() / counts.sum().clamp_min(1.0)
 
 
-def products(z: Tensor) -> Tensor:
-    """(N, D) -> (N, N), the product of each two rows; under autocast too in the precision of `z`."""
-    with torch.autocast(z.device.type, enabled=False):
-        return z @ z.T
+def matmul(a: Tensor, b: Tensor) -> Tensor:
+    """`a @ b` in the precision of `a` and `b`, under autocast too."""
+    with torch.autocast(a.device.type, enabled=False):
+        return a @ b
 
 
 def share(flags: Tensor) -> Tensor:
-    """The share of true entries, a scalar in [0, 1]."""
+    """The share of true entries, a float32 scalar in [0, 1]."""
     return flags.to(torch.float32).mean()

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from cim_dg.algorithms.base import Algorithm, Batch, Output, mean_over, register, share
 
 
 def semantic_alignment(features: Tensor, y: Tensor, domain: Tensor, margin: float = 1.0) -> tuple[Tensor, Tensor]:
-    r"""How far images of one class lie apart, and how near those of different classes, between domains.
+    r"""The distances between images of different domains: of the same class, and of different classes.
 
     .. math::
         L_{SA} = \frac{1}{|S|} \sum_{(i, j) \in S} \tfrac12 d_{ij}^2, \qquad
         L_S = \frac{1}{|D|} \sum_{(i, j) \in D} \tfrac12 \max(0, m - d_{ij})^2
 
-    with d the Euclidean distance, and S and D the pairs of the batch that are of different domains and of the same
-    class (S) or of different classes (D). The paper adds up the means of each class and of each pair of classes; here
-    each term is one mean over all its pairs, so that the number of classes and of domains does not change its weight.
+    with d the Euclidean distance, and S (D) the pairs of the batch from different domains with the same class
+    (different classes). The paper adds up the means of each class and of each pair of classes; here each term is one
+    mean over all its pairs, so that its weight does not depend on the numbers of classes and domains.
 
     Args:
         features: (N, F).
@@ -29,7 +27,7 @@ def semantic_alignment(features: Tensor, y: Tensor, domain: Tensor, margin: floa
         margin: m, at least 0.
 
     Returns:
-        The two terms, scalars of at least 0; 0 where there is no such pair.
+        The two terms, scalars of at least 0; a term without pairs is 0.
     """
     distance = torch.cdist(features, features, compute_mode="donot_use_mm_for_euclid_dist")
     other_domain = domain[:, None] != domain[None, :]
@@ -45,12 +43,8 @@ class CCSA(Algorithm):
 
     needs_domains = True
 
-    def build(self, n_features: int, make_classifier: Callable[[int], nn.Module]) -> None:
-        self.classifier = make_classifier(n_features)
-
-    def forward(self, batch: Batch) -> Output:
+    def objective(self, features: Tensor, batch: Batch) -> Output:
         domain = self.domains(batch)
-        features = self.encode(batch.x)
         logits = self.classify(features)
         supervised = F.cross_entropy(logits, batch.y)
         compared = features.float()

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cim_dg.algorithms.base import Algorithm, Batch, Output, mean_over, register, share
+from cim_dg.algorithms.erm import ERM
 from cim_dg.nn.networks import TransformationNetwork
 from cim_dg.nn.pairing import choose_pairs
 from cim_dg.nn.perceptual import triplet_ms_ssim
@@ -20,13 +21,13 @@ from cim_dg.nn.recent_images import RecentImages
 
 @dataclass(frozen=True)
 class Morph:
-    """A batch and what the transformation network made of it, in pixels of [0, 1].
+    """Images, their masks and their morphs.
 
     Attributes:
-        pixels: (N, C, H, W), the images x.
-        mask: (N, 1 or C, H, W), the weights m in (0, 1).
-        morphed: (N, C, H, W), psi(x) = m * x.
-        inputs: (N, C, H, W), psi(x) normalised as the featurizer expects it.
+        pixels: (N, C, H, W), the images x, in [0, 1].
+        mask: (N, 1 or C, H, W), the weights m, in (0, 1).
+        morphed: (N, C, H, W), psi(x) = m * x, in [0, 1].
+        inputs: (N, C, H, W), psi(x) in the harness' normalisation, for the featurizer.
     """
 
     pixels: Tensor
@@ -40,12 +41,12 @@ class InputMorphing(nn.Module):
 
     .. math:: L_{con} = MS(\psi(x), x^+) - w\, MS(\psi(x), x^-)
 
-    MS is a distance, 1 - MS-SSIM, by default: only so does minimising pull psi(x) to its class, as a triplet loss that
-    keeps task-relevant information must. `cim_contrast: similarity` is the literal reading, MS-SSIM itself. Anchors
-    without a positive are left out of the mean; an anchor without a negative has no second term.
+    MS is a distance by default, 1 - MS-SSIM, because minimising :math:`L_{con}` pulls psi(x) to its class only if MS
+    is a distance. `cim_contrast: similarity` is the literal reading, MS-SSIM itself. The mean over anchors leaves out
+    those without a positive; an anchor without a negative has no second term. (Taghanaki et al. 2021, section 3.)
 
     Args:
-        pixel_space: of the images that come in, and of those that go out to the featurizer.
+        pixel_space: the normalisation of the images x and of the featurizer's inputs.
         hparams: the cim_* values.
     """
 
@@ -63,21 +64,21 @@ class InputMorphing(nn.Module):
         self._latest: tuple[Tensor, Tensor, Tensor | None] | None = None
 
     def forward(self, x: Tensor) -> Morph:
-        """(N, C, H, W) as the harness feeds it -> the morph."""
+        """(N, C, H, W) in the harness' normalisation -> the morph."""
         pixels = self.pixel_space.to_pixels(x)
         mask = self.network(pixels)
         morphed = mask * pixels
-        # Without its gradient here, the transformation network learns from the contrast alone.
-        seen = morphed if self.hparams["cim_supervise_mask"] else morphed.detach()
-        return Morph(pixels, mask, morphed, self.pixel_space.from_pixels(seen))
+        # Without this gradient, the transformation network learns from the contrast alone.
+        classified = morphed if self.hparams["cim_supervise_mask"] else morphed.detach()
+        return Morph(pixels, mask, morphed, self.pixel_space.from_pixels(classified))
 
     def contrast(self, morph: Morph, batch: Batch) -> dict[str, Tensor]:
-        """The contrastive term and what shows whether it does anything, as scalars.
+        """The contrastive term and its diagnostics, as scalars.
 
         Returns:
             `contrast` (carries the gradient), `similarity_positive` and `similarity_negative` (mean MS-SSIM of the
-            pairs there are, in [0, 1]), `positives` (share of the anchors that have one), `mask_mean`, and
-            `mask_spread` (standard deviation within an image, averaged).
+            positive and of the negative pairs, in [0, 1]), `positives` (the share of anchors that have one),
+            `mask_mean`, and `mask_spread` (the mask's standard deviation within an image, averaged).
         """
         hparams = self.hparams
         anchors = self._anchors(len(batch.y), batch.y.device)
@@ -122,13 +123,13 @@ class InputMorphing(nn.Module):
         }
 
     def after_step(self) -> None:
-        """Keep the batch just learnt from among the recent images, if any are kept."""
+        """Add the last training batch to the recent images, if `cim_queue` keeps any."""
         if self.recent is not None and self._latest is not None:
             self.recent.push(*self._latest)
             self._latest = None
 
     def _anchors(self, n: int, device: torch.device) -> Tensor:
-        """At most `cim_anchors` positions of the batch: random in training, evenly spread in evaluation."""
+        """The positions in the batch of at most `cim_anchors` anchors: random in training, evenly spaced otherwise."""
         limit = self.hparams["cim_anchors"] or n
         if limit >= n:
             return torch.arange(n, device=device)
@@ -137,31 +138,50 @@ class InputMorphing(nn.Module):
         return torch.arange(limit, device=device) * n // limit
 
 
-@register("CIM")
-class CIM(Algorithm):
-    r"""Minimises :math:`L_{CIM} = \lambda L_{con}(\phi) + L_{sup}(\theta)`; predicts from the morphed image.
+class Morphing(Algorithm):
+    r"""CIM before another method: the morph before its featurizer, and :math:`\lambda L_{con}` added to its loss.
 
-    See `InputMorphing` for the contrast and hparams/CIM.yaml for every choice that the paper leaves open.
+    A class combines the two by inheriting from both, this one first::
+
+        @register("CIM_SCL", hparams="CIM_SCL.yaml")  # whose content is: include: [CIM, SCL]
+        class CIM_SCL(Morphing, SCL):
+            pass
+
+    The other method must implement `objective`. Its terms are logged under their own names; a term whose name CIM uses
+    is logged as `head_NAME`. `supervised` is the other method's whole loss if it has no term of that name.
     """
 
     def build(self, n_features: int, make_classifier: Callable[[int], nn.Module]) -> None:
-        self.classifier = make_classifier(n_features)
+        super().build(n_features, make_classifier)
         self.morphing = InputMorphing(self.pixel_space, self.hparams)
 
     def forward(self, batch: Batch) -> Output:
         morph = self.morphing(batch.x)
-        logits = self.classifier(self.featurizer(morph.inputs))
-        supervised = F.cross_entropy(logits, batch.y)
-        terms = self.morphing.contrast(morph, batch)
-        loss = supervised + self.hparams["cim_lambda"] * terms["contrast"]
-        return Output.of(logits, loss, supervised=supervised, **terms)
+        output = self.objective(super().encode(morph.inputs), batch)
+        contrast = self.morphing.contrast(morph, batch)
+        head = dict(output.terms)
+        head_loss = head.pop("loss")
+        head.setdefault("supervised", head_loss)
+        head = {f"head_{name}" if name in contrast else name: term for name, term in head.items()}
+        return Output.of(
+            output.logits, head_loss + self.hparams["cim_lambda"] * contrast["contrast"], **head, **contrast
+        )
 
     def encode(self, x: Tensor) -> Tensor:
-        return self.featurizer(self.morphing(x).inputs)
+        return super().encode(self.morphing(x).inputs)
 
     def morph(self, x: Tensor) -> Morph:
-        """What the classifier sees of `x`; see `Morph`."""
+        """The images, masks and morphs of `x` (N, C, H, W); see `Morph`."""
         return self.morphing(x)
 
     def after_step(self) -> None:
+        super().after_step()
         self.morphing.after_step()
+
+
+@register("CIM")
+class CIM(Morphing, ERM):
+    r"""Minimises :math:`L_{CIM} = \lambda L_{con}(\phi) + L_{sup}(\theta)`; predicts from the morphed image.
+
+    See `InputMorphing` for the contrast and hparams/CIM.yaml for the choices that the paper leaves open.
+    """

@@ -1,4 +1,4 @@
-"""GroupDRO: the baseline that does use domain labels."""
+"""GroupDRO: distributionally robust optimisation over domains, the baseline that uses domain labels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cim_dg.algorithms.base import Algorithm, Batch, Output, register
+from cim_dg.algorithms.base import Algorithm, Batch, Output, matmul, register
 
 
 @register("GroupDRO")
@@ -17,8 +17,8 @@ class GroupDRO(Algorithm):
 
     .. math:: L = \sum_g q_g L_g, \qquad q_g \leftarrow \frac{q_g e^{\eta L_g}}{\sum_h q_h e^{\eta L_h}}
 
-    with :math:`L_g` the mean cross entropy of domain g in the batch (0 where it has no image) and q moved before it
-    weighs the losses. The new q is kept by `after_step` only, so that evaluation does not move it.
+    with :math:`L_g` the mean cross entropy of domain g in the batch (0 if the batch has no image of it). q is updated
+    before it weights the losses. Only `after_step` stores the new q, so that evaluation does not change it.
     """
 
     q: Tensor
@@ -26,23 +26,24 @@ class GroupDRO(Algorithm):
     needs_domains = True
 
     def build(self, n_features: int, make_classifier: Callable[[int], nn.Module]) -> None:
-        self.classifier = make_classifier(n_features)
+        super().build(n_features, make_classifier)
         self.register_buffer("q", torch.ones(self.num_domains))
         self._next_q: Tensor | None = None
 
-    def forward(self, batch: Batch) -> Output:
+    def objective(self, features: Tensor, batch: Batch) -> Output:
         domain = self.domains(batch)
-        logits = self.classify(self.encode(batch.x))
+        logits = self.classify(features)
         losses = F.cross_entropy(logits, batch.y, reduction="none")
         member = F.one_hot(domain, self.num_domains).to(losses.dtype)
-        domain_losses = losses @ member / member.sum(dim=0).clamp_min(1.0)
+        domain_losses = matmul(losses, member) / member.sum(dim=0).clamp_min(1.0)
         q = self.q * (self.hparams["groupdro_eta"] * domain_losses.detach()).exp()
         q = q / q.sum()
         if self.training:
             self._next_q = q
-        return Output.of(logits, domain_losses @ q, worst_domain=domain_losses.max())
+        return Output.of(logits, matmul(domain_losses, q), worst_domain=domain_losses.max())
 
     def after_step(self) -> None:
+        super().after_step()
         if self._next_q is not None:
             self.q.copy_(self._next_q)
             self._next_q = None

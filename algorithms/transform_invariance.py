@@ -14,27 +14,27 @@ from cim_dg.images.colours import change_colours, draw_colours
 from cim_dg.nn.networks import ProjectionHead
 
 FRESH = 100
-"""Parameters drawn per image to average over, as in the authors' code; they cost no pass of the network."""
+"""Draws of alpha' per image in the penalty, as in the authors' code; they need no pass of the network."""
 
 
 def gradient_penalty(h: Tensor, parameters: Tensor, signs: Tensor, fresh: Tensor, limit: float = 1.0) -> Tensor:
-    r"""To first order, how much the encoding would change with other parameters of the transformation.
+    r"""The change of the encoding, to first order, under other parameters of the transformation.
 
     .. math::
         g_i = \nabla_{\alpha_i} \sum_k \epsilon_k \cdot h_k, \qquad
         L = \min\left(U, \frac{1}{N L} \sum_{i, l} \left(g_i \cdot (\alpha'_{il} - \alpha_i)\right)^2\right)
 
-    Over random signs :math:`\epsilon` the square is the change of every entry of h, squared and added up.
+    In expectation over the random signs :math:`\epsilon`, the square is the sum of the squared changes of h's entries.
 
     Args:
         h: (N, D), the encodings, computed from `parameters` with gradients enabled.
         parameters: (N, P), alpha; requires a gradient.
         signs: (N, D) of -1 and 1, epsilon.
         fresh: (L, N, P), alpha', other draws of the same distribution.
-        limit: U; where the mean is above, the penalty has no gradient.
+        limit: U; a mean above it has no gradient.
 
     Returns:
-        A scalar in [0, limit]; it carries a gradient where gradients are enabled.
+        A scalar in [0, limit]; it carries a gradient if gradients are enabled.
     """
     (gradient,) = torch.autograd.grad(h, parameters, signs, create_graph=torch.is_grad_enabled())
     change = (gradient * (fresh - parameters.detach())).sum(dim=-1)
@@ -46,11 +46,11 @@ class TransformInvariance(Algorithm):
     r"""Minimises :math:`L_{sup} + \lambda L` on images in random colours, L being `gradient_penalty`.
 
     The parameters are those of `cim_dg.images.colours`; h are the classifier's features, scaled to length 1 as in the
-    authors' code. With `ti_objective: contrastive` the loss has SCL's contrast too.
+    authors' code. `ti_objective: contrastive` adds SCL's contrast to the loss.
     """
 
     def build(self, n_features: int, make_classifier: Callable[[int], nn.Module]) -> None:
-        self.classifier = make_classifier(n_features)
+        super().build(n_features, make_classifier)
         contrastive = self.hparams["ti_objective"] == "contrastive"
         self.projection = ProjectionHead(n_features, self.hparams["scl_dim"]) if contrastive else None
 
@@ -59,14 +59,14 @@ class TransformInvariance(Algorithm):
         generator = None if self.training else torch.Generator(device).manual_seed(0)
         parameters = draw_colours(len(batch.x), strength=strength, generator=generator, device=device)
         fresh = draw_colours(FRESH, len(batch.x), strength=strength, generator=generator, device=device)
-        with torch.enable_grad():  # in evaluation too, where a harness has turned it off
+        with torch.enable_grad():  # in evaluation too, under a harness' no_grad
             parameters.requires_grad_()
             pixels = change_colours(self.pixel_space.to_pixels(batch.x), parameters)
             features = self.encode(self.pixel_space.from_pixels(pixels))
             h = F.normalize(features.float(), dim=1)
         signs = 2 * torch.randint(2, h.shape, generator=generator, device=device).to(h) - 1
         penalty = gradient_penalty(h, parameters, signs, fresh.to(h), self.hparams["ti_limit"])
-        # Trained on the colours that were drawn; evaluation is about the images as they are.
+        # Training classifies the images in the colours drawn, evaluation the images themselves.
         logits = self.classify(features if self.training else self.encode(batch.x))
         supervised = F.cross_entropy(logits, batch.y)
         loss = supervised + self.hparams["ti_weight"] * penalty

@@ -14,12 +14,17 @@ from cim_dg.nn.networks import GaussianBottleneck
 
 
 class BottleneckClassifier(nn.Module):
-    r"""Features to logits through a Gaussian code z, with the weight :math:`\beta` of its KL term.
+    r"""A classifier on a Gaussian code z of the features; it also holds the weight :math:`\beta` of the KL term.
 
-    :math:`\beta` rises linearly from 0 over the first `vib_warmup` optimising steps.
+    :math:`\beta` rises linearly from 0 to `vib_beta` over the first `vib_warmup` optimising steps.
+
+    Args:
+        n_features: F.
+        make_classifier: length of the code -> a module that maps codes to logits (N, K).
+        hparams: the vib_* values.
 
     Shape:
-        (N, n_features) -> logits (N, K), KL(q(z|x) || N(0, I)) per row (N,) in nats.
+        (N, F) -> logits (N, K), and KL(q(z|x) || N(0, I)) of each row (N,), in nats.
     """
 
     step: Tensor
@@ -35,15 +40,17 @@ class BottleneckClassifier(nn.Module):
         self.register_buffer("step", torch.zeros(()))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, F) -> logits (N, K) and the KL divergence of each row (N,)."""
         z, kl = self.bottleneck(features)
         return self.classifier(z), kl
 
     @property
     def beta(self) -> Tensor:
-        """The weight of the KL term at the present step, a scalar."""
+        """The weight of the KL term at the current step, a scalar in [0, vib_beta]."""
         return self.final_beta * ((self.step + 1) / max(self.warmup, 1)).clamp(max=1.0)
 
     def after_step(self) -> None:
+        """Count an optimising step."""
         self.step += 1
 
 
@@ -51,7 +58,7 @@ class BottleneckClassifier(nn.Module):
 class VIB(Algorithm):
     r"""Minimises :math:`L_{sup} + \beta\, D_{KL}(Q(Z|X) \,\|\, N(0, I))`, the code sampled once per image.
 
-    Predicts from the mean of the code.
+    It predicts from the mean of the code.
     """
 
     classifier: BottleneckClassifier
@@ -59,8 +66,8 @@ class VIB(Algorithm):
     def build(self, n_features: int, make_classifier: Callable[[int], nn.Module]) -> None:
         self.classifier = BottleneckClassifier(n_features, make_classifier, self.hparams)
 
-    def forward(self, batch: Batch) -> Output:
-        logits, kl = self.classifier(self.featurizer(batch.x))
+    def objective(self, features: Tensor, batch: Batch) -> Output:
+        logits, kl = self.classifier(features)
         supervised, kl = F.cross_entropy(logits, batch.y), kl.mean()
         return Output.of(logits, supervised + self.classifier.beta * kl, supervised=supervised, kl=kl)
 
@@ -68,4 +75,5 @@ class VIB(Algorithm):
         return self.classifier(features)[0]
 
     def after_step(self) -> None:
+        super().after_step()
         self.classifier.after_step()

@@ -27,6 +27,7 @@ _EXPORTS = {
         "Batch",
         "DCoDR",
         "GroupDRO",
+        "Morphing",
         "Output",
         "TransformInvariance",
         "register",

@@ -1,6 +1,7 @@
 """Makes the harnesses know our algorithms, without a change to a harness.
 
-A line in a .pth file (setup.py) imports this module when the interpreter starts. It puts a finder in front of
+`install` is called when the interpreter starts: by a line in a .pth file, from Python 3.15 on by a .start file
+(startup/), or by `import cim_dg.domainbed`. It puts a finder in front of
 `sys.meta_path` that lets the other finders find
 
 - a module of a harness and, once that module has been executed, calls our hook for it (`HOOKS`), which registers what
@@ -31,15 +32,19 @@ HOOKS = {
     "domainbed.algorithms": "cim_dg.domainbed.plugin:on_algorithms",
     "domainbed.command_launchers": "cim_dg.domainbed.plugin:on_command_launchers",
     "domainbed.datasets": "cim_dg.domainbed.plugin:on_datasets",
+    "domainbed.datasets.datasets": "cim_dg.domainbed.plugin:on_datasets",
+    "domainbed.evaluator": "cim_dg.domainbed.swad:on_evaluator",
     "domainbed.hparams_registry": "cim_dg.domainbed.plugin:on_hparams_registry",
     "domainbed.lib.reporting": "cim_dg.domainbed.plugin:on_reporting",
     "domainbed.networks": "cim_dg.domainbed.plugin:on_networks",
+    "domainbed.trainer": "cim_dg.domainbed.swad:on_trainer",
     "wilds": "cim_dg.wilds.plugin:on_wilds",
     "wilds.common.utils": "cim_dg.wilds.compat:on_common_utils",
     "wilds.datasets.camelyon17_dataset": "cim_dg.wilds.compat:on_dataset",
     "wilds.datasets.celebA_dataset": "cim_dg.wilds.compat:on_dataset",
     "wilds.datasets.rxrx1_dataset": "cim_dg.wilds.compat:on_dataset",
     "wilds.datasets.waterbirds_dataset": "cim_dg.wilds.compat:on_dataset",
+    "wilds.datasets.wilds_dataset": "cim_dg.wilds.compat:on_wilds_dataset",
 }
 """Module of a harness -> our function that is called with that module after each execution of it."""
 
@@ -179,7 +184,15 @@ def call_hook(name: str, module: ModuleType) -> None:
         warnings.warn(f"cim-dg could not extend {name}: {type(error).__name__}: {error}", stacklevel=2)
 
 
-def install() -> None:
-    """Put the finder on `sys.meta_path`, once."""
-    if os.environ.get("CIM_DG_AUTOLOAD") != "0" and not any(isinstance(f, Finder) for f in sys.meta_path):
+def install(explicit: bool = False) -> None:
+    """Put the finder on `sys.meta_path`, once, and call the hooks of what was imported before.
+
+    CIM_DG_AUTOLOAD=0 forbids it, unless the call is `explicit`: somebody asked for it in their code.
+    """
+    if os.environ.get("CIM_DG_AUTOLOAD") == "0" and not explicit:
+        return
+    if not any(isinstance(finder, Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, Finder())
+        for name in HOOKS:
+            if name in sys.modules:
+                call_hook(name, sys.modules[name])

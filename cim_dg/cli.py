@@ -19,8 +19,9 @@ COMMANDS = (
     "cim_dg.tracking.command",
     "cim_dg.wilds.cli",
     "cim_dg.wilds.submission",
-    "cim_dg.data.vlcs_mini",
+    "cim_dg.data.command",
     "cim_dg.commands.morph",
+    "cim_dg.commands.new",
     "cim_dg.commands.doctor",
 )
 """Modules with `add_parser(subparsers)`, which sets the default `run`, a function of the parsed arguments that returns

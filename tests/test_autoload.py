@@ -211,7 +211,7 @@ def test_what_cannot_be_read_is_theirs():
             raise PermissionError("not yours")
 
     spec = ModuleSpec("domainbed", None, is_package=True)
-    spec.submodule_search_locations = Unreadable()
+    spec.submodule_search_locations = Unreadable()  # type: ignore[assignment]
     theirs, doubt = autoload.verdict(spec)
     assert theirs
     assert "not yours" in doubt
@@ -276,6 +276,21 @@ def test_in_child_processes(tmp_path, method):
 def test_installing_twice_is_installing_once(tmp_path):
     code = "import sys; autoload.install(); print(sum(type(f).__module__ == 'cim_dg.autoload' for f in sys.meta_path))"
     assert python(code, tmp_path).stdout.strip() == "1"
+
+
+@pytest.mark.parametrize(
+    "order", ["import cim_dg.domainbed, domainbed.datasets", "import domainbed.datasets, cim_dg.domainbed"]
+)
+def test_an_explicit_import_registers_without_start_up_code(tmp_path, other_domainbed, order):
+    run = subprocess.run(
+        [sys.executable, "-c", f"{order}; print(hasattr(domainbed.datasets, 'NuisanceDigits'))"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(other_domainbed)]), "CIM_DG_AUTOLOAD": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.stdout.strip() == "True", run.stderr
 
 
 @pytest.mark.harness

@@ -10,22 +10,29 @@ from cim_dg.images.operations import adjust_brightness, adjust_contrast, adjust_
 CENTRE = (1.0, 1.0, 1.0, 0.0)
 """The parameters that change nothing: the factors of brightness, contrast and saturation, and the shift of the hue."""
 REACH = (0.8, 0.8, 0.8, 0.2)
-"""How far from the centre they go at strength 1 (Chen et al. 2020, arXiv 2002.05709, appendix A)."""
+"""The largest distances from the centre at strength 1 (Chen et al. 2020, arXiv 2002.05709, appendix A)."""
 
 
 def draw_colours(
     *shape: int, strength: float, generator: torch.Generator | None = None, device: torch.device | None = None
 ) -> Tensor:
-    """Parameters (*shape, 4), each uniform within `strength` times its reach of its centre.
+    """Draw parameters, each uniformly from its centre plus or minus `strength` times its reach.
 
     Args:
-        shape: of the result, but for the last dimension.
+        shape: of the result, without its last dimension.
         strength: in [0, 1]; 0 for no change.
-        generator: of `device`; the global one if None.
-        device: where the result is to lie.
+        generator: a generator of `device`; None for the global one.
+        device: of the result.
+
+    Returns:
+        `(*shape, 4)`: brightness, contrast, saturation, hue.
     """
     spread = 2.0 * torch.rand(*shape, 4, generator=generator, device=device) - 1.0
-    return spread * (strength * spread.new_tensor(REACH)) + spread.new_tensor(CENTRE)
+    reach, centre = (torch.tensor(values, dtype=spread.dtype, device="cpu") for values in (REACH, CENTRE))
+    reach = strength * reach
+    # Not waiting for the device to make the copies.
+    reach, centre = (values.to(spread.device, non_blocking=True) for values in (reach, centre))
+    return spread * reach + centre
 
 
 def change_colours(pixels: Tensor, parameters: Tensor) -> Tensor:
@@ -33,7 +40,7 @@ def change_colours(pixels: Tensor, parameters: Tensor) -> Tensor:
 
     Args:
         pixels: (N, C, H, W) in [0, 1].
-        parameters: (N, 4); has a gradient.
+        parameters: (N, 4), as `draw_colours` gives them; the result is differentiable in them.
 
     Returns:
         (N, C, H, W) in [0, 1].

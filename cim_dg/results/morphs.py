@@ -11,8 +11,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from cim_dg.results.provenance import domains
 from cim_dg.results.records import Records, Run
+from cim_dg.results.run_facts import domains
 
 _SECONDS = 120
 

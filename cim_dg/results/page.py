@@ -10,7 +10,7 @@ import jinja2
 import pandas as pd
 
 import cim_dg
-from cim_dg.results import curves, plots, provenance
+from cim_dg.results import curves, plots, run_facts
 from cim_dg.results.build import Report
 from cim_dg.results.grids import Grid, grids
 from cim_dg.results.morphs import Picture, morph_pictures
@@ -42,7 +42,7 @@ def render(report: Report) -> str:
         left_out=report.left_out,
         best=report.best,
         pictures=_pictures(report),
-        groups=provenance.groups(report.records.runs) if report.records else [],
+        groups=run_facts.groups(report.records.runs) if report.records else [],
         runs=len(report.records.runs) if report.records else 0,
         is_number=_is_number,
     )

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Set
+from collections.abc import Iterable, Set
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from cim_dg.results.records import Collector, Run
+from cim_dg.results.records import Collector, Records, Run
 
 _ACCURACY = re.compile(r"(env\d+_[a-z]+)_(acc)")
 _STARTED = {"out.txt", "err.txt", "done", "provenance.json"}
@@ -31,13 +31,15 @@ def read(folder: Path, names: Set[str], collector: Collector) -> None:
     results = folder / "results.jsonl"
     lines = results.read_bytes().splitlines() if "results.jsonl" in names else []
     provenance = _object(folder / "provenance.json") if "provenance.json" in names else {}
+    if "data.json" in names and "data" not in provenance:  # which the real DomainBed's jobs have instead
+        provenance = {**provenance, "data": _object(folder / "data.json")}
     layouts: dict[tuple[str, ...], tuple[list[str], int]] = {}
     args: dict[str, Any] | None = None
     run = -1
     for number, line in enumerate(lines, start=1):
         if not line or line.isspace():
             continue
-        record = _parse(line)
+        record = parse(line)
         try:
             if record["args"] != args:
                 args = record["args"]
@@ -56,8 +58,22 @@ def read(folder: Path, names: Set[str], collector: Collector) -> None:
         collector.skip(NO_RESULTS, folder)
 
 
-def _parse(line: bytes) -> dict[str, Any]:
-    """The record of a line, or an empty one."""
+def from_lines(lines: Iterable[dict[str, Any]]) -> Records:
+    """Parsed lines of results.jsonl, of any number of jobs, as the runs of one harness in the order of the lines."""
+    collector = Collector()
+    args: dict[str, Any] | None = None
+    run = -1
+    for record in lines:
+        if record["args"] != args:
+            args = record["args"]
+            run = collector.begin(_run(Path(args.get("output_dir", "")), args, record.get("hparams", {}), {}, True))
+        keys, layout = _layout(record, collector)
+        collector.add(run, _whole(record["step"]), layout, [float(record[key]) for key in keys])
+    return collector.records()
+
+
+def parse(line: bytes) -> dict[str, Any]:
+    """The record that a line of results.jsonl holds; an empty one if it is cut off or malformed."""
     try:
         record = orjson.loads(line)
     except orjson.JSONDecodeError:

@@ -35,18 +35,29 @@ def select(records: Records, rule: str) -> pd.DataFrame:
     Raises:
         UserError: there is no such rule.
     """
+    return ranking(records, rule).drop_duplicates(CELL, ignore_index=True)
+
+
+def ranking(records: Records, rule: str) -> pd.DataFrame:
+    """The chosen checkpoint of every hparams seed of every cell, in the columns of `select`.
+
+    Cells stand as in `select`, the hparams seeds of a cell from the best to the worst.
+
+    Raises:
+        UserError: there is no such rule.
+    """
     if rule not in _RULES:
         raise UserError(f"{rule!r} is no selection rule of DomainBed; choose from {', '.join(_RULES)}.")
-    parts = [_RULES[rule](table) for table in _wide(records)]
-    chosen = [_best(part) for part in parts if len(part)]
-    if not chosen:
+    candidates = [_RULES[rule](table) for table in _wide(records)]
+    ranked = [_rank(table) for table in candidates if len(table)]
+    if not ranked:
         return pd.DataFrame(
             columns=[*CELL, "hparams_seed", "step", "validation", "value", "run", "checkpoint", "n_envs"]
         )
     place = _reading_order(records)
-    cells = pd.concat(chosen)
-    order = np.argsort([place[cell] for cell in zip(*(cells[name] for name in CELL), strict=True)], kind="stable")
-    return cells.iloc[order].reset_index(drop=True)
+    settings = pd.concat(ranked)
+    order = np.argsort([place[cell] for cell in zip(*(settings[name] for name in CELL), strict=True)], kind="stable")
+    return settings.iloc[order].reset_index(drop=True)
 
 
 def _reading_order(records: Records) -> dict[tuple[object, ...], int]:
@@ -146,7 +157,7 @@ def _iid(wide: _Wide) -> pd.DataFrame:
         candidates.loc[test_env == env, "validation"] = np.ascontiguousarray(
             wide.outs[rows[test_env == env]][:, others]
         ).mean(axis=1)
-    return candidates.dropna(subset=["validation", "value"])
+    return candidates.dropna(subset=["value"])
 
 
 def _oracle(wide: _Wide) -> pd.DataFrame:
@@ -154,7 +165,7 @@ def _oracle(wide: _Wide) -> pd.DataFrame:
     rows, test_env = wide.singles()
     candidates = wide.candidates(rows, test_env).assign(validation=wide.outs[rows, test_env])
     last = candidates.sort_values("step", kind="stable").drop_duplicates([*CELL, "hparams_seed"], keep="last")
-    return last.sort_index().dropna(subset=["validation", "value"])
+    return last.sort_index().dropna(subset=["value"])
 
 
 def _leave_one_out(wide: _Wide) -> pd.DataFrame:
@@ -189,9 +200,14 @@ def _leave_one_out(wide: _Wide) -> pd.DataFrame:
 _RULES: dict[str, Callable[[_Wide], pd.DataFrame]] = {"iid": _iid, "leave-one-out": _leave_one_out, "oracle": _oracle}
 
 
-def _best(candidates: pd.DataFrame) -> pd.DataFrame:
-    """The winner of each cell. Ties fall as in DomainBed: to a setting's earliest record, to the highest seed."""
-    ranked = candidates.sort_values("validation", ascending=False, kind="stable")
-    per_setting = ranked.drop_duplicates([*CELL, "hparams_seed"])
-    ranked = per_setting.sort_values(["validation", "hparams_seed"], ascending=False, kind="stable")
-    return ranked.drop_duplicates(CELL)
+def _rank(candidates: pd.DataFrame) -> pd.DataFrame:
+    """The best checkpoint of each setting, the best setting of a cell first; ties fall as in DomainBed.
+
+    Among checkpoints the earliest record wins, among settings the highest seed. A validation accuracy that is NaN is
+    below all others, except that DomainBed takes checkpoints by Python's `max`, which keeps a NaN that comes first.
+    """
+    validation = candidates["validation"]
+    kept_nan = validation.isna() & ~candidates.duplicated([*CELL, "hparams_seed"])
+    earliest = validation.mask(kept_nan, np.inf).sort_values(ascending=False, kind="stable").index
+    per_setting = candidates.loc[earliest].drop_duplicates([*CELL, "hparams_seed"])
+    return per_setting.sort_values(["validation", "hparams_seed"], ascending=False, kind="stable")

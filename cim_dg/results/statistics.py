@@ -45,20 +45,25 @@ class Difference:
 
 
 def summarise(values: Sequence[float], scale: float = 1.0) -> Summary:
-    """Summary of one value per trial, times `scale` (100 for a percentage).
+    """Summary of one value per trial, times `scale` (100 for a percentage)."""
+    mean, stderr = mean_and_stderr(values, scale)
+    array = np.asarray(values, dtype=np.float64)
+    low_high = interval(array)
+    return Summary(mean, stderr, low_high and (scale * low_high[0], scale * low_high[1]), len(array))
 
-    Mean and standard error are computed in DomainBed's order of operations, so that they agree to the last digit.
+
+def mean_and_stderr(values: Sequence[float], scale: float = 1.0) -> tuple[float, float]:
+    """Mean and standard error (ddof 0) of one value per trial, (n,) with n >= 1, times `scale`.
+
+    They are computed in DomainBed's order of operations, so that they agree with its tables to the last digit.
+
+    Raises:
+        ValueError: `values` is empty, or not one value per trial.
     """
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or not len(array):
         raise ValueError(f"one value per trial is needed, not an array of shape {array.shape}")
-    low_high = interval(array)
-    return Summary(
-        mean=float(scale * np.mean(array)),
-        stderr=float(scale * np.std(array / np.sqrt(len(array)))),
-        interval=None if low_high is None else (scale * low_high[0], scale * low_high[1]),
-        trials=len(array),
-    )
+    return float(scale * np.mean(array)), float(scale * np.std(array / np.sqrt(len(array))))
 
 
 def interval(values: np.ndarray) -> tuple[float, float] | None:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from cim_dg.errors import UserError
+from cim_dg.runtime import settings
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -37,6 +38,24 @@ def gpus() -> list[str]:
             f"the numbers or UUIDs of its GPUs, separated by commas"
         )
     return names[:usable]
+
+
+def check_required(always: bool = False) -> None:
+    """Where CIM_DG_REQUIRE_GPU is set (or `always`), refuse to run on the CPU.
+
+    Raises:
+        UserError: torch can use no GPU; with its reason.
+    """
+    import torch
+
+    if not (always or settings.get("CIM_DG_REQUIRE_GPU")) or torch.cuda.is_available():
+        return
+    try:
+        torch.cuda.init()
+        reason = "there is none"
+    except (RuntimeError, AssertionError) as error:
+        reason = " ".join(str(error).split())
+    raise UserError(f"a GPU is required (CIM_DG_REQUIRE_GPU, --require_gpu) and cannot be used: {reason}")
 
 
 def _nvidia_devices() -> list[Path]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -31,10 +30,10 @@ def canonical(algorithm: str) -> str:
 def add_hparam_options(parser: argparse.ArgumentParser) -> None:
     """Add an option --NAME for each hyper-parameter of each registered method, None where it is not given."""
     group = parser.add_argument_group("hyper-parameters of the methods")
-    for entry in _all_entries().values():
+    for name, entry in _all_entries().items():
         # argparse reads % in a help text as a format.
         text = f"{entry.help} (default {entry.default})".replace("%", "%%")
-        group.add_argument(f"--{entry.name}", metavar=entry.type.upper(), help=text)
+        group.add_argument(f"--{name}", metavar=entry.type.upper(), help=text)
 
 
 def read_hparam_options(arguments: argparse.Namespace, algorithm: str) -> dict[str, Any]:
@@ -52,7 +51,7 @@ def read_hparam_options(arguments: argparse.Namespace, algorithm: str) -> dict[s
         if name not in own:
             accepted = ", ".join(f"--{key}" for key in own) or "none"
             raise UserError(f"--{name} is not an option of {algorithm}; it has {accepted}")
-        values[name] = own[name].check(parse_value(own[name], text))
+        values[name] = own[name].check(name, parse_value(own[name], text))
     return values
 
 
@@ -84,12 +83,6 @@ def check_domains(algorithm: str, hparams: Mapping[str, Any], use_domains: bool)
                 f"{name} {value} uses domain labels, which on some datasets are the groups; add --use_domains True"
             )
     return use_domains or methods()[algorithm].needs_domains
-
-
-def check_finite(algorithm: str, terms: Mapping[str, float], where: str) -> str | None:
-    """A sentence on the terms that are not finite, None if all are."""
-    bad = [f"{name} is {value}" for name, value in terms.items() if not math.isfinite(value)]
-    return f"{algorithm} stopped at {where}: {', '.join(bad)}" if bad else None
 
 
 def _all_entries() -> dict[str, HParam]:

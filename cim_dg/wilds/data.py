@@ -7,7 +7,7 @@ import functools
 import io
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,12 @@ from wilds.datasets.wilds_dataset import WILDSDataset, WILDSSubset
 
 from cim_dg.backgrounds.adversarial import Challenge
 from cim_dg.backgrounds.in9 import IN9
+from cim_dg.data.present import sentence
 from cim_dg.errors import UserError
+from cim_dg.runtime import checkpoint
 from cim_dg.wilds import compat
 from cim_dg.wilds.config import Config
-from cim_dg.wilds.transforms import make_transform
+from cim_dg.wilds.transforms import RANDOM_TRANSFORMS, make_transform
 
 
 class ReadableSubset(WILDSSubset):
@@ -77,6 +79,55 @@ class ClassMates(Sampler[list[int]]):
         return members[(self.place[lead] + offsets) % len(members)].tolist()
 
 
+class EpochBatches(Sampler[list[int]]):
+    """A sampler's batches, all drawn at the start of an epoch, so that an epoch can go on at any of them.
+
+    Attributes:
+        skip: how many batches the next epoch leaves out; 0 again when that has begun.
+        drawn: called when the next epoch's batches have been drawn, once.
+    """
+
+    def __init__(self, batches: Any) -> None:
+        self._batches = batches
+        self.skip = 0
+        self.drawn: Callable[[], None] | None = None
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        skip, self.skip = self.skip, 0
+        drawn, self.drawn = self.drawn, None
+        batches = [list(batch) for batch in self._batches][skip:]
+        if drawn is not None:
+            drawn()
+        yield from batches
+
+
+def batches_after(loader: DataLoader, transform: str, partial: Mapping[str, Any]) -> Iterator[Any]:
+    """The batches of an epoch that are left after a checkpoint within it, as an undisturbed run would see them.
+
+    Args:
+        loader: of training.
+        transform: the name of its transform.
+        partial: the checkpoint; it has `batches`, how many are done, and the random states at the epoch's start
+            (`random_at_start`) and now (`random`).
+    """
+    epoch = loader.batch_sampler
+    assert isinstance(epoch, EpochBatches)
+    checkpoint.restore_random_state(partial["random_at_start"])
+    if loader.num_workers == 0 or transform not in RANDOM_TRANSFORMS:
+        epoch.skip = partial["batches"]
+        epoch.drawn = lambda: checkpoint.restore_random_state(partial["random"])
+        return iter(loader)
+    # What is drawn in the loader's processes is only the same again if they load all images again.
+    batches = iter(loader)
+    for _ in range(partial["batches"]):
+        next(batches)
+    checkpoint.restore_random_state(partial["random"])
+    return batches
+
+
 @dataclass(frozen=True)
 class Data:
     """A dataset ready for a run: its splits and loaders by name, its groupings, and what comes at the end."""
@@ -111,7 +162,7 @@ def load_dataset(
     """
     compat.repair()
     if not download and not Path(root_dir).is_dir():
-        raise UserError(f"root_dir {root_dir} is not a folder")
+        raise UserError(f"root_dir {root_dir} is not a folder{how(name, root_dir)}")
     try:
         # wilds prints notes on versions, and warns of empty groups, which our reports leave out anyway.
         quiet = contextlib.nullcontext() if download else contextlib.redirect_stdout(io.StringIO())
@@ -123,13 +174,21 @@ def load_dataset(
         raise
     except FileNotFoundError as error:
         if error.filename is not None:
-            raise UserError(f"{name} below {root_dir} is incomplete: there is no {error.filename}") from None
-        raise UserError(f"{name} is not below {root_dir}; add --download True, or put it there") from None
+            raise UserError(
+                f"{name} below {root_dir} is incomplete: there is no {error.filename}{how(name, root_dir)}"
+            ) from None
+        raise UserError(f"{name} is not below {root_dir}{how(name, root_dir)}") from None
     except KeyError as error:
         raise UserError(f"a table of {name} below {root_dir} has no column {error}") from None
     except (AttributeError, ValueError, TypeError, AssertionError, OSError) as error:
         detail = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{name} below {root_dir} cannot be loaded: {detail}") from None
+
+
+def how(name: str, root_dir: str) -> str:
+    """How to get a dataset that is not there, as the end of a sentence; empty if it is there."""
+    said = sentence("wilds", name, root_dir)
+    return f"; {said}" if said else ""
 
 
 def load_data(config: Config, pin_memory: bool = False) -> Data:
@@ -193,8 +252,15 @@ def _train_loader(
     config: Config, train: WILDSSubset, domains: CombinatorialGrouper, kwargs: dict[str, Any]
 ) -> DataLoader:
     if config.images_per_class > 1:
-        sampler = ClassMates(train.y_array, config.batch_size, config.images_per_class)
-        return DataLoader(train, batch_sampler=sampler, collate_fn=train.collate, **kwargs)
+        batches: Any = ClassMates(train.y_array, config.batch_size, config.images_per_class)
+    else:
+        batches = _wilds_loader(config, train, domains, kwargs).batch_sampler
+    return DataLoader(train, batch_sampler=EpochBatches(batches), collate_fn=train.collate, **kwargs)
+
+
+def _wilds_loader(
+    config: Config, train: WILDSSubset, domains: CombinatorialGrouper, kwargs: dict[str, Any]
+) -> DataLoader:
     try:
         return get_train_loader(
             config.train_loader,

@@ -9,8 +9,10 @@ from typing import Any
 import torch
 
 from cim_dg.algorithms import methods
-from cim_dg.errors import RunError, UserError
+from cim_dg.errors import LeftToAnother, RunError, UserError
+from cim_dg.runtime import devices, locks
 from cim_dg.runtime.allocator import keep_freed_memory
+from cim_dg.runtime.files import remove_partial
 from cim_dg.runtime.seeding import seed_everything
 from cim_dg.wilds.adapter import check_domains
 from cim_dg.wilds.config import FIELDS, Config
@@ -21,12 +23,17 @@ from cim_dg.wilds.training import Trainer
 from cim_dg.wilds.transforms import pixel_space
 
 
-def train(config: Config) -> dict[str, Any]:
+def train(config: Config, keep_models: bool = True) -> dict[str, Any]:
     """Run `config`; returns what its run.json holds at the end.
+
+    Args:
+        config: what to run.
+        keep_models: whether the checkpoints stay when the run is done.
 
     Raises:
         UserError: wrong input.
         RunError: the loss is not finite, or the device ran out of memory.
+        LeftToAnother: another process is running in the folder.
     """
     device = choose_device(config.device)
     sees_domains = check_domains(config.algorithm, config.hparams, config.use_domains)
@@ -61,12 +68,18 @@ def train(config: Config) -> dict[str, Any]:
         "config": {name: getattr(config, name) for name in FIELDS if name != "hparams"},
         "weights": weights,
         "device": _describe(device),
-        **provenance(),
+        **provenance(config.dataset, config.root_dir),
     }
     folder.create()
-    trainer = Trainer(config, data, method, sees_domains, folder, record, device)
-    with readable_errors():
+    claimed = locks.claim(folder.path)
+    if claimed is None:
+        raise LeftToAnother(f"{folder.path}: another process is running this job, to which it is left")
+    with claimed, readable_errors():
+        remove_partial(folder.path)
+        trainer = Trainer(config, data, method, sees_domains, folder, record, device)
         trainer.fit()
+        if not keep_models:
+            folder.remove_models()
     folder.log(
         f"\nSelected epoch {trainer.progress.best_epoch} by {config.selection} of validation; see {folder.record}"
     )
@@ -87,6 +100,7 @@ def readable_errors() -> Iterator[None]:
 
 def choose_device(name: str) -> torch.device:
     if name == "auto":
+        devices.check_required()
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     if name == "cpu":
         return torch.device("cpu")

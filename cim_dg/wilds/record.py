@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from cim_dg.data import fingerprint
 from cim_dg.errors import UserError
 from cim_dg.runtime.files import write_atomically
 from cim_dg.runtime.provenance import commit, versions
@@ -52,6 +53,16 @@ class RunFolder:
         """The checkpoint of epoch `which`: best or last."""
         return self.path / f"{self.dataset}_seed:{self.seed}_epoch:{which}_model.pth"
 
+    @property
+    def partial(self) -> Path:
+        """The checkpoint within an epoch, which is removed when that is done."""
+        return self.path / f"{self.dataset}_seed:{self.seed}_checkpoint.pt"
+
+    def remove_models(self) -> None:
+        """Remove the checkpoints of the epochs `best` and `last`."""
+        for which in ("best", "last"):
+            self.model(which).unlink(missing_ok=True)
+
     def prediction(self, split: str, which: str) -> Path:
         """The predictions on `split` of epoch `which`: best or last."""
         return self.path / f"{self.dataset}_split:{split}_seed:{self.seed}_epoch:{which}_pred.csv"
@@ -79,7 +90,12 @@ class RunFolder:
         write_atomically(self.record, json.dumps(record, indent=2, sort_keys=True) + "\n")
 
 
-def provenance() -> dict[str, Any]:
-    """What ran: command, versions, and the commit of a checkout (None for an installed package)."""
+def provenance(dataset: str, root_dir: str | Path) -> dict[str, Any]:
+    """What ran: command, versions, commit of a checkout (None for an installed package), and which copy of the data."""
     packages = ("wilds", "torch", "torchvision", "numpy", "pandas")
-    return {"command": shlex.join(sys.argv), "versions": versions(packages), "commit": commit()}
+    return {
+        "command": shlex.join(sys.argv),
+        "versions": versions(packages),
+        "commit": commit(),
+        "data": fingerprint.record("wilds", dataset, root_dir),
+    }

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from cim_dg.algorithms import Algorithm, Batch
 from cim_dg.backgrounds.adversarial import Challenge
-from cim_dg.errors import RunError, UserError
-from cim_dg.harness.few_positives import FewPositives
+from cim_dg.errors import UserError
+from cim_dg.harness.step import TrainingStep, parameter_groups
 from cim_dg.runtime import checkpoint
-from cim_dg.wilds.adapter import check_finite
 from cim_dg.wilds.config import Config
-from cim_dg.wilds.data import Data
+from cim_dg.wilds.data import Data, batches_after
 from cim_dg.wilds.evaluation import Report, format_report, make_report
 from cim_dg.wilds.optimisers import Schedule, make_optimizer
 from cim_dg.wilds.record import RunFolder
@@ -41,6 +40,7 @@ class Progress:
         best_epoch: that epoch, counted from 0; the first among equals.
         results: the reports of the best epoch by split.
         tables: the rows of the CSV files by name.
+        seconds: how long it took so far, in all its attempts.
     """
 
     epochs: int = 0
@@ -48,6 +48,7 @@ class Progress:
     best_epoch: int | None = None
     results: dict[str, Any] = field(default_factory=dict)
     tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    seconds: float = 0.0
 
 
 class Trainer:
@@ -76,11 +77,13 @@ class Trainer:
         self.config, self.data, self.sees_domains = config, data, sees_domains
         self.folder, self.record, self.device = folder, record, device
         self.method = method.to(device)
-        self.optimizer = make_optimizer(config, self.method.parameters())
+        self.optimizer = make_optimizer(config, parameter_groups(self.method))
         self.schedule = Schedule(config, self.optimizer, len(data.loaders["train"]) * config.n_epochs)
-        self.few_positives = FewPositives(method.name)
+        self.step = TrainingStep(self.method, config.bf16, config.max_grad_norm)
         self.shares = data.train_shares() if config.adjust_average else None
         self.progress = Progress()
+        self.interval = checkpoint.Interval()
+        self._clock = time.monotonic()
 
     def fit(self) -> Progress:
         """Train to the last epoch, from the first or from the folder's last checkpoint on, and meet the challenge.
@@ -89,12 +92,12 @@ class Trainer:
             RunError: a term of the loss is not finite.
             UserError: the checkpoint is of another run.
         """
-        if self.config.resume and self.folder.model("last").exists():
-            self._restore()
+        partial = self._resume() if self.config.resume else None
         self.folder.write_record(self.full_record())
         for epoch in range(self.progress.epochs, self.config.n_epochs):
             self.folder.log(f"\nEpoch [{epoch}]:")
-            outcomes = {"train": self.train_epoch(epoch)} | self.evaluate()
+            outcomes = {"train": self.train_epoch(epoch, partial)} | self.evaluate()
+            partial = None
             reports = {split: self._report(*outcome) for split, outcome in outcomes.items()}
             for split, report in reports.items():
                 self.folder.log(format_report(split, report))
@@ -103,34 +106,33 @@ class Trainer:
             self._meet_challenge(self.data.challenge)
         return self.progress
 
-    def train_epoch(self, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
-        """One pass over the training split; returns predictions made on the way, labels and metadata."""
+    def train_epoch(self, epoch: int, partial: dict[str, Any] | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """One pass over the training split; returns predictions made on the way, labels and metadata.
+
+        Args:
+            epoch: its number, from 0.
+            partial: the checkpoint within this epoch from which it goes on.
+        """
         self.method.train()
-        seen, since_log = [], []
-        loader = self._bar(self.data.loaders["train"], f"epoch {epoch}")
-        for index, (x, y, metadata) in enumerate(loader):
+        at_start = checkpoint.random_state() if partial is None else partial["random_at_start"]
+        seen, since_log = ([], []) if partial is None else ([partial["seen"]], partial["since_log"])
+        first = 0 if partial is None else partial["batches"]
+        loader = self.data.loaders["train"]
+        batches = loader if partial is None else batches_after(loader, self.config.transform, partial)
+        for index, (x, y, metadata) in enumerate(self._bar(batches, f"epoch {epoch}", first), start=first):
             x, y = x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
             domain = self.data.domains.metadata_to_group(metadata).to(self.device) if self.sees_domains else None
-            with self._autocast():
-                output = self.method(Batch(x, y, domain))
-            self.optimizer.zero_grad()
-            output.terms["loss"].backward()
-            if self.config.max_grad_norm is not None:
-                clip_grad_norm_(self.method.parameters(), self.config.max_grad_norm)
-            self.optimizer.step()
-            self.method.after_step()
+            output, terms = self.step(Batch(x, y, domain), self.optimizer, f"epoch {epoch}, batch {index}")
             self.schedule.after_batch()
-            # The one place that waits for the device.
-            values = torch.stack([term.detach().float() for term in output.terms.values()]).tolist()
-            terms = dict(zip(output.terms, values, strict=True))
-            if problem := check_finite(self.method.name, terms, f"epoch {epoch}, batch {index}"):
-                raise RunError(problem)
-            self.few_positives.see(terms.get("positives"))
             since_log.append(terms)
             seen.append((output.logits.detach().argmax(dim=1).cpu(), y.cpu(), metadata))
-            if (index + 1) % self.config.log_every == 0 or index + 1 == len(loader):
+            last = index + 1 == len(loader)
+            if (index + 1) % self.config.log_every == 0 or last:
                 self._log_terms(epoch, index + 1, since_log)
                 since_log = []
+            if not last and self.interval.is_due():
+                seen = [_joined(seen)]
+                self._save_partial(index + 1, at_start, seen[0], since_log)
         return _joined(seen)
 
     @torch.no_grad()
@@ -144,8 +146,7 @@ class Trainer:
                     continue
                 seen = []
                 for x, y, metadata in self._bar(loader, split):
-                    with self._autocast():
-                        logits = self.method.predict(x.to(self.device, non_blocking=True))
+                    logits = self.step.predict(x.to(self.device, non_blocking=True))
                     seen.append((logits.argmax(dim=1).cpu(), y, metadata))
                 outcomes[split] = _joined(seen)
         return outcomes
@@ -189,8 +190,7 @@ class Trainer:
         self.method.eval()
 
         def predict(pixels: Tensor) -> Tensor:
-            with self._autocast():
-                return self.method.predict(self.method.pixel_space.from_pixels(pixels)).argmax(dim=1)
+            return self.step.predict(self.method.pixel_space.from_pixels(pixels)).argmax(dim=1)
 
         found = challenge.vulnerable(predict, self.device, self.config.batch_size)
         self.progress.results["adversarial"] = {"vulnerable": found.rate, "count": found.total}
@@ -217,21 +217,56 @@ class Trainer:
         self.folder.log(f"batch {batch}: " + ", ".join(f"{name} {value:.4f}" for name, value in means.items()))
 
     def _save(self, also: str | None) -> None:
-        state = {
+        state = self._state()
+        with self.interval.writing():
+            for which in (*([also] if also else []), "last"):
+                checkpoint.save(self.folder.model(which), state)
+        self.folder.partial.unlink(missing_ok=True)
+
+    def _save_partial(
+        self, batches: int, at_start: dict[str, Any], seen: tuple[Tensor, ...], since_log: list[dict[str, float]]
+    ) -> None:
+        """Write a checkpoint within an epoch. On a disk that is full, the last one stays and the training goes on."""
+        state = self._state() | {
+            "batches": batches,
+            "random_at_start": at_start,
+            "seen": seen,
+            "since_log": since_log,
+        }
+        with self.interval.writing():
+            try:
+                checkpoint.save(self.folder.partial, state)
+            except OSError as error:
+                self.folder.log(f"warning: no checkpoint after batch {batches}: {error.strerror}")
+
+    def _state(self) -> dict[str, Any]:
+        self._measure()
+        return {
             "algorithm": self.method.state_dict(),
             "epoch": self.progress.epochs - 1,
             "best_val_metric": self.progress.best_value,
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.schedule.scheduler.state_dict(),
+            "step": self.step.state_dict(),
             "random": checkpoint.random_state(),
             "progress": dataclasses.asdict(self.progress),
             "config": self._identity(),
         }
-        for which in (*([also] if also else []), "last"):
-            checkpoint.save(self.folder.model(which), state)
 
-    def _restore(self) -> None:
-        state = checkpoint.load(self.folder.model("last"), self.device)
+    def _resume(self) -> dict[str, Any] | None:
+        """Go on from the last checkpoint, if there is one; returns it if it is one within an epoch."""
+        last, partial = self.folder.model("last"), self.folder.partial
+        state = checkpoint.load(last, self.device) if last.exists() else None
+        within = checkpoint.load(partial, self.device) if partial.exists() else None
+        if within is not None and state is not None and within["epoch"] != state["epoch"]:
+            within = None  # its epoch has been finished since
+        if within is not None or state is not None:
+            self._restore(within or state or {})
+        if within is not None:
+            self.folder.log(f"after batch {within['batches']}")
+        return within
+
+    def _restore(self, state: dict[str, Any]) -> None:
         before, now = state.get("config", {}), self._identity()
         for name in now:
             if before.get(name) != now[name]:
@@ -241,6 +276,8 @@ class Trainer:
         self.method.load_state_dict(state["algorithm"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.scheduler.load_state_dict(state["scheduler"])
+        if "step" in state:  # a checkpoint of an earlier version has none
+            self.step.load_state_dict(state["step"])
         self.progress = Progress(**state["progress"])
         checkpoint.restore_random_state(state["random"])
         self.folder.log(f"Resuming from epoch {self.progress.epochs}")
@@ -251,23 +288,28 @@ class Trainer:
         own = {f.name: getattr(self.config, f.name) for f in dataclasses.fields(self.config) if f.name not in free}
         return own | {"hparams": dict(self.method.hparams)}
 
+    def _measure(self) -> None:
+        """Add the seconds since the last time to those of the run."""
+        now = time.monotonic()
+        self.progress.seconds += now - self._clock
+        self._clock = now
+
     def full_record(self) -> dict[str, Any]:
         """What run.json holds."""
+        self._measure()
         progress = self.progress
         return self.record | {
             "selected_epoch": progress.best_epoch,
             "selected_value": progress.best_value,
             "epochs": progress.epochs,
+            "seconds": round(progress.seconds, 1),
             "finished": progress.epochs >= self.config.n_epochs
             and (not self.config.adversarial or "adversarial" in progress.results),
             "results": progress.results,
         }
 
-    def _bar(self, loader: DataLoader, what: str) -> Any:
-        return tqdm(loader, desc=what, leave=False) if self.config.progress_bar else loader
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16)
+    def _bar(self, batches: Iterable[Any], what: str, first: int = 0) -> Any:
+        return tqdm(batches, desc=what, leave=False, initial=first) if self.config.progress_bar else batches
 
 
 def _joined(seen: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from made_sweeps import parse_tables, write_sweep
 
+from cim_dg.results import domainbed_report
 from cim_dg.results.domain_tables import domain_tables
-from cim_dg.results.domains import domain_names
-from cim_dg.results.records import read
+from cim_dg.results.domains import ENVIRONMENTS, domain_names
+from cim_dg.results.read import read
 from cim_dg.results.selection import TITLES
 from cim_dg.results.tables import Cell, Table
 
@@ -44,6 +45,17 @@ SWEEPS: dict[str, Callable[[Path], None]] = {"pairs": _pairs, "ties": _ties, "wi
 def test_every_number_is_domainbeds(name: str, tmp_path: Path) -> None:
     SWEEPS[name](tmp_path)
     _compare(tmp_path, (GOLDEN / f"{name}.txt").read_text())
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_the_report_in_domainbeds_format_is_the_same_text(name: str, tmp_path: Path) -> None:
+    SWEEPS[name](tmp_path)
+    records = read([tmp_path])
+    datasets = sorted({run.dataset for run in records.runs}, reverse=True)  # DomainBed has VLCS before PACS
+    environments = {dataset: ENVIRONMENTS[dataset] for dataset in datasets}
+    n_lines = records.frame["checkpoint"].nunique()
+    report = domainbed_report.render(records, n_lines, ["ERM"], environments)
+    assert report == (GOLDEN / f"{name}.txt").read_text()
 
 
 @pytest.mark.harness

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from made_sweeps import job_args, record, write_job, write_sweep
 
-from cim_dg.results import build, morphs, page, provenance
+from cim_dg.results import build, morphs, page, run_facts
 from cim_dg.results.build import Report
 
 PNG = bytes.fromhex(
@@ -106,7 +106,7 @@ def test_provenance_of_the_real_domainbed_is_what_its_folder_says(tmp_path: Path
     folder = write_job(tmp_path / "job", job_args("VLCS", "ERM", [2], 1) | {"seed": 99}, [record(0, [0.5] * 8)])
     (folder / "out.txt").write_text("Environment:\n\tPython: 3.11.7\n\tPyTorch: 2.14.1\nArgs:\n\talgorithm: ERM\n")
     (run,) = build.report([tmp_path]).records.runs  # type: ignore[union-attr]
-    facts = provenance.facts(run)
+    facts = run_facts.facts(run)
     assert facts["Versions"] == "Python 3.11.7, PyTorch 2.14.1"
     assert facts["Test domain"] == "Sun"
     assert facts["Seed"] == "99"
@@ -116,7 +116,7 @@ def test_provenance_of_the_real_domainbed_is_what_its_folder_says(tmp_path: Path
 
 
 def test_shared_facts_are_said_once(report: Report) -> None:
-    group = next(one for one in provenance.groups(report.records.runs) if one.title.startswith("NuisanceDigits: CIM"))  # type: ignore[union-attr]
+    group = next(one for one in run_facts.groups(report.records.runs) if one.title.startswith("NuisanceDigits: CIM"))  # type: ignore[union-attr]
     assert ("Versions", "torch 2.9.9") in group.shared
     assert "Command" in group.header
     assert len(group.rows) == 9

@@ -62,7 +62,13 @@ def test_wrong_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 def _record(step: int, test_envs: list[int], accuracies: list[float], hparams_seed: int = 0) -> reporting.Record:
     """Three environments, with the same accuracy on both splits of each."""
-    args = {"test_envs": test_envs, "hparams_seed": hparams_seed}
+    args = {
+        "dataset": "ColoredMNIST",
+        "algorithm": "ERM",
+        "test_envs": test_envs,
+        "trial_seed": 0,
+        "hparams_seed": hparams_seed,
+    }
     splits = {f"env{env}_{split}_acc": value for env, value in enumerate(accuracies) for split in ("in", "out")}
     return {"step": step, "args": args, **splits}
 
@@ -88,7 +94,8 @@ def test_leave_one_out_needs_every_pair() -> None:
 
 def test_ties_and_nan() -> None:
     method = model_selection.OracleSelectionMethod
-    records = [_record(0, [0], [value, 0, 0], seed) for seed, value in enumerate([0.5, 0.5, math.nan, 0.1])]
+    records = [_record(0, [0], [value, 0, 0], seed) for seed, value in enumerate([0.5, 0.5, 0.9, 0.1])]
+    records[2]["env0_out_acc"] = math.nan
     order = [run[0]["args"]["hparams_seed"] for _, run in method.hparams_accs(records)]
     assert order == [1, 0, 3, 2]
     assert method.sweep_acc([]) is None

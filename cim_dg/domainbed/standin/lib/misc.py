@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -14,10 +13,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, TensorDataset
 
-
-def seed_hash(*args: object) -> int:
-    """A seed in [0, 2^31) made of all arguments, the same in every process and on every machine."""
-    return int(hashlib.md5(str(args).encode("utf-8")).hexdigest(), 16) % 2**31
+from cim_dg.hparams import seed_hash as seed_hash
+from cim_dg.results.fixed_width import format_row
 
 
 class Split(Dataset[Any]):
@@ -41,13 +38,13 @@ class Split(Dataset[Any]):
 
     @property
     def in_folder(self) -> bool:
-        """Whether the items are files of an image folder (`lib.image_folder`), which are loaded by minibatches."""
+        """Whether the items are files of an image folder, which loads them by minibatches."""
         return hasattr(self.dataset, "minibatch")
 
     @property
-    def at_hand(self) -> bool:
-        """Whether loading a minibatch is no work that another process should do."""
-        return self.in_memory or getattr(self.dataset, "at_hand", False)
+    def cached(self) -> bool:
+        """Whether a minibatch is in memory or in the cache, so that no worker process is needed to load it."""
+        return self.in_memory or getattr(self.dataset, "cached", False)
 
     def labels(self) -> list[int]:
         """The class of every item, without decoding an image where the data set has its labels in a list."""
@@ -74,8 +71,8 @@ def make_weights_for_balanced_classes(split: Split) -> torch.Tensor:
     return torch.tensor([1 / (counts[label] * len(counts)) for label in labels])
 
 
-class OnTheWay(Protocol):
-    """Images that come to be a tensor on a device: a tensor, or an `ImageBatch` of `lib.image_folder`."""
+class Transferable(Protocol):
+    """Images that can be moved to a device as a tensor: a tensor, or an `ImageBatch`."""
 
     def to(self, device: str | torch.device, /) -> torch.Tensor: ...
 
@@ -89,7 +86,7 @@ class Predictor(Protocol):
 
 
 def accuracy(
-    algorithm: Predictor, batches: Iterable[tuple[OnTheWay, torch.Tensor]], device: str | torch.device
+    algorithm: Predictor, batches: Iterable[tuple[Transferable, torch.Tensor]], device: str | torch.device
 ) -> float:
     """Share of images whose largest logit is that of their class, in eval mode; leaves `algorithm` in train mode."""
     correct = torch.zeros((), dtype=torch.int64, device=device)
@@ -106,13 +103,7 @@ def accuracy(
 
 def print_row(row: Iterable[object], colwidth: int = 10, latex: bool = False) -> None:
     """Print one row of a table, every cell cut or padded to `colwidth`."""
-
-    def cell(value: object) -> str:
-        text = f"{value:.10f}" if isinstance(value, (float, np.floating)) else str(value)
-        return text.ljust(colwidth)[:colwidth]
-
-    separator, end = (" & ", "\\\\") if latex else ("  ", "")
-    print(separator.join(cell(value) for value in row), end)
+    print(format_row(row, colwidth, latex))
 
 
 class Tee(io.TextIOBase):

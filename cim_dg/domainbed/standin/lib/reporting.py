@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from cim_dg.errors import UserError
+from cim_dg.results.read_domainbed import parse
 
 Record = dict[str, Any]
 
@@ -26,7 +26,7 @@ class Group(NamedTuple):
 
 
 def load_records(path: str | os.PathLike[str]) -> list[Record]:
-    """Every line of PATH/*/results.jsonl. Lines that are no records (cut short, empty) are counted on stderr.
+    """Every line of `PATH/*/results.jsonl`. Lines that are no records (cut short, empty) are counted on stderr.
 
     Raises:
         UserError: `path` is no folder.
@@ -34,31 +34,22 @@ def load_records(path: str | os.PathLike[str]) -> list[Record]:
     if not os.path.isdir(path):
         raise UserError(f"there is no folder {os.fspath(path)!r} to read results from")
     records: list[Record] = []
-    unusable: dict[Path, int] = {}
+    warnings = []
     # In the folder's own order, as in DomainBed: it is the order of the rows of algorithms that are not in ALGORITHMS.
     for job in tqdm(os.listdir(path), ncols=80, leave=False):
         file = Path(path, job, "results.jsonl")
         try:
-            lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+            lines = [parse(line) for line in file.read_bytes().splitlines()]
         except OSError:
             continue  # no job's folder, or a job that has no results yet
-        for line in lines:
-            record = _parse(line)
-            if record is None:
-                unusable[file] = unusable.get(file, 0) + 1
-            else:
-                records.append(record)
-    for file, count in unusable.items():
-        print(f"warning: {count} of the lines of {file} cut short or empty, left out", file=sys.stderr)
+        usable = [record for record in lines if "args" in record]
+        records += usable
+        if len(usable) < len(lines):
+            count = len(lines) - len(usable)
+            warnings.append(f"warning: {count} of the lines of {file} cut short or empty, left out")
+    for warning in warnings:
+        print(warning, file=sys.stderr)
     return records
-
-
-def _parse(line: str) -> Record | None:
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError:
-        return None
-    return record if isinstance(record, dict) and "args" in record else None
 
 
 def get_grouped_records(records: list[Record]) -> list[Group]:

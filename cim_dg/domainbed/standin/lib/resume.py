@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import sys
-import time
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from cim_dg.errors import UserError
-from cim_dg.runtime import checkpoint, settings
+from cim_dg.runtime import checkpoint
 
 from .environments import Loaders
 from .results import Results, identity
 
 NAME = "checkpoint.pt"
 SHARE = 20
-"""Training between two is at least so many times as long as writing one: disks may be slow, models large."""
+"""Training between two is at least so many times as long as writing one."""
 
 _PLAIN = (bool, int, float, str, type(None), Tensor)
 
@@ -50,8 +50,7 @@ class Resume:
         self.path = Path(folder, NAME)
         self._identity = {"args": identity(args), "hparams": hparams}
         self._algorithm, self._loaders, self._results, self._device = algorithm, loaders, results, device
-        self._seconds = settings.get("CIM_DG_CHECKPOINT_SECONDS")
-        self._saved, self._took = time.monotonic(), 0.0
+        self._interval = checkpoint.Interval(SHARE)
 
     def start(self) -> tuple[int, dict[str, list[float]]]:
         """Bring everything to where the checkpoint is, or results.jsonl to where a run begins if there is none to use.
@@ -68,13 +67,13 @@ class Resume:
         self._loaders.restore(state["loaders"])
         self._results.cut(state["results"])
         checkpoint.restore_random_state(state["random"])  # last: all that was before has moved it
+        self._keep_threads(state.get("threads"))
         print(f"Going on after step {state['steps'] - 1}, where this job was stopped")
         return state["steps"], state["since_record"]
 
     def after_step(self, steps: int, since_record: dict[str, list[float]]) -> None:
         """Write a checkpoint if it is time to. On a disk that is full, the last one stays and the training goes on."""
-        start = time.monotonic()
-        if start - self._saved < max(self._seconds, SHARE * self._took):
+        if not self._interval.is_due():
             return
         state = {
             "identity": self._identity,
@@ -85,17 +84,24 @@ class Resume:
             "loaders": self._loaders.state(),
             "results": self._results.size(),
             "random": checkpoint.random_state(),
+            "threads": torch.get_num_threads(),
         }
-        try:
-            checkpoint.save(self.path, state)
-        except OSError as error:
-            print(f"warning: no checkpoint after step {steps - 1}: {error.strerror}", file=sys.stderr)
-        self._saved = time.monotonic()
-        self._took = self._saved - start
+        with self._interval.writing():
+            try:
+                checkpoint.save(self.path, state)
+            except OSError as error:
+                print(f"warning: no checkpoint after step {steps - 1}: {error.strerror}", file=sys.stderr)
 
     def remove(self) -> None:
         """The run is over, or begins anew: there is nothing to go on from."""
         self.path.unlink(missing_ok=True)
+
+    def _keep_threads(self, before: int | None) -> None:
+        """Go on with as many threads as before, on which the results of a CPU depend."""
+        now = torch.get_num_threads()
+        if self._device == "cpu" and before is not None and before != now:
+            torch.set_num_threads(before)
+            print(f"warning: this job began with {before} threads and keeps them, in place of {now}", file=sys.stderr)
 
     def _read(self) -> dict[str, Any] | None:
         """The checkpoint, or None, with a sentence on stderr if there is one that cannot be used."""

@@ -7,10 +7,11 @@ import sys
 from collections.abc import Sequence
 
 from ..lib import command, reporting
-from .collect_results import SELECTION_METHODS
+from ..model_selection import SELECTION_METHODS
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command's arguments."""
     parser = argparse.ArgumentParser(prog="domainbed.scripts.list_top_hparams", description=__doc__)
     parser.add_argument("--input_dir", required=True, help="a sweep's --output_dir")
     parser.add_argument("--dataset", required=True)
@@ -20,12 +21,18 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
     args = parse_args(argv)
     command.announce()
     return command.run(lambda: list_top_hparams(args))
 
 
 def list_top_hparams(args: argparse.Namespace) -> None:
+    """Print the runs.
+
+    Raises:
+        UserError: --input_dir is no folder.
+    """
     records = reporting.load_records(args.input_dir)
     print("Total records:", len(records))
     wanted = (args.dataset, args.algorithm, args.test_env)

@@ -1,0 +1,122 @@
+"""What made each run, for the page: what its folder says, and 'unknown' for the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cim_dg.results.best import hparams_text
+from cim_dg.results.data_copies import described
+from cim_dg.results.domains import ENVIRONMENTS, domain_names
+from cim_dg.results.records import Run
+
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of one method on one data set: the facts that they share, and a row for each with the others."""
+
+    title: str
+    shared: Sequence[tuple[str, str]]
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def groups(runs: Sequence[Run]) -> list[Group]:
+    """All runs, in groups by harness, data set and method."""
+    by_method: dict[tuple[str, str, str], list[Run]] = {}
+    for run in runs:
+        by_method.setdefault((run.dataset, run.harness, run.algorithm), []).append(run)
+    return [_group(*key, found) for key, found in sorted(by_method.items())]
+
+
+def facts(run: Run) -> dict[str, str]:
+    """Everything worth knowing about a run, name -> text."""
+    said = run.provenance
+    return {
+        "Test domain": ", ".join(domains(run)) or "—",
+        "Trial": str(run.trial),
+        "Hparams seed": str(run.hparams_seed),
+        "Seed": _text(_either(said.get("seeds", {}).get("seed"), run.args.get("seed"))),
+        "Finished": "yes" if run.finished else "no",
+        "Harness": run.harness,
+        "Versions": _versions(run),
+        "Commit": _text(_either(said.get("git_commit"), said.get("commit"))),
+        "Device": _text(said.get("device")),
+        "Data": described(run),
+        "Weights at the start": _text(said.get("weights")),
+        "Started": _text(said.get("started")),
+        "Hparams": hparams_text(run) or UNKNOWN,
+        "Command": _command(run),
+        "Folder": str(run.folder),
+    }
+
+
+def _group(dataset: str, harness: str, algorithm: str, runs: Sequence[Run]) -> Group:
+    all_facts = [facts(run) for run in sorted(runs, key=lambda one: (one.trial, one.test_envs, one.hparams_seed))]
+    names = list(all_facts[0])
+    shared = [name for name in names if len({one[name] for one in all_facts}) == 1 and len(runs) > 1]
+    own = [name for name in names if name not in shared]
+    count = f"{len(runs)} run" + ("s" if len(runs) > 1 else "")
+    return Group(
+        title=f"{dataset}: {algorithm} ({harness}), {count}",
+        shared=[(name, all_facts[0][name]) for name in shared],
+        header=own,
+        rows=[[one[name] for name in own] for one in all_facts],
+    )
+
+
+def domains(run: Run) -> list[str]:
+    """The names of a run's test environments."""
+    names = domain_names(run.dataset, len(ENVIRONMENTS.get(run.dataset, ())))
+    return [names[env] if env < len(names) else f"env{env}" for env in run.test_envs]
+
+
+def _versions(run: Run) -> str:
+    versions: Mapping[str, Any] = run.provenance.get("versions") or {}
+    if versions:
+        return ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+    return ", ".join(_printed_versions(run)) or UNKNOWN
+
+
+def _printed_versions(run: Run) -> list[str]:
+    """The real DomainBed prints its environment at the head of a job's out.txt."""
+    try:
+        with (run.folder / "out.txt").open(encoding="utf-8", errors="replace") as file:
+            head = [file.readline() for _ in range(10)]
+    except OSError:
+        return []
+    if not head[0].startswith("Environment"):
+        return []
+    lines = head[1 : next((place for place, line in enumerate(head) if line.startswith("Args")), len(head))]
+    return [line.strip().replace(": ", " ") for line in lines if ": " in line]
+
+
+def _command(run: Run) -> str:
+    """The command that was run; DomainBed records only its arguments, from which it follows."""
+    command = run.provenance.get("command")
+    if isinstance(command, list):
+        return " ".join(map(str, command))
+    if command:
+        return str(command)
+    if not run.args:
+        return UNKNOWN
+    given = {name: value for name, value in sorted(run.args.items()) if value is not None and value is not False}
+    words = []
+    for name, value in given.items():
+        words.append(
+            f"--{name}"
+            if value is True
+            else f"--{name} {' '.join(map(str, value)) if isinstance(value, list) else value}"
+        )
+    return " ".join(["python -m domainbed.scripts.train", *words])
+
+
+def _either(first: object, second: object) -> object:
+    return second if first is None else first
+
+
+def _text(value: object) -> str:
+    return UNKNOWN if value is None else str(value)
