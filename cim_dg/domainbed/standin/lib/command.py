@@ -22,10 +22,10 @@ class Writable(Protocol):
     """What `print` needs of a stream."""
 
     def write(self, text: str, /) -> object:
-        """Write `text`."""
+        """Write the text."""
 
     def flush(self) -> object:
-        """Pass on what is buffered."""
+        """Write out what is buffered."""
 
 
 def announce(stream: Writable | None = None) -> None:

@@ -75,20 +75,22 @@ class Transferable(Protocol):
     """Images that can be moved to a device as a tensor: a tensor, or an `ImageBatch`."""
 
     def to(self, device: str | torch.device, /) -> torch.Tensor:
-        """The images as a tensor on `device`."""
+        """The images on the device."""
+        ...
 
 
 class Predictor(Protocol):
     """What `accuracy` needs of an algorithm."""
 
     def predict(self, x: torch.Tensor) -> torch.Tensor:
-        """Images (N, C, H, W) -> logits (N, K)."""
+        """Logits (N, K) of images (N, C, H, W)."""
+        ...
 
     def eval(self) -> Any:
-        """Switch to evaluation mode."""
+        """Turn on evaluation mode."""
 
     def train(self) -> Any:
-        """Switch to training mode."""
+        """Turn on training mode."""
 
 
 def accuracy(
@@ -120,7 +122,7 @@ class Tee(io.TextIOBase):
         self.file = open(path, mode, encoding="utf-8")  # noqa: SIM115 - closed by close()
 
     def write(self, text: str) -> int:
-        """Write `text` to both; returns its length."""
+        """Write to both; returns the number of characters."""
         self.stream.write(text)
         with contextlib.suppress(OSError):
             self.file.write(text)

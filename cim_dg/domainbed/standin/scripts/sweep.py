@@ -95,7 +95,7 @@ def _flag(argument: tuple[str, Any]) -> str:
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The arguments of the command."""
+    """The command\'s arguments."""
     parser = argparse.ArgumentParser(prog="domainbed.scripts.sweep", description=__doc__)
     parser.add_argument("command", choices=["launch", "delete_incomplete"])
     all_datasets = [name for name in datasets.DATASETS if "Debug" not in name]
@@ -124,7 +124,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
+    """Run the command; returns its exit code."""
     args = parse_args(argv)
     command.announce()
     os.environ[command.ANNOUNCED] = "1"
@@ -168,10 +168,10 @@ def sweep(args: argparse.Namespace) -> None:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Refuse, before anything is started, what every run would refuse.
+    """Check, before anything starts, what every run would refuse.
 
     Raises:
-        UserError: as said.
+        UserError: a launcher, algorithm, data set or hyper-parameter is unknown, or there are too few environments.
     """
     if args.command_launcher not in command_launchers.REGISTRY:
         known = ", ".join(command_launchers.REGISTRY)
@@ -223,10 +223,10 @@ def test_env_choices(count: int, single: bool) -> Iterator[list[int]]:
 
 
 def confirmed() -> bool:
-    """Ask whether to go on.
+    """Ask on the terminal; returns whether the answer is yes.
 
     Raises:
-        UserError: stdin is closed.
+        UserError: there is no terminal to ask on.
     """
     try:
         answer = input("Are you sure? (y/n) ")
