@@ -10,7 +10,7 @@ from typing import Any
 
 from cim_dg.errors import UserError
 from cim_dg.runtime import devices, settings
-from cim_dg.tracking.sidecar import beside
+from cim_dg.tracking.sidecar import track
 from cim_dg.wilds import config as options
 from cim_dg.wilds.config import FIELDS, Config, make_config
 
@@ -136,7 +136,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.require_gpu:
         devices.check_required(always=True)
     config = config_of(arguments)
-    with beside(config.log_dir):
+    with track(config.log_dir):
         train(config, keep_models=not (arguments.skip_model_save or settings.get("CIM_DG_SKIP_MODEL_SAVE")))
     return 0
 
