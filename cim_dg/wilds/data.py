@@ -141,6 +141,7 @@ class Data:
 
     @property
     def num_classes(self) -> int:
+        """The number of classes."""
         return int(self.dataset.n_classes)
 
     def train_shares(self) -> list[float]:

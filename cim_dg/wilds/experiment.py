@@ -99,6 +99,11 @@ def readable_errors() -> Iterator[None]:
 
 
 def choose_device(name: str) -> torch.device:
+    """The device of that name; `auto` is the first GPU, or the CPU where there is none.
+
+    Raises:
+        UserError: there is no such device.
+    """
     if name == "auto":
         devices.check_required()
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
