@@ -15,7 +15,9 @@ from typing import Any
 
 from cim_dg import hparams as spaces
 from cim_dg.algorithms import methods
+from cim_dg.data import own
 from cim_dg.domainbed.datasets import make_nuisance_digits, make_spirograph, make_vlcs_mini
+from cim_dg.domainbed.own_datasets import make_own_dataset
 from cim_dg.launchers.jobs import is_standin
 from cim_dg.tracking.sidecar import beside_domainbed
 
@@ -47,12 +49,14 @@ def on_datasets(datasets: ModuleType) -> None:
     _need(datasets, "MultipleDomainDataset", "MultipleEnvironmentImageFolder", "DATASETS", "num_environments")
     for name, make in DATASETS.items():
         _add(datasets, name, make(datasets))
+    for name in own.names():
+        _add(datasets, name, make_own_dataset(own.read(name), datasets))
 
 
 def on_reporting(reporting: ModuleType) -> None:
     """List our datasets: the script that is running shows results, and shows only those of listed datasets."""
     datasets = importlib.import_module("domainbed.datasets")
-    datasets.DATASETS.extend(name for name in DATASETS if name not in datasets.DATASETS)
+    datasets.DATASETS.extend(name for name in (*DATASETS, *own.names()) if name not in datasets.DATASETS)
 
 
 def on_networks(networks: Any) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from cim_dg.data import own
 from cim_dg.errors import UserError
 
 OF_WILDS = ("waterbirds", "celebA", "camelyon17", "iwildcam", "fmow", "rxrx1")
@@ -82,7 +83,7 @@ class Config:
     adversarial: bool = False
 
     def __post_init__(self) -> None:
-        _among("dataset", self.dataset, DATASETS)
+        _among("dataset", self.dataset, datasets())
         _among("model", self.model, MODELS)
         _among("transform", self.transform, TRANSFORMS)
         _among("optimizer", self.optimizer, OPTIMIZERS)
@@ -163,8 +164,8 @@ def make_config(given: Mapping[str, Any], defaults: str | None = None) -> Config
     Raises:
         UserError: a value that is not accepted, or one that is missing.
     """
-    _among("dataset", given.get("dataset"), DATASETS)
-    values = read_defaults(defaults or str(given["dataset"]))
+    _among("dataset", given.get("dataset"), datasets())
+    values = _dataset_defaults(str(given["dataset"]), defaults)
     for owner in ("model", "optimizer", "scheduler"):
         # Default arguments of one optimiser are none of another; torchvision's models all know `pretrained`.
         other = given.get(owner) not in (None, values.get(owner))
@@ -180,6 +181,18 @@ def make_config(given: Mapping[str, Any], defaults: str | None = None) -> Config
     if missing:
         raise UserError(f"{missing[0]} is not given, neither as an option nor in the defaults")
     return Config(**values)
+
+
+def datasets() -> tuple[str, ...]:
+    """Every dataset that the runner takes: of WILDS, the Backgrounds Challenge, and registered ones of the user's."""
+    return (*DATASETS, *own.names())
+
+
+def _dataset_defaults(dataset: str, defaults: str | None) -> dict[str, Any]:
+    if dataset in DATASETS:
+        return read_defaults(defaults or dataset)
+    groups = own.read(dataset).groups
+    return read_defaults(defaults or "own") | ({"report_groups": [*groups, "y"]} if groups else {})
 
 
 def _among(name: str, value: Any, accepted: tuple[Any, ...]) -> None:
