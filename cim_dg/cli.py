@@ -19,7 +19,7 @@ COMMANDS = (
     "cim_dg.tracking.command",
     "cim_dg.wilds.cli",
     "cim_dg.wilds.submission",
-    "cim_dg.data.vlcs_mini",
+    "cim_dg.data.command",
     "cim_dg.commands.morph",
     "cim_dg.commands.doctor",
 )

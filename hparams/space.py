@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-import yaml
+from annotated_types import Ge, Le, MinLen
+from typing_extensions import TypedDict
 
 from cim_dg.errors import UserError
+from cim_dg.runtime.schema import accepted, suggestion, validated
 
-TYPES: dict[str, Any] = {"float": float, "int": int, "bool": bool, "str": str, "object": (str, Mapping)}
-DISTRIBUTIONS = ("uniform", "log10", "log2", "choice")
 SMALL_IMAGES = ("Debug28", "RotatedMNIST", "ColoredMNIST", "NuisanceDigits", "Spirograph")
 """The datasets that take the `small_images` values: DomainBed's own list, and ours."""
 
@@ -23,74 +24,123 @@ EVERY = "averaging"
 
 _FOLDER = Path(__file__).parent
 _FILES: dict[str, Path] = {}
+_TYPES: dict[str, Any] = {"float": float, "int": int, "bool": bool, "str": str, "object": (str, Mapping)}
+_JSON_TYPES = {"float": "number", "int": "integer", "bool": "boolean", "str": "string"}
+
+
+Exponent = Annotated[float, Ge(-300), Le(300)]
+
+
+class Distribution(TypedDict, total=False):
+    """How random values are drawn; one of these. Values of type int are rounded down."""
+
+    uniform: tuple[float, float]
+    """uniform between two numbers"""
+    log10: tuple[Exponent, Exponent]
+    """10 to the power of a uniform number"""
+    log2: tuple[Exponent, Exponent]
+    """2 to the power of a uniform number"""
+    choice: Annotated[list[Any], MinLen(1)]
+    """one of these values"""
+
+
+class Override(TypedDict, total=False):
+    """What differs on some datasets."""
+
+    default: Any
+    """the value of hparams_seed 0"""
+    random: Distribution | None
+    """the distribution of the others"""
 
 
 @dataclass(frozen=True)
 class HParam:
-    """One entry of a YAML file; the keys are described in `cim_dg.hparams`."""
+    """A hyper-parameter, as a YAML file describes it.
 
-    name: str
+    Raises:
+        UserError: a default, here or of an override, that is not accepted, or not one distribution.
+    """
+
     help: str
-    type: str
+    """what it does, in a line"""
+    type: Literal["float", "int", "bool", "str", "object"]
+    """what its values are; an object is a name or a mapping, checked where it is used"""
     default: Any
-    random: Mapping[str, list[Any]] | None = None
+    """the value of hparams_seed 0"""
+    random: Distribution | None = None
+    """the distribution of the values of the other seeds; without one they have the default"""
     bounds: tuple[float | None, float | None] = (None, None)
+    """the lowest and the highest value that is accepted, null for none"""
     choices: tuple[Any, ...] = ()
+    """the values that are accepted"""
     optional: bool = False
-    small_images: Mapping[str, Any] | None = None
-    datasets: Mapping[str, Mapping[str, Any]] | None = None
+    """whether null is accepted"""
+    small_images: Override = field(default_factory=Override)
+    """what differs on datasets of small images"""
+    datasets: Mapping[str, Override] = field(default_factory=dict)
+    """what differs on datasets, by name"""
+
+    def __post_init__(self) -> None:
+        self.check("default", self.default)
+        if self.random is not None and len(self.random) != 1:
+            raise UserError(f"random is {dict(self.random)!r}; accepted is one distribution")
+        for dataset in (SMALL_IMAGES[0], *self.datasets):
+            try:
+                self.on(dataset)
+            except UserError as error:
+                raise UserError(f"on {dataset}, {error}") from None
 
     @property
     def accepted(self) -> str:
         """What is accepted, in words."""
-        if self.choices:
-            words = "one of " + ", ".join(str(choice) for choice in self.choices)
+        if self.type == "object" and not self.choices:
+            words = "a name or a mapping"
+        elif self.choices:
+            words = accepted({"enum": list(self.choices)})
         else:
-            words = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}.get(
-                self.type, "a name or a mapping"
-            )
             low, high = self.bounds
-            words += f" of at least {low:g}" if low is not None else ""
-            words += f"{' and' if low is not None else ' of'} at most {high:g}" if high is not None else ""
+            words = accepted({"type": _JSON_TYPES[self.type], "minimum": low, "maximum": high})
         return words + (", or null" if self.optional else "")
 
-    def check(self, value: Any) -> Any:
-        """The value as plain Python.
+    def check(self, name: str, value: Any) -> Any:
+        """The value of the hyper-parameter, which is called `name`, as plain Python.
 
         Raises:
             UserError: wrong type, out of bounds, or not among the choices.
         """
         if value is None and self.optional:
             return None
-        if self.type == "float" and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
+        plain = value
+        if self.type == "float" and type(value) is int:
+            with contextlib.suppress(OverflowError):
+                plain = float(value)
         low, high = self.bounds
-        fits = isinstance(value, TYPES[self.type]) and not (self.type != "bool" and isinstance(value, bool))
-        fits = fits and (not self.choices or value in self.choices)
-        if fits and isinstance(value, (int, float)):
-            fits = math.isfinite(value) and (low is None or value >= low) and (high is None or value <= high)
+        fits = isinstance(plain, _TYPES[self.type]) and (self.type == "bool" or not isinstance(plain, bool))
+        fits = fits and (not self.choices or plain in self.choices)
+        if fits and isinstance(plain, (int, float)):
+            fits = (-math.inf if low is None else low) <= plain <= (math.inf if high is None else high)
+            fits = fits and abs(plain) != math.inf
         if not fits:
-            raise UserError(f"{self.name} is {value!r}; accepted is {self.accepted}")
-        return value
+            raise UserError(f"{name} is {value!r}; accepted is {self.accepted}")
+        return plain
 
     def on(self, dataset: str | None) -> HParam:
-        """The entry with the overrides for a dataset applied."""
-        changes: dict[str, Any] = {}
-        if dataset in SMALL_IMAGES:
-            changes |= self.small_images or {}
-        changes |= (self.datasets or {}).get(dataset or "", {})
-        return replace(self, **changes) if changes else self
+        """The hyper-parameter as it is on a dataset."""
+        overrides = self.small_images if dataset in SMALL_IMAGES else {}
+        overrides = {**overrides, **self.datasets.get(dataset or "", {})}
+        return replace(self, small_images={}, datasets={}, **overrides) if overrides else self
 
 
 def register(name: str, file: str | Path | None = None) -> None:
-    """Make the space of method `name` known: by default hparams/NAME.yaml of this package.
+    """Make the space of method `name` known: by default hparams/NAME.yaml of this package, which is read when used.
 
     Raises:
         UserError: the file is missing or not as it should be.
     """
     _FILES[name] = _FOLDER / f"{name}.yaml" if file is None else Path(file)
-    _load.cache_clear()
-    _load(name)
+    read.cache_clear()
+    if file is not None:
+        space(name)
 
 
 def space(name: str, dataset: str | None = None) -> dict[str, HParam]:
@@ -116,8 +166,9 @@ def check(entries: Mapping[str, HParam], given: Mapping[str, Any]) -> dict[str, 
     """
     for key in given:
         if key not in entries:
-            raise UserError(f"unknown hyper-parameter {key!r}; valid names are {', '.join(sorted(entries)) or 'none'}")
-    return {key: entries[key].check(value) for key, value in given.items()}
+            valid = f"valid names are {', '.join(sorted(entries)) or 'none'}{suggestion(key, entries)}"
+            raise UserError(f"unknown hyper-parameter {key!r}; {valid}")
+    return {key: entries[key].check(key, value) for key, value in given.items()}
 
 
 def complete(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -126,37 +177,33 @@ def complete(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     return {key: entry.default for key, entry in entries.items()} | check(entries, given)
 
 
-@functools.cache
-def _load(name: str) -> dict[str, HParam]:
+def _load(name: str, included_by: tuple[str, ...] = ()) -> dict[str, HParam]:
+    """The entries of a method, after those that every method has and those that its file includes."""
     path = _FILES.get(name, _FOLDER / f"{name}.yaml")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except OSError:
-        raise UserError(f"no hyper-parameters of {name!r}: {path} cannot be read") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not YAML: {error}") from None
-    entries = dict(_load(EVERY)) if name in _FILES else {}
-    for included in content.pop("include", []):
-        entries |= _load(included)
-    for key, fields in content.items():
-        try:
-            values: dict[str, Any] = {k: tuple(v) if k in ("bounds", "choices") else v for k, v in fields.items()}
-            entry = HParam(key, **values)
-        except TypeError as error:
-            raise UserError(f"{path}: the entry {key!r} is not as it should be: {error}") from None
-        _check_entry(entry, path)
-        entries[key] = entry
-    return entries
+    if not path.is_file():
+        raise UserError(f"no hyper-parameters of {name!r}: {path} cannot be read")
+    if name in included_by:
+        raise UserError(f"{path} includes itself: {' includes '.join((*included_by, name))}")
+    includes, own = read(path)
+    entries = _load(EVERY) if name in _FILES else {}
+    for other in includes:
+        entries |= _load(other, (*included_by, name))
+    return entries | own
 
 
-def _check_entry(entry: HParam, path: Path) -> None:
-    if entry.type not in TYPES:
-        raise UserError(f"{path}: {entry.name} has type {entry.type!r}; accepted is one of {', '.join(TYPES)}")
-    variants = [entry, *(entry.on(dataset) for dataset in ("Debug28", *(entry.datasets or {})))]
-    for variant in variants:
-        variant.check(variant.default)
-        if variant.random is not None and [key for key in variant.random if key not in DISTRIBUTIONS]:
-            raise UserError(
-                f"{path}: {entry.name} has the distribution {dict(variant.random)!r}; "
-                f"accepted is one of {', '.join(DISTRIBUTIONS)}"
-            )
+@functools.cache
+def read(path: Path) -> tuple[tuple[str, ...], dict[str, HParam]]:
+    """What a file includes, and its own entries.
+
+    Raises:
+        UserError: it cannot be read, or is not as it should be.
+    """
+    from cim_dg.runtime.yaml_reader import read_yaml
+
+    content = read_yaml(path)
+    content = {} if content is None else content
+    includes = content.pop("include", []) if isinstance(content, dict) else []
+    return (
+        validated(tuple[str, ...], includes, f"{path}: include"),
+        validated(dict[str, HParam], content, str(path)),
+    )

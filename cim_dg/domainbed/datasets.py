@@ -172,7 +172,7 @@ def make_vlcs_mini(datasets: ModuleType) -> type:
         """163 photographs of VLCS in three environments (Caltech, LabelMe, Sun) and four classes, at 224x224.
 
         Raises:
-            UserError: ROOT/VLCSMini is not there as `cim-dg data vlcs-mini` makes it.
+            UserError: ROOT/VLCSMini is not there as `cim-dg data get VLCSMini` makes it.
         """
 
         ENVIRONMENTS = ["C", "L", "S"]  # noqa: RUF012 - as above
@@ -185,8 +185,10 @@ def make_vlcs_mini(datasets: ModuleType) -> type:
             folder = Path(root or ".", "VLCSMini")
             missing = [name for name in self.ENVIRONMENTS if not (folder / name).is_dir()]
             if root is None or missing:
+                from cim_dg.data.present import sentence
+
                 where = "--data_dir is not given" if root is None else f"there is no folder {folder / missing[0]}"
-                raise UserError(f"VLCSMini: {where}; `cim-dg data vlcs-mini --data_dir {root or 'DIR'}` makes it")
+                raise UserError(f"VLCSMini: {where}; {sentence('domainbed', 'VLCSMini', root)}")
             super().__init__(folder, test_envs, hparams["data_augmentation"], hparams)
 
     return _as_of(VLCSMini, datasets)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from cim_dg.errors import UserError
 
 if TYPE_CHECKING:
-    from pydantic import TypeAdapter
+    from pydantic import ConfigDict, TypeAdapter
 
 Model = TypeVar("Model")
 Node = Mapping[str, Any]
@@ -82,7 +82,7 @@ def validated(model: type[Model], data: object, where: str) -> Model:
 
 def json_schema(model: Any) -> dict[str, Any]:
     """The JSON schema of `model`, from which editors complete."""
-    whole = _adapter(model).json_schema()
+    whole = _adapter(model, described=True).json_schema()
     definitions = whole.get("$defs", {})
     for definition in definitions.values():
         if "properties" in definition:  # which pydantic says of some kinds of model only
@@ -108,13 +108,13 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 
 
 @functools.cache
-def _adapter(model: Any) -> TypeAdapter[Any]:
+def _adapter(model: Any, described: bool = False) -> TypeAdapter[Any]:
     from pydantic import TypeAdapter
 
-    # pydantic takes no configuration for a dataclass from outside, but for a list, whose items inherit it.
-    return TypeAdapter(
-        list[model], config={"extra": "forbid", "allow_inf_nan": False, "use_attribute_docstrings": True}
-    )
+    # pydantic takes no configuration for a dataclass from outside, but for a list, whose items inherit it. To look for
+    # docstrings takes longer than all else.
+    config: ConfigDict = {"extra": "forbid", "allow_inf_nan": False, "use_attribute_docstrings": described}
+    return TypeAdapter(list[model], config=config)
 
 
 def _words(node: Node, definitions: Node) -> str:
@@ -125,8 +125,9 @@ def _words(node: Node, definitions: Node) -> str:
     if "prefixItems" in node:
         return f"a list of {'; '.join(accepted(item, definitions) for item in node['prefixItems'])}"
     if node.get("type") == "array":
-        items = "a list of texts" if node.get("items", {}).get("type") == "string" else "a list"
-        return f"{items} with at least {node['minItems']}" if node.get("minItems") else items
+        least = node.get("minItems", 0)
+        noun = "text" if node.get("items", {}).get("type") == "string" else "value"
+        return f"a list of {f'at least {least} ' if least else ''}{noun}{'' if least == 1 else 's'}"
     bounds = " and ".join(f"{words} {node[key]:g}" for key, words in _BOUNDS.items() if node.get(key) is not None)
     pattern = f"that matches {node['pattern']}" if "pattern" in node else ""
     return " ".join(filter(None, (_WORDS[node.get("type")], bounds.replace("and of", "and"), pattern)))

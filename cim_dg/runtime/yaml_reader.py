@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ MAX_DEPTH = 30
 MAX_NODES = 50_000
 """Values in a file, counting what an alias stands for each time it is used."""
 
+_NO_CHARACTERS = re.compile(r"[\0\ud800-\udfff]")
 _PLAIN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "seq", "map")}
 
 
@@ -107,12 +109,8 @@ class _Loader(yaml.SafeLoader):
         except (ValueError, LookupError):  # such as `!!int x`, or a number of thousands of digits
             kind = node.tag.rpartition(":")[2]
             raise _refusal(f"a value is not of its type {kind}, or is too long", node) from None
-        if (
-            isinstance(value, str)
-            and not value.isascii()
-            and any("\ud800" <= character <= "\udfff" for character in value)
-        ):
-            raise _refusal("a text has half of a surrogate pair, which is no character", node)
+        if isinstance(value, str) and _NO_CHARACTERS.search(value):
+            raise _refusal("a text has a null character or half of a surrogate pair", node)
         return value
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:

@@ -31,10 +31,10 @@ def canonical(algorithm: str) -> str:
 def add_hparam_options(parser: argparse.ArgumentParser) -> None:
     """Add an option --NAME for each hyper-parameter of each registered method, None where it is not given."""
     group = parser.add_argument_group("hyper-parameters of the methods")
-    for entry in _all_entries().values():
+    for name, entry in _all_entries().items():
         # argparse reads % in a help text as a format.
         text = f"{entry.help} (default {entry.default})".replace("%", "%%")
-        group.add_argument(f"--{entry.name}", metavar=entry.type.upper(), help=text)
+        group.add_argument(f"--{name}", metavar=entry.type.upper(), help=text)
 
 
 def read_hparam_options(arguments: argparse.Namespace, algorithm: str) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def read_hparam_options(arguments: argparse.Namespace, algorithm: str) -> dict[s
         if name not in own:
             accepted = ", ".join(f"--{key}" for key in own) or "none"
             raise UserError(f"--{name} is not an option of {algorithm}; it has {accepted}")
-        values[name] = own[name].check(parse_value(own[name], text))
+        values[name] = own[name].check(name, parse_value(own[name], text))
     return values
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from cim_dg import hparams
 from cim_dg.errors import UserError
-from cim_dg.hparams.space import _load
+from cim_dg.hparams.space import read
 
 METHODS = ["ERM", "GroupDRO", "SCL", "VIB", "CCSA", "DCoDR", "TransformInvariance", "CIM", "CIM_VIB"]
 
@@ -52,6 +52,10 @@ def test_dataset_overrides():
         ({"cim_lambda": "10"}, "cim_lambda is '10'; accepted is a number of at least 0"),
         ({"cim_lambda": -1.0}, "cim_lambda is -1.0; accepted is a number of at least 0"),
         ({"cim_lambda": float("nan")}, "cim_lambda is nan"),
+        ({"cim_lambda": float("inf")}, "cim_lambda is inf"),
+        ({"cim_margin": float("-inf")}, "cim_margin is -inf"),
+        ({"cim_lambda": 10**400}, "cim_lambda is 1000"),
+        ({"cim_scales": 10**400}, "cim_scales is 1000"),
         ({"cim_lambda": True}, "cim_lambda is True"),
         ({"cim_lambda": None}, "cim_lambda is None"),
         ({"cim_width": 8.0}, "cim_width is 8.0; accepted is a whole number of at least 1"),
@@ -75,19 +79,51 @@ def test_whole_numbers_do_for_floats_and_null_where_it_is_optional():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: {help: h, type: float}", "default"),
-        ("a: {help: h, type: number, default: 1}", "type 'number'"),
-        ("a: {help: h, type: float, default: 1e-3}", "a is '1e-3'"),  # YAML 1.1 reads a text
-        ("a: {help: h, type: float, default: 1.0, random: {log: [0, 1]}}", "distribution"),
-        ("a: {help: h, type: int, default: 1, datasets: {D: {default: 1.5}}}", "a is 1.5"),
+        ("a: {help: h, type: float}", "a: the entry 'default' is missing"),
+        ("a: {help: h, type: number, default: 1}", "a.type is 'number'; accepted is one of float, int,"),
+        ("a: {help: h, type: float, default: 1e-3}", "a: default is '1e-3'; accepted is a number"),  # YAML 1.1: a text
+        ("a: {help: h, type: float, default: 1.0, random: {log: [0, 1]}}", "accepted are uniform, log10, log2, choice"),
+        (
+            "a: {help: h, type: float, default: 1.0, random: {log10: [0]}}",
+            "a.random.log10 is [0]; accepted is a list of",
+        ),
+        (
+            "a: {help: h, type: float, default: 1.0, random: {log10: [0, 999]}}",
+            "a number of at least -300 and at most 300",
+        ),
+        (
+            "a: {help: h, type: float, default: 1.0, random: {log2: [0, 1], choice: [1]}}",
+            "accepted is one distribution",
+        ),
+        ("a: {help: h, type: float, default: 1.0, random: {}}", "random is {}; accepted is one distribution"),
+        (
+            "a: {help: h, type: int, default: 1, datasets: {D: {default: 1.5}}}",
+            "a: on D, default is 1.5; accepted is a wh",
+        ),
+        ("a: {help: h, type: int, default: 1, small_images: {default: x}}", "a: on Debug28, default is 'x'"),
+        (
+            "a: {help: h, type: int, default: 1, bound: [1, 2]}",
+            "unknown entry 'bound'; accepted are help, type, default",
+        ),
+        (
+            "a: {help: h, type: int, default: 0, bounds: [1, null]}",
+            "default is 0; accepted is a whole number of at least 1",
+        ),
+        ("a: {help: [h], type: int, default: 1}", "a.help is ['h']; accepted is a text"),
+        ("a: 3", "a is 3; accepted is names with values"),
+        ("[a]", "must hold names with values, not ['a']"),
+        ("include: CIM", "include must hold a list of texts, not 'CIM'"),
+        ("include: [Mine]", "includes itself: Mine includes Mine"),
+        ("include: [CMI]", "no hyper-parameters of 'CMI'"),
         ("a: [", "is not YAML"),
     ],
 )
 def test_a_bad_file_is_refused(tmp_path, text, message):
     (tmp_path / "space.yaml").write_text(text)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError) as raised:
         hparams.register("Mine", tmp_path / "space.yaml")
-    _load.cache_clear()
+    assert message in str(raised.value)
+    read.cache_clear()
 
 
 def test_a_missing_file_is_refused(tmp_path):

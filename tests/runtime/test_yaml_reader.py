@@ -51,6 +51,7 @@ def test_plain_data_is_read(text: str, data: object, tmp_path: Path) -> None:
         ("a: !!bool x", "not of its type bool"),
         ("a: " + "9" * 10_000, "is too long"),
         ('a: "\\ud800"', "surrogate"),
+        ('a: "\\0"', "a null character"),
         ("a: \x00", "special characters are not allowed"),
         ("--- 1\n--- 2", "a single document"),
         ("#" * (MAX_BYTES + 1), "too large"),

@@ -61,15 +61,21 @@ def test_the_command_line_changes_it() -> None:
     [
         ({"algorithm": ["ERM"]}, "unknown entry 'algorithm'; accepted are title, harness"),
         ({"title": None}, "title is None"),
-        ({"algorithms": []}, "at least one name"),
-        ({"algorithms": "ERM"}, "a list of names"),
+        ({"algorithms": []}, "a list of at least 1 text"),
+        ({"algorithms": "ERM"}, "a list of at least 1 text"),
         ({"algorithms": ["ERM", "ERM"]}, "no name comes twice"),
         ({"n_trials": 0}, "n_trials is 0"),
         ({"n_hparams": True}, "n_hparams is True"),
-        ({"harness": "lightning"}, "domainbed or wilds"),
+        ({"harness": "lightning"}, "one of domainbed, wilds"),
         ({"selection": "worst-group"}, "iid, leave-one-out, oracle for domainbed"),
         ({"hparams": [1]}, "names with values"),
         ({"options": {"lr": 1}}, "options is an entry of sweeps of wilds"),
+        ({"harness": ["wilds"]}, r"harness is \['wilds'\]; accepted is one of"),
+        ({"data": [""]}, "data has ''; accepted are paths in the folder of the data"),
+        ({"data": ["/VLCS"]}, "data has '/VLCS'; accepted are paths"),
+        ({"data": ["a**"]}, r"data has 'a\*\*'; accepted are paths"),
+        ({"data": "VLCS"}, "data is 'VLCS'; accepted is a list of texts"),
+        ({"variants": []}, "variants is .*; accepted is names with values, or null"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, change: dict, message: str) -> None:
@@ -78,7 +84,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, change: dict, message: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("a: [", "is not YAML"), ("- a", "named entries"), ("title: x", "'harness' is missing")]
+    ("text", "message"), [("a: [", "is not YAML"), ("- a", "names with values"), ("title: x", "'harness' is missing")]
 )
 def test_what_is_no_sweep_is_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UserError, match=message):

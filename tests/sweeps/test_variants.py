@@ -82,10 +82,13 @@ def test_unfinished_jobs_of_a_real_domainbed_start_over_and_all_reach_the_launch
     [
         ({"algorithms": ["ERM", "SCL"]}, "no variant 'SCL'; there are ERM, CIM"),
         ({"test_envs": ["old"]}, r"no environment 'old' to test on; it has \+90%, \+80%, new"),
-        ({"variants": {"a b": {"algorithm": "CIM"}}, "algorithms": ["a b"]}, "the name of a variant is 'a b'"),
-        ({"variants": {"a": {"hparams": {}}}, "algorithms": ["a"]}, "variant a must name its algorithm"),
+        ({"variants": {"a b": {"algorithm": "CIM"}}, "algorithms": ["a b"]}, "a variant is called 'a b'"),
+        ({"variants": {"a": {"hparams": {}}}, "algorithms": ["a"]}, "variants.a: the entry 'algorithm' is missing"),
         ({"variants": {"a": {"algorithm": "CIM", "seed": 1}}, "algorithms": ["a"]}, "unknown entry 'seed'"),
-        ({"variants": {"a": {"algorithm": "CIM", "hparams": 3}}, "algorithms": ["a"]}, "hparams 3; accepted is names"),
+        (
+            {"variants": {"a": {"algorithm": "CIM", "hparams": 3}}, "algorithms": ["a"]},
+            "hparams is 3; accepted is names",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, change: dict, message: str) -> None:

@@ -93,7 +93,7 @@ def test_a_job_of_a_sweep_announces_the_standin_in_its_file_only(
         ("--hparams {lr:1}", "--hparams is not JSON"),
         ("--hparams [1]", "must be a JSON object"),
         ('--hparams {"lrr":1}', "ERM has no hyper-parameter 'lrr'; it has .*lr"),
-        ('--hparams {"lr":"x"}', "'lr' is 'x'; it must be a number"),
+        ('--hparams {"lr":"x"}', "lr is 'x'; accepted is a number"),
         ('--hparams {"batch_size":14}', "environment 1 has 13 images to train on, fewer than the batch size 14"),
         ('--hparams {"batch_size":8,"weights":"random"}', "'weights'"),
         ("--test_envs 3", r"--test_envs has 3; the environments are 0 \(0\), 1 \(1\), 2 \(2\)"),

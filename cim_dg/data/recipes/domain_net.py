@@ -1,0 +1,30 @@
+"""DomainNet: six archives, without the duplicates that DomainBed's list names."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+from cim_dg.data.catalogue import Dataset
+from cim_dg.data.recipes import image_folders
+from cim_dg.data.recipes.given import Given
+
+LIST = "domain_net_duplicates.txt"
+
+
+def lay_out(dataset: Dataset, given: Given, target: Path) -> None:
+    """Image folders, less the duplicates; a note where there is no list of them.
+
+    Raises:
+        UserError: a domain is not there.
+    """
+    image_folders.lay_out(dataset, given, target)
+    listed = given.file(LIST)
+    if listed is None:
+        given.notes.append(
+            f"no {LIST} was given (domainbed/misc of a DomainBed clone has it): duplicates are still there"
+        )
+        return
+    for line in listed.read_text(encoding="utf-8").splitlines():
+        path = PurePosixPath(line.strip())
+        if line.strip() and not path.is_absolute() and ".." not in path.parts:
+            (target / path).unlink(missing_ok=True)
