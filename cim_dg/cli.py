@@ -21,6 +21,8 @@ COMMANDS = (
     "cim_dg.wilds.submission",
     "cim_dg.data.command",
     "cim_dg.commands.morph",
+    "cim_dg.commands.predict",
+    "cim_dg.commands.export",
     "cim_dg.commands.doctor",
 )
 """Modules with `add_parser(subparsers)`, which sets the default `run`, a function of the parsed arguments that returns

@@ -97,7 +97,8 @@ def select(args: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
     runs = {
         number: run
         for number, run in enumerate(records.runs)
-        if (run.dataset, run.algorithm) == (args.dataset, args.algorithm)
+        # Tables call a dataset in the format of another by a longer name; its own is in the run's record.
+        if args.dataset in (run.dataset, run.provenance.get("dataset")) and run.algorithm == args.algorithm
     }
     if not runs:
         there = sorted({f"{run.algorithm} on {run.dataset}" for run in records.runs})
@@ -116,7 +117,7 @@ def _of_domainbed(args: argparse.Namespace, records: Records, rule: str) -> tupl
     for name, value in (("test_env", args.test_env), ("trial", args.trial)):
         cells = cells if value is None else cells[cells[name] == value]
     if len(cells) != 1:
-        described = [f"--test_env {cell.test_env} --trial {cell.trial}" for cell in cells.itertuples()]
+        described = sorted(f"--test_env {cell.test_env} --trial {cell.trial}" for cell in cells.itertuples())
         raise UserError(_not_one(described, f"{args.algorithm} on {args.dataset} selected by {rule}"))
     cell: Any = next(cells.itertuples())
     run = records.runs[cell.run]

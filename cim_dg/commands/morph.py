@@ -109,10 +109,10 @@ def morph_figure(method: Algorithm, images: Tensor, path: str | os.PathLike[str]
 
 
 def folder_images(folder: Path, model: Model, count: int) -> tuple[Tensor, list[str]]:
-    """At most `count` images below a folder, evenly by name: resized pixels (N, C, H, W) in [0, 1], and their names.
+    """At most `count` images below a folder, evenly by name: (N, C, H, W) as the model is fed, and their names.
 
     Raises:
-        UserError: there is no such folder, no image in it, one that cannot be read, or `shape` has no 1 or 3 channels.
+        UserError: there is no such folder, no image in it, one that cannot be read, or the model has no 1 or 3 channels.
     """
     import numpy as np
     import torch

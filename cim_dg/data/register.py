@@ -9,6 +9,10 @@ from typing import Any
 from cim_dg.errors import UserError
 
 
+WITHOUT_FILES = ("Debug28", "Debug224", "NuisanceDigits", "Spirograph")
+"""Datasets of DomainBed that `cim-dg data` need not know."""
+
+
 def add_parser(commands: Any) -> None:
     """Add `register` to the commands of `cim-dg data`."""
     parser = commands.add_parser(
@@ -46,9 +50,8 @@ def run(args: argparse.Namespace) -> int:
         UserError: an option, a file or a value in it is not accepted.
     """
     from cim_dg.data import own
-    from cim_dg.results.domains import ENVIRONMENTS
+    from cim_dg.data.present import everything
     from cim_dg.runtime.seeding import check_seed
-    from cim_dg.wilds.config import DATASETS
 
     if args.remove:
         folder = own.read(args.name).folder
@@ -74,7 +77,8 @@ def run(args: argparse.Namespace) -> int:
             args.group_columns,
         )
     rule = own.SplitRule(tuple(args.split), args.test_domains, args.stratify, args.seed)
-    dataset = own.register(args.name, items, args.data_dir, rule, args.copy, taken=(*ENVIRONMENTS, *DATASETS))
+    known = {name for dataset in everything() for names in dataset.harnesses.values() for name in names}
+    dataset = own.register(args.name, items, args.data_dir, rule, args.copy, taken={*known, *WITHOUT_FILES})
     print(
         f"{dataset.name}: {len(items)} images, {len(dataset.classes)} classes, domains {', '.join(dataset.domains)}, "
         f"in {dataset.folder}"
