@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cim_dg.domainbed.launchers import is_standin
 from cim_dg.errors import UserError
 from cim_dg.hparams.sampling import seed_hash
-from cim_dg.launchers.jobs import is_standin
-from cim_dg.launchers.slurm import queued
+from cim_dg.launchers import notes
+from cim_dg.launchers.job import clear as remove_unclaimed
 from cim_dg.results.domains import ENVIRONMENTS
 from cim_dg.results.records import VARIANTS
 from cim_dg.runtime.files import last_line
@@ -36,13 +37,10 @@ def jobs(spec: Spec, data_dir: str | None, output_dir: Path) -> list[Job]:
 
 
 def commands(spec: Spec, data_dir: str | None, output_dir: Path, planned: list[Job]) -> list[Command]:
-    """DomainBed's own command that launches what is missing, after one that clears what was left half-way.
+    """DomainBed's own command that launches what is missing.
 
-    The stand-in needs no clearing: its jobs go on where they stopped. DomainBed's `sweep` knows neither variants nor
-    chosen test environments: those jobs go to its launcher by way of `cim_dg.sweeps.launch`.
-
-    Raises:
-        UserError: jobs that would be cleared are in Slurm's queue.
+    DomainBed's `sweep` knows neither variants nor chosen test environments: those jobs go to its launcher by way of
+    `cim_dg.sweeps.launch`.
     """
     missing = [job for job in planned if job.state != DONE]
     if spec.variants or spec.test_envs:
@@ -57,18 +55,23 @@ def commands(spec: Spec, data_dir: str | None, output_dir: Path, planned: list[J
         *("--command_launcher", spec.command_launcher, "--skip_confirmation"),
     ]
     sweep = [sys.executable, "-m", "domainbed.scripts.sweep"]
-    made = []
-    unfinished = {job.folder.name for job in planned if job.state == UNFINISHED}
-    if unfinished and not is_standin():
-        if waiting := unfinished & queued(output_dir):
-            raise UserError(
-                f"{len(waiting)} jobs of {output_dir} are in Slurm's queue or running there: wait for them, or scancel "
-                f"them (their numbers are in {output_dir / 'submitit' / 'jobs.txt'})"
-            )
-        made.append(Command([*sweep, "delete_incomplete", *words], []))
-    if missing:
-        made.append(Command([*sweep, "launch", *words], missing))
-    return made
+    return [Command([*sweep, "launch", *words], missing)] if missing else []
+
+
+def clear(planned: list[Job]) -> list[Job]:
+    """Remove the folders of a real DomainBed's unfinished jobs, which start over; returns those that are left alone.
+
+    A job that may be running, or waits for its turn in a launcher or in Slurm, is left to whoever has it. The stand-in
+    needs no clearing: its jobs go on where they stopped.
+
+    Raises:
+        UserError: Slurm does not answer.
+    """
+    unfinished = [job for job in planned if job.state == UNFINISHED]
+    if is_standin():
+        return []
+    busy = notes.busy([job.folder for job in unfinished])
+    return [job for job in unfinished if job.folder in busy or not remove_unclaimed(job.folder, remove=True)]
 
 
 def is_done(job: Job) -> bool:

@@ -1,4 +1,4 @@
-"""A job of a sweep, whichever harness runs it."""
+"""A planned run of a sweep, whichever harness runs it. (What launchers run are `cim_dg.launchers.Job`.)"""
 
 from __future__ import annotations
 

@@ -12,12 +12,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from cim_dg.domainbed.launchers import is_standin
 from cim_dg.errors import UserError, exit_code
-from cim_dg.launchers.jobs import is_standin
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run every job of the plan, unfinished ones of a real DomainBed from their beginning.
+    """Run every job of the plan.
 
     Returns 0 done, 1 a job failed, 2 wrong input.
     """
@@ -45,9 +45,8 @@ def launch(plan: list[dict], launcher: str) -> int:
         folder = Path(args["output_dir"])
         job = sweep.Job({name: value for name, value in args.items() if name != "output_dir"}, str(folder.parent))
         assert Path(job.output_dir) == folder  # the folders' names are DomainBed's
-        jobs.append(job)
-    if not is_standin():  # whose jobs go on where they stopped
-        sweep.Job.delete([job for job in jobs if job.state == sweep.Job.INCOMPLETE])
+        if is_standin() or job.state == sweep.Job.NOT_LAUNCHED:  # others are left to who runs them
+            jobs.append(job)
     sweep.Job.launch(jobs, command_launchers.REGISTRY[launcher])
     return 0
 

@@ -7,13 +7,13 @@ import os
 import shlex
 import subprocess
 import sys
-import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from cim_dg.errors import RunError, UserError
+from cim_dg.errors import LEFT, LeftToAnother, RunError, UserError
+from cim_dg.launchers import SUBMITS
 from cim_dg.runtime.files import write_atomically
 from cim_dg.sweeps import domainbed, wilds
 from cim_dg.sweeps.jobs import DONE, UNFINISHED, Command, Job, duration, seconds_left
@@ -40,7 +40,7 @@ class Plan:
 
     def only_submits(self) -> bool:
         """Whether the launcher returns before the jobs have run."""
-        return self.spec.harness == "domainbed" and self.spec.command_launcher == "slurm"
+        return self.spec.command_launcher in SUBMITS
 
     def describe(self) -> str:
         """The plan in a few lines."""
@@ -87,42 +87,60 @@ def make_plan(spec: Spec, data_dir: str | None, output_dir: Path) -> Plan:
 
 
 def run(plan: Plan, output_dir: Path, printed: Path | None = None) -> None:
-    """Run the plan's commands, one after the other; one that fails does not stop the next.
+    """Run what is missing, but for the jobs that another process is running or has in its list.
 
-    What they print on stdout goes there too, or is appended to the file `printed`.
+    What DomainBed's commands print on stdout goes there too, or is appended to the file `printed`.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: the folder cannot be written, or Slurm does not answer.
         RunError: jobs have failed, named with the last thing they said.
+        LeftToAnother: none has failed, but some are left to another process.
     """
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--output_dir {output_dir} cannot be used: {error.strerror}") from None
+    harness = _HARNESS[plan.spec.harness]
+    left = {job.folder for job in harness.clear(plan.jobs)}
+    if left:
+        print(f"{len(left)} jobs are running or queued elsewhere, and are left alone", file=sys.stderr)
+    if plan.spec.harness == "wilds":
+        wilds.run(plan.spec, plan.commands)
+        codes = []
+    else:
+        codes = _run_commands(plan.commands, printed)
+    _check(plan, codes, left)
+
+
+def _run_commands(commands: list[Command], printed: Path | None) -> list[int]:
+    """Run commands, one after the other; one that fails does not stop the next. Returns their exit codes."""
     # DomainBed starts its jobs as `python`: that is to be the one that runs this.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     codes = []
     with contextlib.nullcontext() if printed is None else open(printed, "a") as output:
-        for number, command in enumerate(plan.commands, start=1):
-            print(f"[{number}/{len(plan.commands)}] $ {shlex.join(command.words)}", file=sys.stderr, flush=True)
+        for number, command in enumerate(commands, start=1):
+            print(f"[{number}/{len(commands)}] $ {shlex.join(command.words)}", file=sys.stderr, flush=True)
             for place, text in command.files.items():
                 write_atomically(place, text)
-            start = time.monotonic()
             done = subprocess.run(command.words, env={**os.environ, "PATH": path}, stdout=output, check=False)
             codes.append(done.returncode)
-            if plan.spec.harness == "wilds" and not codes[-1]:
-                write_atomically(command.jobs[0].folder / wilds.SECONDS, f"{time.monotonic() - start:.1f}\n")
-    _check(plan, codes)
+    return codes
 
 
-def _check(plan: Plan, codes: list[int]) -> None:
+def _check(plan: Plan, codes: list[int], left: set[Path]) -> None:
     """Whether everything that was to run is done now."""
     harness = _HARNESS[plan.spec.harness]
     failed = plan.still_missing()
-    if not any(codes) and (not failed or plan.only_submits()):
+    errors = [code for code in codes if code not in (0, LEFT)]
+    if not errors and (not failed or plan.only_submits()):
         return
     if not failed:
-        raise RunError(f"all jobs are done, but a command ended with exit code {next(filter(None, codes))}")
+        raise RunError(f"all jobs are done, but a command ended with exit code {errors[0]}")
+    if not errors and (LEFT in codes or {job.folder for job in failed} <= left):
+        raise LeftToAnother(
+            f"{len(failed)} of {len(plan.missing())} jobs are left to another process; the same command again shows "
+            "the table when they are done"
+        )
     first = failed[0]
     raise RunError(
         f"{len(failed)} of {len(plan.missing())} jobs are not done; the first, {first.algorithm} on {first.dataset} "

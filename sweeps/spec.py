@@ -57,7 +57,7 @@ class Spec:
     n_hparams: Count = 1
     """DomainBed: the default hyper-parameters, and random ones up to this number"""
     command_launcher: Text = "pool"
-    """DomainBed: what starts the jobs"""
+    """what runs the jobs: local, parallel, multi_gpu, pool, ray or slurm"""
     steps: Count | None = None
     """DomainBed: training steps; by default the dataset's"""
     hparams: dict[str, Any] | None = None
@@ -91,7 +91,7 @@ class Spec:
 
 
 _ONLY = {
-    "domainbed": ("n_hparams", "command_launcher", "steps", "hparams", "test_envs", "variants"),
+    "domainbed": ("n_hparams", "steps", "hparams", "test_envs", "variants"),
     "wilds": ("options",),
 }
 

@@ -1,19 +1,20 @@
-"""A sweep's jobs under WILDS: a run of `cim-dg wilds train` for each method and seed."""
+"""A sweep's jobs under WILDS: a run of `cim-dg wilds train` for each method and seed, by any of our launchers."""
 
 from __future__ import annotations
 
 import itertools
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cim_dg import launchers
 from cim_dg.errors import UserError
+from cim_dg.launchers import launch
 from cim_dg.runtime.files import last_line
 from cim_dg.sweeps.jobs import DONE, NOT_STARTED, UNFINISHED, Command, Job
 from cim_dg.sweeps.spec import Spec
-
-SECONDS = "sweep_seconds.txt"
 
 
 def jobs(spec: Spec, data_dir: str | None, output_dir: Path) -> list[Job]:
@@ -36,11 +37,38 @@ def commands(spec: Spec, data_dir: str | None, output_dir: Path, planned: list[J
             *(sys.executable, "-m", "cim_dg.cli", "wilds", "train"),
             *("--dataset", job.dataset, "--algorithm", job.algorithm, "--root_dir", data_dir),
             *("--log_dir", str(job.folder), "--seed", str(seed), "--selection", spec.selection),
-            *(["--resume"] if job.state == UNFINISHED else []),
+            "--resume",
             *(word for name, value in (spec.options or {}).items() for word in _option(name, value)),
         ]
         made.append(Command(words, [job]))
     return made
+
+
+def clear(planned: list[Job]) -> list[Job]:
+    """Nothing is removed: a run that was left half-way goes on. Returns no job; a launcher leaves those that run."""
+    return []
+
+
+def run(spec: Spec, commands: list[Command]) -> None:
+    """Run the commands' jobs by the launcher of the sweep.
+
+    Raises:
+        UserError, RunError, LeftToAnother: as of `cim_dg.launchers.launch`.
+    """
+    launch(spec.command_launcher, [_launched(command) for command in commands])
+
+
+def _launched(command: Command) -> launchers.Job:
+    words = command.words[3:]
+    return launchers.Job(
+        command=("python", *command.words[1:]),
+        folder=command.jobs[0].folder.absolute(),
+        resumes=True,
+        done="run.json",
+        done_key="finished",
+        entry="cim_dg.cli:main",
+        arguments=tuple(words),
+    )
 
 
 def is_done(job: Job) -> bool:
@@ -69,11 +97,13 @@ def _option(name: str, value: Any) -> list[str]:
 def _job(folder: Path, dataset: str, algorithm: str, seed: int) -> Job:
     found = _record(folder)
     state = NOT_STARTED if found is None else DONE if found.get("finished") else UNFINISHED
-    try:
-        seconds = float((folder / SECONDS).read_text()) if state == DONE else None
-    except (OSError, ValueError):
-        seconds = None
-    return Job(dataset, algorithm, f"seed {seed}", folder, state, seconds)
+    return Job(dataset, algorithm, f"seed {seed}", folder, state, seconds(found) if state == DONE else None)
+
+
+def seconds(record: Mapping[str, Any] | None) -> float | None:
+    """How long a run took, as its run.json says."""
+    value = (record or {}).get("seconds")
+    return float(value) if isinstance(value, (int, float)) else None
 
 
 def _record(folder: Path) -> dict[str, Any] | None:

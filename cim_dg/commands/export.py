@@ -192,7 +192,9 @@ def _write_program(model: Model, stored: Stored, file: Path) -> None:
         torch.export.save(program, file)
     except Exception as error:  # torch.export says in many ways what it cannot trace
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"torch.export cannot export {stored.about['algorithm']}: {reason}; leave out --program") from None
+        raise UserError(
+            f"torch.export cannot export {stored.about['algorithm']}: {reason}; leave out --program"
+        ) from None
 
 
 def _input_shape(stored: Stored) -> list[int]:

@@ -97,7 +97,9 @@ def build(stored: Stored) -> Model:
         made.network.load_state_dict(stored.state)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
-        raise UserError(f"{stored.source} does not fit {stored.about['algorithm']} as it is built here: {reason}") from None
+        raise UserError(
+            f"{stored.source} does not fit {stored.about['algorithm']} as it is built here: {reason}"
+        ) from None
     made.network.eval()
     return made
 

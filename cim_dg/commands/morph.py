@@ -27,7 +27,12 @@ def add_parser(subparsers: Any) -> None:
         help="draw x, m and psi(x) of a trained model",
         description="Draw images, the mask that a trained CIM or CIM_VIB gives them, and what its classifier sees.",
     )
-    parser.add_argument("--checkpoint", type=Path, required=True, help="model.pkl of DomainBed, ..._model.pth of `cim-dg wilds train`, or a folder of `cim-dg export`")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        required=True,
+        help="model.pkl of DomainBed, ..._model.pth of `cim-dg wilds train`, or a folder of `cim-dg export`",
+    )
     parser.add_argument(
         "--images", type=Path, help="a folder of images (default: the test images, of NuisanceDigits only)"
     )
@@ -145,7 +150,9 @@ def _test_images(about: dict[str, Any], count: int) -> tuple[Tensor, list[str]]:
     from cim_dg.domainbed.datasets import environments_for
 
     if about["dataset"] != "NuisanceDigits":
-        raise UserError(f"--images DIR is needed: the model was trained on {about['dataset']}, whose images must be given")
+        raise UserError(
+            f"--images DIR is needed: the model was trained on {about['dataset']}, whose images must be given"
+        )
     test = environments_for(about["hparams"])[about["args"]["test_envs"][0]]
     return test.images[:count], [f"{test.name}: {label}" for label in test.labels[:count].tolist()]
 

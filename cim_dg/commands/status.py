@@ -6,21 +6,19 @@ import argparse
 import json
 import os
 import re
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from cim_dg.errors import UserError
+from cim_dg.launchers.job import NOTES
 from cim_dg.runtime import locks
 from cim_dg.runtime.files import last_line
 from cim_dg.sweeps.jobs import DONE, NOT_STARTED, UNFINISHED, Job, duration, seconds_left
 
 RUNNING, FAILED = "running", "failed"
 STATES = (DONE, RUNNING, FAILED, UNFINISHED, NOT_STARTED)
-RECENT = 15 * 60
-"""Seconds since a file of a job was last written within which it counts as running, where there is no lock to ask."""
 
 _ABOUT = re.compile(r"^\t(dataset|algorithm|test_envs|trial_seed|hparams_seed): (.*)$", re.MULTILINE)
 _JOB_NAME = re.compile("[0-9a-f]{32}")
@@ -62,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
 def find(folder: Path) -> Iterator[Job]:
     """The jobs in a folder and below, in the order of their folders."""
     for place, below, names in os.walk(folder):
-        below.sort()
+        below[:] = sorted(set(below) - {NOTES})
         if "run.json" in names:
             yield _wilds(Path(place))
         elif {"out.txt", "results.jsonl", "done"} & set(names) or (_JOB_NAME.fullmatch(Path(place).name) and not below):
@@ -84,8 +82,7 @@ def _domainbed(folder: Path, names: set[str]) -> Job:
     elif _error(folder) is not None:
         state = FAILED
     else:
-        # The real DomainBed has no lock.
-        state = UNFINISHED if (folder / locks.NAME).exists() or not _is_fresh(folder) else RUNNING
+        state = RUNNING if locks.may_be_running(folder) else UNFINISHED
     about = _about(folder)
     envs, trial, seed = (about.get(name, "?") for name in ("test_envs", "trial_seed", "hparams_seed"))
     return Job(
@@ -114,30 +111,35 @@ def _error(folder: Path) -> str | None:
     try:
         text = (folder / "err.txt").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return None
+        return _noted(folder)
     attempt = text.rpartition(NOTICE)[2]  # with which each attempt at a job of the stand-in begins
-    return last_line(folder / "err.txt") if _ERROR.search(attempt) else None
+    return last_line(folder / "err.txt") if _ERROR.search(attempt) else _noted(folder)
 
 
 def _wilds(folder: Path) -> Job:
-    from cim_dg.sweeps.wilds import SECONDS
+    from cim_dg.sweeps.wilds import seconds
 
     try:
         record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         config = record["config"]
         dataset, algorithm, seed = config["dataset"], config["algorithm"], config["seed"]
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{folder / 'run.json'} is no record of a run; move its folder away") from None
-    state = DONE if record.get("finished") else RUNNING if _is_fresh(folder) else UNFINISHED
+    if record.get("finished"):
+        state = DONE
+    elif locks.may_be_running(folder):
+        state = RUNNING
+    else:
+        state = FAILED if _noted(folder) else UNFINISHED
+    return Job(dataset, algorithm, f"seed {seed}", folder, state, seconds(record) if state == DONE else None)
+
+
+def _noted(folder: Path) -> str | None:
+    """Why a job failed, as the launcher that ran it noted; None if it did not."""
     try:
-        seconds = float((folder / SECONDS).read_text()) if state == DONE else None
-    except (OSError, ValueError):
-        seconds = None
-    return Job(dataset, algorithm, f"seed {seed}", folder, state, seconds)
-
-
-def _is_fresh(folder: Path) -> bool:
-    return any(time.time() - path.stat().st_mtime < RECENT for path in folder.iterdir())
+        return json.loads((folder.parent / NOTES / f"{folder.name}.json").read_text(encoding="utf-8"))["reason"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _time_left(jobs: list[Job], side_by_side: int) -> str:

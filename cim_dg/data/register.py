@@ -8,7 +8,6 @@ from typing import Any
 
 from cim_dg.errors import UserError
 
-
 WITHOUT_FILES = ("Debug28", "Debug224", "NuisanceDigits", "Spirograph")
 """Datasets of DomainBed that `cim-dg data` need not know."""
 
@@ -83,6 +82,8 @@ def run(args: argparse.Namespace) -> int:
         f"{dataset.name}: {len(items)} images, {len(dataset.classes)} classes, domains {', '.join(dataset.domains)}, "
         f"in {dataset.folder}"
     )
-    print(f"DomainBed:  python -m domainbed.scripts.train --dataset {dataset.name} --algorithm CIM --data_dir {args.data_dir}")
+    print(
+        f"DomainBed:  python -m domainbed.scripts.train --dataset {dataset.name} --algorithm CIM --data_dir {args.data_dir}"
+    )
     print(f"WILDS:      cim-dg wilds train --dataset {dataset.name} --algorithm CIM --root_dir {args.data_dir}")
     return 0

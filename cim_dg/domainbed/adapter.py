@@ -1,18 +1,19 @@
-"""A method of ours as an algorithm of DomainBed: its featurizers, its classifiers, its Adam, nothing else."""
+"""A method of ours as an algorithm of DomainBed or of a fork: the harness' networks and optimiser, nothing else."""
 
 from __future__ import annotations
 
-import math
+import inspect
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
-from cim_dg import hparams as spaces
-from cim_dg.algorithms import Algorithm, Batch
-from cim_dg.errors import RunError, UserError
-from cim_dg.harness.few_positives import FewPositives
+from cim_dg.algorithms import Algorithm
+from cim_dg.errors import UserError
+from cim_dg.harness.registration import split_hparams
+from cim_dg.harness.step import TrainingStep, join_domains, parameter_groups
 from cim_dg.nn.pixels import PixelSpace
 
 
@@ -33,80 +34,70 @@ def make_adapter(method: type[Algorithm], algorithms: ModuleType) -> type:
             super().__init__(input_shape, num_classes, num_domains, hparams)
             if len(input_shape) != 3:
                 raise UserError(f"{method.name} takes images (C, H, W); this dataset's inputs are {input_shape}")
-            common, own = split_hparams(method.name, hparams)
+            common, own = _split(method.name, hparams)
             featurizer = networks.Featurizer(input_shape, self.hparams)
             self.method = method(
                 featurizer,
-                lambda n_features: networks.Classifier(n_features, num_classes, hparams["nonlinear_classifier"]),
+                lambda n_features: _classifier(networks, n_features, num_classes, hparams),
                 PixelSpace.of(common["pixel_space"], input_shape[0]),
                 num_classes,
                 num_domains,
                 own,
             )
-            self.optimizer = torch.optim.Adam(
-                self.method.parameters(), lr=hparams["lr"], weight_decay=hparams["weight_decay"]
-            )
-            self._bf16 = common["bf16"]
-            self._updates = 0
-            self._few_positives = FewPositives(method.name)
+            self.optimizer = self.new_optimizer(parameter_groups(self.method))
+            self._step = TrainingStep(self.method, common["bf16"])
 
-        def update(
-            self, minibatches: list[tuple[torch.Tensor, torch.Tensor]], unlabeled: object = None
-        ) -> dict[str, float]:
-            """One optimising step on an (x, y) per training domain; returns every term as a float."""
-            x = torch.cat([x for x, _ in minibatches])
-            y = torch.cat([y for _, y in minibatches])
-            domain = torch.cat([torch.full_like(y, d) for d, (_, y) in enumerate(minibatches)])
-            with self._autocast(x):
-                terms = self.method(Batch(x, y, domain)).terms
-            self.optimizer.zero_grad()
-            terms["loss"].backward()
-            self.optimizer.step()
-            self.method.after_step()
-            # The one place that waits for the device.
-            values = torch.stack([term.detach().float() for term in terms.values()]).tolist()
-            named = dict(zip(terms, values, strict=True))
-            self._check_finite(named)
-            self._few_positives.see(named.get("positives"))
-            self._updates += 1
-            return named
-
-        def predict(self, x: torch.Tensor) -> torch.Tensor:
+        def predict(self, x: Tensor) -> Tensor:
             """(N, C, H, W) -> logits (N, K), float32."""
-            with self._autocast(x):
-                return self.method.predict(x).float()
+            return self._step.predict(x)
 
-        def _autocast(self, x: torch.Tensor) -> torch.autocast:
-            return torch.autocast(x.device.type, torch.bfloat16, enabled=self._bf16)
+    class DomainBedAdapter(Adapter):
+        def new_optimizer(self, parameters: Any) -> torch.optim.Optimizer:
+            return torch.optim.Adam(parameters, lr=self.hparams["lr"], weight_decay=self.hparams["weight_decay"])
 
-        def _check_finite(self, named: Mapping[str, float]) -> None:
-            bad = [f"{term} is {value}" for term, value in named.items() if not math.isfinite(value)]
-            if bad:
-                raise RunError(f"{method.name} stopped at step {self._updates}: {', '.join(bad)}")
+        def update(self, minibatches: list[tuple[Tensor, Tensor]], unlabeled: object = None) -> dict[str, float]:
+            """One optimising step on an (x, y) per training domain; returns every term as a float."""
+            return self._step(join_domains(*zip(*minibatches, strict=True)), self.optimizer)[1]
 
+    class SwadAdapter(Adapter):
+        @property
+        def network(self) -> nn.Module:
+            """What `clone` of the harness optimises."""
+            return self.method
+
+        def update(self, x: list[Tensor], y: list[Tensor], **inputs: object) -> dict[str, float]:
+            """One optimising step on images and labels of each training domain; returns every term as a float."""
+            return self._step(join_domains(x, y), self.optimizer)[1]
+
+    made = SwadAdapter if is_swad_family(algorithms) else DomainBedAdapter
     # Pickle finds a class by these names, under which the plugin registers it.
-    Adapter.__module__, Adapter.__name__, Adapter.__qualname__ = algorithms.__name__, method.name, method.name
-    return Adapter
+    made.__module__, made.__name__, made.__qualname__ = algorithms.__name__, method.name, method.name
+    return made
 
 
-def split_hparams(name: str, hparams: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def is_swad_family(algorithms: ModuleType) -> bool:
+    """Whether this `domainbed.algorithms` is SWAD's or of a fork of it: `update(x, y, **kwargs)`, a list per domain."""
+    return {"x", "y"} <= inspect.signature(algorithms.Algorithm.update).parameters.keys()
+
+
+def _classifier(networks: ModuleType, n_features: int, num_classes: int, hparams: Mapping[str, Any]) -> nn.Module:
+    """The harness' classifier; the first DomainBeds, and forks of them, have none but a linear layer."""
+    if hasattr(networks, "Classifier"):
+        return networks.Classifier(n_features, num_classes, hparams["nonlinear_classifier"])
+    return nn.Linear(n_features, num_classes)
+
+
+def _split(name: str, hparams: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """DomainBed's flat dict -> what every method of ours takes, and what method `name` takes, checked.
 
     Raises:
         UserError: a name that neither the harness nor we know, or a value of ours that is not accepted.
     """
-    from domainbed import hparams_registry
+    from domainbed import algorithms, hparams_registry
 
-    common, own = spaces.space("common"), spaces.space(name)
+    if is_swad_family(algorithms):  # its Config reads the command line, and refuses a name that is not in the registry
+        return split_hparams(name, dict(hparams), None)
     harness = set(hparams_registry.default_hparams(name, "ColoredMNIST"))
-    harness |= set(getattr(hparams_registry, "OPTIONAL", ())) | spaces.dataset_names()
-    for key in hparams:
-        if key not in common and key not in own and key not in harness:
-            valid = ", ".join(sorted(harness | common.keys() | own.keys()))
-            raise UserError(f"unknown hyper-parameter {key!r} for {name}; valid names are {valid}")
     # The harness' own algorithms get no pixel_space from it, and have no use for one: any number of channels will do.
     unused = {} if "pixel_space" in harness else {"pixel_space": "unit"}
-    return (
-        spaces.defaults(common) | unused | spaces.check(common, {k: v for k, v in hparams.items() if k in common}),
-        spaces.check(own, {k: v for k, v in hparams.items() if k in own}),
-    )
+    return split_hparams(name, unused | dict(hparams), harness | set(getattr(hparams_registry, "OPTIONAL", ())))

@@ -110,6 +110,12 @@ def _check(seed: object, background: object, count: object) -> None:
         )
 
 
+class SmallImages(TensorDataset):
+    """Images (N, C, H, W) in [0, 1] and labels (N,), which no harness is to augment or to enlarge."""
+
+    as_it_is = True
+
+
 def make_nuisance_digits(datasets: ModuleType) -> type:
     """NuisanceDigits as a data set of the DomainBed whose `domainbed.datasets` module is given."""
     base: Any = datasets.MultipleDomainDataset
@@ -127,11 +133,14 @@ def make_nuisance_digits(datasets: ModuleType) -> type:
         CHECKPOINT_FREQ = 50
         N_WORKERS = 0  # everything is in memory: worker processes would only cost time
 
-        def __init__(self, root: str | None, test_envs: list[int], hparams: dict[str, Any]) -> None:
+        def __init__(
+            self, root: str | None, test_envs: list[int] | None = None, hparams: dict[str, Any] | None = None
+        ) -> None:
             super().__init__()
             self.input_shape = self.INPUT_SHAPE
             self.num_classes = 10
-            self.datasets = [TensorDataset(one.images, one.labels) for one in environments_for(hparams)]
+            self.environments = self.ENVIRONMENTS
+            self.datasets = [SmallImages(one.images, one.labels) for one in environments_for(hparams or {})]
 
     return _as_of(NuisanceDigits, datasets)
 
@@ -154,12 +163,16 @@ def make_spirograph(datasets: ModuleType) -> type:
         CHECKPOINT_FREQ = 50
         N_WORKERS = 0
 
-        def __init__(self, root: str | None, test_envs: list[int], hparams: dict[str, Any]) -> None:
+        def __init__(
+            self, root: str | None, test_envs: list[int] | None = None, hparams: dict[str, Any] | None = None
+        ) -> None:
             super().__init__()
             self.input_shape = self.INPUT_SHAPE
             self.num_classes = spirograph.CLASSES
+            self.environments = self.ENVIRONMENTS
+            hparams = hparams or {}
             found = spirograph.environments(hparams.get("spirograph_seed", 0), hparams.get("spirograph_images", 400))
-            self.datasets = [TensorDataset(spirograph.draw(one, SIDE), one.classes()) for one in found.values()]
+            self.datasets = [SmallImages(spirograph.draw(one, SIDE), one.classes()) for one in found.values()]
 
     return _as_of(Spirograph, datasets)
 
@@ -181,7 +194,9 @@ def make_vlcs_mini(datasets: ModuleType) -> type:
         CHECKPOINT_FREQ = 25
         N_WORKERS = 0  # so few images that processes cost more time than they save
 
-        def __init__(self, root: str | None, test_envs: list[int], hparams: dict[str, Any]) -> None:
+        def __init__(
+            self, root: str | None, test_envs: list[int] | None = None, hparams: dict[str, Any] | None = None
+        ) -> None:
             folder = Path(root or ".", "VLCSMini")
             missing = [name for name in self.ENVIRONMENTS if not (folder / name).is_dir()]
             if root is None or missing:
@@ -189,7 +204,10 @@ def make_vlcs_mini(datasets: ModuleType) -> type:
 
                 where = "--data_dir is not given" if root is None else f"there is no folder {folder / missing[0]}"
                 raise UserError(f"VLCSMini: {where}; {sentence('domainbed', 'VLCSMini', root)}")
-            super().__init__(folder, test_envs, hparams["data_augmentation"], hparams)
+            if hparams is None:  # a fork whose image folders take a root alone
+                super().__init__(folder)
+            else:
+                super().__init__(folder, test_envs, hparams["data_augmentation"], hparams)
 
     return _as_of(VLCSMini, datasets)
 

@@ -1,8 +1,9 @@
 """What is registered in DomainBed, module by module, as `cim_dg.autoload` sees them imported.
 
-The same code extends the real DomainBed and the stand-in. Names that are there already are kept as they are; lists that
-decide what a plain `sweep launch` runs are not touched, except that the scripts that show results (which alone import
-`domainbed.lib.reporting`) must find our datasets listed to show them.
+The same code extends the real DomainBed, its forks and the stand-in; what only the SWAD family has is in `swad`. Names
+that are there already are kept as they are; lists that decide what a plain `sweep launch` runs are not touched, except
+that the scripts that show results (which alone import `domainbed.lib.reporting`) must find our datasets listed to show
+them.
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ from typing import Any
 from cim_dg import hparams as spaces
 from cim_dg.algorithms import methods
 from cim_dg.data import own
+from cim_dg.domainbed import swad
 from cim_dg.domainbed.datasets import make_nuisance_digits, make_spirograph, make_vlcs_mini
+from cim_dg.domainbed.launchers import checked, claim_for_train, ending, is_standin, launcher, train_folder
 from cim_dg.domainbed.own_datasets import make_own_dataset
-from cim_dg.launchers.jobs import is_standin
+from cim_dg.harness.registration import add, extended_hparams, need, ours_in
+from cim_dg.launchers import LAUNCHERS
 from cim_dg.tracking.sidecar import beside_domainbed
 
 DATASETS: dict[str, Callable[[ModuleType], type]] = {
@@ -29,28 +33,28 @@ DATASETS: dict[str, Callable[[ModuleType], type]] = {
 LARGEST_SMALL_SIDE = 64
 
 
-class MissingSeam(Exception):
-    """This DomainBed lacks something that the plugin holds on to."""
-
-
 def on_algorithms(algorithms: ModuleType) -> None:
     """Add every registered method as an algorithm; if it is upstream's `train` that runs, pass its curves on."""
     from cim_dg.domainbed.adapter import make_adapter
 
-    _need(algorithms, "Algorithm", "get_algorithm_class", "ALGORITHMS")
+    need(algorithms, "Algorithm", "get_algorithm_class")
     for name, method in methods().items():
-        _add(algorithms, name, make_adapter(method, algorithms))
-    if not is_standin():
-        beside_domainbed()
+        add(algorithms, name, make_adapter(method, algorithms))
+    if not is_standin() and (output_dir := train_folder()) is not None:
+        claim_for_train(output_dir)
+        beside_domainbed(output_dir)
 
 
 def on_datasets(datasets: ModuleType) -> None:
     """Add our datasets, without listing them."""
-    _need(datasets, "MultipleDomainDataset", "MultipleEnvironmentImageFolder", "DATASETS", "num_environments")
+    if swad.is_package(datasets):  # whose classes are in a module of their own
+        swad.on_transforms(datasets)
+        return
+    need(datasets, "MultipleDomainDataset", "MultipleEnvironmentImageFolder", "DATASETS", "num_environments")
     for name, make in DATASETS.items():
-        _add(datasets, name, make(datasets))
+        add(datasets, name, make(datasets))
     for name in own.names():
-        _add(datasets, name, make_own_dataset(own.read(name), datasets))
+        add(datasets, name, make_own_dataset(own.read(name), datasets))
 
 
 def on_reporting(reporting: ModuleType) -> None:
@@ -63,7 +67,7 @@ def on_networks(networks: Any) -> None:
     """Serve small images of sides that DomainBed has no featurizer for, for every algorithm."""
     from cim_dg.nn.networks import SmallCNN
 
-    _need(networks, "Featurizer", "Classifier")
+    need(networks, "Featurizer")
     upstream = networks.Featurizer
 
     @functools.wraps(upstream)
@@ -80,16 +84,16 @@ def on_networks(networks: Any) -> None:
 
 def on_hparams_registry(registry: Any) -> None:
     """Give our methods and datasets their hyper-parameters, on top of the harness' own."""
-    _need(registry, "default_hparams", "random_hparams")
+    need(registry, "default_hparams", "random_hparams")
     default, random = registry.default_hparams, registry.random_hparams
 
     @functools.wraps(default)
     def default_hparams(algorithm: str, dataset: str) -> dict[str, Any]:
-        return _extend(algorithm, dataset, default, spaces.defaults)
+        return _extended(algorithm, dataset, default, spaces.defaults)
 
     @functools.wraps(random)
     def random_hparams(algorithm: str, dataset: str, seed: int) -> dict[str, Any]:
-        return _extend(
+        return _extended(
             algorithm,
             dataset,
             lambda *names: random(*names, seed),
@@ -101,47 +105,29 @@ def on_hparams_registry(registry: Any) -> None:
 
 def on_command_launchers(launchers: ModuleType) -> None:
     """Add our launchers, and have upstream's look before they start jobs that cannot work."""
-    from cim_dg.launchers.parallel import LAUNCHERS, checked, refusing
-
-    _need(launchers, "REGISTRY")
-    for name, launch in launchers.REGISTRY.items():
-        launchers.REGISTRY[name] = checked(launch, {*methods(), *DATASETS} - upstream_algorithms())
-    for name, launch in LAUNCHERS.items():
-        launchers.REGISTRY.setdefault(name, refusing(launch))
+    need(launchers, "REGISTRY")
+    if not is_standin():
+        for name, launch in launchers.REGISTRY.items():
+            launchers.REGISTRY[name] = checked(launch, {*methods(), *DATASETS} - upstream_algorithms())
+    for name in LAUNCHERS:
+        if name != "local":  # every DomainBed has its own
+            launchers.REGISTRY.setdefault(name, launcher(name) if is_standin() else ending(launcher(name)))
 
 
 def upstream_algorithms() -> set[str]:
-    """The algorithms that are the harness' own: it lists them, and knows their hyper-parameters."""
-    return set(importlib.import_module("domainbed.algorithms").ALGORITHMS)
+    """Those names of our methods under which the harness has an algorithm of its own, or lists one."""
+    algorithms = importlib.import_module("domainbed.algorithms")
+    return set(getattr(algorithms, "ALGORITHMS", ())) | (set(methods()) - set(ours_in(algorithms, methods())))
 
 
-def _extend(
+def _extended(
     algorithm: str,
     dataset: str,
     upstream: Callable[[str, str], Mapping[str, Any]],
     draw: Callable[[Mapping[str, spaces.HParam]], dict[str, Any]],
 ) -> dict[str, Any]:
-    """The harness' hyper-parameters and ours, each drawn from a stream of its own: the order is no matter."""
     ours = algorithm in methods() and algorithm not in upstream_algorithms()
     # A small dataset of ours takes what the harness has for its own small images, with our ranges on top.
     known = "ColoredMNIST" if dataset in DATASETS and dataset in spaces.SMALL_IMAGES else dataset
-    hparams = dict(upstream("ERM" if ours else algorithm, known))
-    if ours:
-        # numpy's scalars would keep torch.load from reading the checkpoint in its safe mode.
-        hparams = {name: value.item() if hasattr(value, "item") else value for name, value in hparams.items()}
-        hparams |= draw(spaces.space("common", dataset) | spaces.space(algorithm, dataset))
-    return hparams | draw(spaces.space(f"datasets/{dataset}", dataset))
-
-
-def _add(module: ModuleType, name: str, value: Any) -> None:
-    """Set a name of a harness' module, unless the harness has it; our own, from before a reload, is replaced."""
-    there = vars(module).get(name)
-    if there is None or getattr(there, "__cim_dg__", False):
-        value.__cim_dg__ = True
-        setattr(module, name, value)
-
-
-def _need(module: ModuleType, *seams: str) -> None:
-    for seam in seams:
-        if not hasattr(module, seam):
-            raise MissingSeam(f"this DomainBed has no {module.__name__}.{seam}, so that our part of it is left out")
+    named = algorithm if ours else None
+    return extended_hparams(named, dataset, lambda: upstream("ERM" if ours else algorithm, known), draw)

@@ -14,14 +14,16 @@ from pathlib import Path
 
 import numpy as np
 import platformdirs
-from filelock import FileLock
 
+from cim_dg.errors import UserError
 from cim_dg.images import pack as image_pack
 from cim_dg.images.pack import Damaged, Pack
-from cim_dg.runtime import settings
+from cim_dg.runtime import locks, settings
 
 FOLDER, LIMIT = "CIM_DG_CACHE", "CIM_DG_CACHE_GB"
 GB = 10**9
+PATIENCE, SILENCE = 300.0, 10.0
+"""Seconds without progress after which a process that makes a pack is given up, and of waiting without a word."""
 SUFFIX = ".pack"
 
 
@@ -72,7 +74,7 @@ class ImageCache:
             return None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(path.with_suffix(".lock")):
+            with locks.wait_for(path.with_suffix(".lock"), PATIENCE, waiting=_Waiting(self.folder, path, label)):
                 try:
                     if pack := _whole(path, suspect):
                         return pack
@@ -84,7 +86,7 @@ class ImageCache:
                 if self._has_room(label, num_bytes()):
                     image_pack.write(path, images(), count)
                     return Pack(path)
-        except (OSError, NotImplementedError) as error:  # the latter from systems without locks
+        except (OSError, UserError) as error:  # the latter from file systems without locks
             reason = error.strerror if isinstance(error, OSError) and error.strerror else error
             self._close(f"the decoded images of {label} cannot be kept in {self.folder} ({reason})")
         return None
@@ -109,6 +111,29 @@ class ImageCache:
         _say(f"{reason}; they are decoded at every use, which is slower and changes no result")
 
 
+class _Waiting:
+    """Says once that another process is waited for, and tells whether it has written anything since the last time."""
+
+    def __init__(self, folder: Path, path: Path, label: str) -> None:
+        self._folder, self._path, self._label = folder, path, label
+        self._said, self._size = False, -1
+
+    def __call__(self, seconds: float) -> bool:
+        if seconds >= SILENCE and not self._said:
+            self._said = True
+            _say(f"waiting for another process that decodes the images of {self._label} into {self._path}")
+        before = self._size
+        self._size = sum(_size(part) for part in self._folder.glob(f".{self._path.name}.*"))
+        return self._size != before
+
+
+def _size(entry: os.DirEntry[str] | Path) -> int:
+    try:
+        return entry.stat().st_size
+    except FileNotFoundError:  # another process has just finished with it
+        return 0
+
+
 def _whole(path: Path, suspect: int | None) -> Pack | None:
     """The pack at `path`, whose image `suspect` is as it should be; None if there is no such file."""
     try:
@@ -118,13 +143,6 @@ def _whole(path: Path, suspect: int | None) -> Pack | None:
     if suspect is not None:
         pack[suspect]
     return pack
-
-
-def _size(entry: os.DirEntry[str]) -> int:
-    try:
-        return entry.stat().st_size
-    except FileNotFoundError:  # another process has just finished with it
-        return 0
 
 
 def _say(sentence: str) -> None:

@@ -1,1 +1,65 @@
 """Jobs, and what runs them: on this machine, in warm processes, on Ray, on Slurm. No harness is known here."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+
+from cim_dg.errors import LEFT, LeftToAnother, RunError, UserError
+from cim_dg.launchers.job import Ending, Job, failures, note_failure
+from cim_dg.launchers.notes import announced
+from cim_dg.runtime import settings
+
+__all__ = ["LAUNCHERS", "Ending", "Job", "launch"]
+
+Launcher = Callable[[Sequence[Job]], "Mapping[Job, Ending] | None"]
+"""Runs jobs and tells how each ended, or submits them and returns None."""
+
+LAUNCHERS = {
+    "local": "cim_dg.launchers.machine:local",
+    "parallel": "cim_dg.launchers.machine:parallel",
+    "multi_gpu": "cim_dg.launchers.machine:multi_gpu",
+    "pool": "cim_dg.launchers.machine:pool",
+    "ray": "cim_dg.launchers.ray:ray_launcher",
+    "slurm": "cim_dg.launchers.slurm:slurm_launcher",
+}
+SUBMITS = ("slurm",)
+"""Those that return before the jobs have run."""
+
+
+def launch(name: str, jobs: Sequence[Job]) -> None:
+    """Run jobs by a launcher. One that fails leaves the others running; those that are done are not run again.
+
+    Raises:
+        UserError: there is no such launcher, it cannot work here, or a setting is not what is accepted.
+        RunError: jobs have failed, named with the last thing they said; a job that has failed CIM_DG_MAX_FAILURES times
+            before is not started.
+        LeftToAnother: none has failed, but some are run by another process.
+    """
+    if name not in LAUNCHERS:
+        raise UserError(f"there is no launcher {name!r}; there are {', '.join(LAUNCHERS)}")
+    module, _, function = LAUNCHERS[name].partition(":")
+    launcher: Launcher = getattr(import_module(module), function)
+    most = settings.get("CIM_DG_MAX_FAILURES")
+    missing = [job for job in jobs if not job.is_done()]
+    given_up = {job: reason for job, (count, reason) in ((job, failures(job)) for job in missing) if count >= most}
+    with announced([job for job in missing if job not in given_up]) as to_run:
+        endings = launcher(to_run) or {}
+    failed = {job: reason for job, ending in endings.items() if (reason := ending.failure(job)) is not None}
+    if name not in SUBMITS:
+        for job, reason in failed.items():
+            note_failure(job, reason)
+    lines = [f"{job}\n    {reason}" for job, reason in failed.items()]
+    lines += [
+        f"{job}\n    it has failed {most} times and was not started (CIM_DG_MAX_FAILURES), the last time: {reason}"
+        for job, reason in given_up.items()
+    ]
+    left = sum(ending.code == LEFT and not job.is_done() for job, ending in endings.items())
+    sentence = f"{left} jobs are run by another process, to which they are left"
+    if lines:
+        if left:
+            print(sentence, file=sys.stderr)
+        raise RunError("\n".join([f"{len(lines)} of {len(jobs)} jobs failed:", *lines]))
+    if left:
+        raise LeftToAnother(sentence)

@@ -1,30 +1,30 @@
-"""The launcher `ray`: a sweep's jobs on a Ray cluster, or on this machine."""
+"""The launcher `ray`: jobs on a Ray cluster, or on this machine."""
 
 from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
+
+from tqdm import tqdm
 
 from cim_dg.errors import UserError
-from cim_dg.launchers import jobs
+from cim_dg.launchers.job import Ending, Job, passed_on, run
 from cim_dg.runtime import settings
 
 
-def ray_launcher(commands: list[str]) -> None:
-    """Run the commands on the cluster that RAY_ADDRESS names, on one running here, or else on a local one of its own.
+def ray_launcher(jobs: Sequence[Job]) -> dict[Job, Ending]:
+    """Run the jobs on the cluster that RAY_ADDRESS names, on one running here, or else on a local one of its own.
 
     CIM_DG_GPUS_PER_JOB (0.25 puts four jobs on a GPU; default 1, or 0 in a cluster without any) and CIM_DG_CPUS_PER_JOB
     (default 1) say what a job gets. One whose worker or machine dies is started again, CIM_DG_RETRIES times at most
-    (default 2). Shows a progress bar on stderr. A job that fails leaves the others running; at the end the exit code is
-    1 and the failures are named. Interrupted or killed, it takes its jobs with it.
+    (default 2). Shows a progress bar on stderr. Interrupted or killed, it takes its jobs with it.
 
     Every machine needs the same environment and shared folders for the data and the results.
 
     Raises:
         UserError: Ray is not installed, there is no such cluster, or a setting is not what is accepted.
     """
-    from tqdm import tqdm
-
     try:
         import ray
     except ImportError:
@@ -37,37 +37,28 @@ def ray_launcher(commands: list[str]) -> None:
     except ConnectionError:
         place = os.environ.get("RAY_ADDRESS", "the address that Ray has noted down")
         raise UserError(f"there is no Ray cluster at {place}; RAY_ADDRESS=local starts one here") from None
+    endings: dict[Job, Ending] = {}
     try:
         if gpus is None:
             gpus = 1 if ray.cluster_resources().get("GPU") else 0
         _check_fits(gpus, cpus)
-        task = ray.remote(jobs.run_on_worker).options(num_cpus=cpus, num_gpus=gpus, max_retries=retries)
-        shared = (os.getcwd(), _variables(cpus), jobs.is_standin())
-        running = {task.remote(command, *shared): command for command in commands}
-        failures = []
-        with tqdm(total=len(commands), unit="job", desc="jobs") as bar:
+        task = ray.remote(run).options(num_cpus=cpus, num_gpus=gpus, max_retries=retries)
+        variables = passed_on(max(1, int(cpus)))
+        running = {task.remote(job, variables): job for job in jobs}
+        with tqdm(total=len(jobs), unit="job", desc="jobs") as bar:
             while running:
                 (ended,), _ = ray.wait(list(running))
-                command = running.pop(ended)
+                job = running.pop(ended)
                 try:
-                    failure = ray.get(ended)
+                    endings[job] = ray.get(ended)
                 except ray.exceptions.RayError as error:
-                    failure = f"{command}\n    {str(error).strip().splitlines()[0]}"
-                if failure is not None:
-                    failures.append(failure)
-                    bar.set_postfix(failed=len(failures))
+                    endings[job] = Ending(None, str(error).strip().splitlines()[0])
+                if failed := sum(ending.failure(job) is not None for job, ending in endings.items()):
+                    bar.set_postfix(failed=failed)
                 bar.update()
     finally:
         ray.shutdown()
-    jobs.report(failures, len(commands))
-
-
-def _variables(cpus: float) -> dict[str, str]:
-    """What a job is to find in its environment: workers have that in which their cluster was started."""
-    ours = {name: value for name, value in os.environ.items() if name.startswith((settings.PREFIX, "WANDB_"))}
-    if "PYTHONPATH" in os.environ:
-        ours["PYTHONPATH"] = os.environ["PYTHONPATH"]
-    return ours | {"OMP_NUM_THREADS": str(max(1, int(cpus)))}
+    return endings
 
 
 def _check_fits(gpus: float, cpus: float) -> None:
@@ -79,8 +70,10 @@ def _check_fits(gpus: float, cpus: float) -> None:
     import ray
 
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if not any(one.get("GPU", 0) >= gpus and one.get("CPU", 0) >= cpus for one in machines):
-        largest = ", ".join(f"{one.get('GPU', 0):g} GPUs and {one.get('CPU', 0):g} CPUs" for one in machines)
+    if not any(machine.get("GPU", 0) >= gpus and machine.get("CPU", 0) >= cpus for machine in machines):
+        largest = ", ".join(
+            f"{machine.get('GPU', 0):g} GPUs and {machine.get('CPU', 0):g} CPUs" for machine in machines
+        )
         raise UserError(
             f"a job is to get {gpus:g} GPUs (CIM_DG_GPUS_PER_JOB) and {cpus:g} CPUs (CIM_DG_CPUS_PER_JOB), more than "
             f"any machine of the cluster has: {largest}"

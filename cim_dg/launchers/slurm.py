@@ -1,59 +1,72 @@
-"""The launcher `slurm`: a sweep's jobs as array jobs of Slurm, through submitit."""
+"""The launcher `slurm`: jobs as tasks of Slurm's arrays, through submitit."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import subprocess
+import sys
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from getpass import getuser
 from pathlib import Path
 from typing import Any
 
-from cim_dg.errors import RunError, UserError
-from cim_dg.launchers import jobs
+from cim_dg.errors import LEFT, RunError, UserError
+from cim_dg.launchers.job import Ending, Job, note_failure, run
+from cim_dg.launchers.notes import note_submitted, queued_in_slurm, slurm_numbers
 from cim_dg.runtime import settings
 
 DEFAULTS = {"name": "cim-dg", "timeout_min": 24 * 60, "gpus_per_node": 1, "cpus_per_task": 8}
-LARGEST_ARRAY = 1000  # Slurm's MaxArraySize is 1001 if nothing else is configured
 TIME_OUTS = 100
 FOLDER = "submitit"
+KEPT_DAYS = 7
+"""How long submitit's files of a task that has ended are kept."""
 
 
 @dataclass(frozen=True)
-class Job:
-    """A job as submitit runs it on a node; before a time limit or when preempted, submitit asks what to queue again."""
+class Task:
+    """What a task of an array does on its node; before a time limit or when preempted, submitit asks what to queue
+    again."""
 
-    folder: str
-    resumes: bool
-
-    def __call__(self, command: str) -> None:
-        """Run it.
+    def __call__(self, jobs: Sequence[Job]) -> None:
+        """Run its jobs: one in a process of its own, several as the launcher `pool` does.
 
         Raises:
-            RunError: it failed; Slurm then says so of its job too.
+            RunError: one failed; Slurm then says so of its task too.
         """
-        if failure := jobs.run_on_worker(command, self.folder, {}, self.resumes):
-            raise RunError(failure)
+        from cim_dg.launchers.machine import pool
 
-    def checkpoint(self, command: str) -> Any:
-        """The same again."""
+        endings: dict[Job, Ending] = {jobs[0]: run(jobs[0], {})} if len(jobs) == 1 else pool(jobs, bar=False)
+        failed = {job: reason for job, ending in endings.items() if (reason := ending.failure(job)) is not None}
+        for job, reason in failed.items():
+            note_failure(job, reason)
+        for job, ending in endings.items():
+            if ending.code == LEFT:
+                print(f"{job}\n    another process is running it", file=sys.stderr)
+        if failed:
+            raise RunError("\n".join(f"{job}\n    {reason}" for job, reason in failed.items()))
+
+    def checkpoint(self, jobs: Sequence[Job]) -> Any:
+        """The same again, without what is done."""
         from submitit.helpers import DelayedSubmission
 
-        return DelayedSubmission(self, command)
+        return DelayedSubmission(self, [job for job in jobs if not job.is_done()] or list(jobs)[:1])
 
 
-def slurm_launcher(commands: list[str]) -> None:
-    """Submit the commands as array jobs, and return without waiting for them.
+def slurm_launcher(jobs: Sequence[Job]) -> None:
+    """Submit the jobs as tasks of arrays, and return without waiting for them.
 
     CIM_DG_SLURM holds submitit's parameters in YAML or JSON, such as '{"slurm_partition": "gpu", "timeout_min": 240,
-    "mem_gb": 32, "slurm_array_parallelism": 64}'; without it a job gets a day, a GPU and eight cores. One that is
-    preempted is queued again, and so is one at its time limit where jobs resume: the stand-in's do. Jobs that are in
-    the queue already are not submitted again. submitit's scripts and logs are in the folder `submitit` beside those of
-    the jobs, which must be on a shared disk. CIM_DG_SLURM_CLUSTER=local starts all jobs at once here, as a trial.
+    "mem_gb": 32, "slurm_array_parallelism": 64}'; without it a task gets a day, a GPU and eight cores. A task runs
+    CIM_DG_SLURM_JOBS jobs (1), side by side as far as its GPU's memory and its cores go, and an array has at most
+    CIM_DG_SLURM_ARRAY tasks (1000). A task that is preempted is queued again, and so is one at its time limit where
+    jobs resume. Jobs that are in the queue already are not submitted again. submitit's scripts and logs are in the
+    folder `submitit` above those of the jobs, which must be on a shared disk. CIM_DG_SLURM_CLUSTER=local starts all
+    tasks at once here, as a trial.
 
     Raises:
-        UserError: submitit or Slurm is not there, or the parameters are not right.
+        UserError: submitit or Slurm is not there, or Slurm takes none of the jobs.
+        RunError: Slurm takes some of the jobs and not the others.
     """
     try:
         import submitit
@@ -65,47 +78,56 @@ def slurm_launcher(commands: list[str]) -> None:
         raise UserError(
             "the launcher slurm needs Slurm, and there is no srun here; CIM_DG_SLURM_CLUSTER=local tries it out"
         )
-    parameters = _parameters(cluster)
-    if not commands:
-        return
-    folder = Path(jobs.output_dir(commands[0])).parent
-    waiting = queued(folder)
-    to_submit = [command for command in commands if Path(jobs.output_dir(command)).name not in waiting]
-    if len(to_submit) < len(commands):
-        print(f"{len(commands) - len(to_submit)} jobs are in Slurm's queue already and are not submitted again.")
-    job = Job(os.getcwd(), jobs.is_standin())
-    # A job that starts anew each time would meet its time limit for ever.
-    time_outs = TIME_OUTS if job.resumes else 0
-    try:
-        executor = submitit.AutoExecutor(folder / FOLDER, cluster=cluster, slurm_max_num_timeout=time_outs)
-        executor.update_parameters(**parameters)
-        for start in range(0, len(to_submit), LARGEST_ARRAY):
-            array = to_submit[start : start + LARGEST_ARRAY]
-            submitted = executor.map_array(job, array)
-            with open(folder / FOLDER / "jobs.txt", "a", encoding="utf-8") as file:
-                for one, command in zip(submitted, array, strict=True):
-                    file.write(f"{one.job_id} {Path(jobs.output_dir(command)).name}\n")
-            print(f"Submitted {len(array)} jobs: {submitted[0].job_id} to {submitted[-1].job_id}.")
-    except (NameError, AssertionError, TypeError, ValueError, FailedJobError, FailedSubmissionError) as error:
-        raise UserError(f"CIM_DG_SLURM is not what submitit or Slurm accepts: {' '.join(str(error).split())}") from None
-    print(f"What they print is in {folder / FOLDER}; how they stand: cim-dg status {folder}")
-
-
-def queued(folder: Path) -> set[str]:
-    """The names of those jobs' folders in `folder` that Slurm still has pending or running."""
-    noted = folder / FOLDER / "jobs.txt"
-    if not noted.exists() or shutil.which("squeue") is None:
-        return set()
-    squeue = ["squeue", "--noheader", "--array", "--user", getuser(), "--format", "%i"]
-    asked = subprocess.run(squeue, capture_output=True, text=True, check=False)
-    if asked.returncode:
-        raise UserError(f"squeue cannot be asked which jobs are queued: {asked.stderr.strip()}")
-    ids = set(asked.stdout.split())
-    pairs = (line.split(" ", 1) for line in noted.read_text(encoding="utf-8").splitlines())
-    return {name for number, name in pairs if number in ids}
-
-
-def _parameters(cluster: str) -> dict[str, Any]:
     # The local executor would hide all GPUs but as many as are asked for, and there may be none.
     defaults = DEFAULTS if cluster == "slurm" else DEFAULTS | {"gpus_per_node": 0}
-    return {**defaults, **settings.get("CIM_DG_SLURM")}
+    parameters = {**defaults, **settings.get("CIM_DG_SLURM")}
+    jobs = _not_queued(jobs)
+    if not jobs:
+        return
+    folder = Path(os.path.commonpath([job.folder.parent for job in jobs])) / FOLDER
+    _clean(folder)
+    try:
+        # A job that starts anew each time would meet its time limit for ever.
+        time_outs = TIME_OUTS if all(job.resumes for job in jobs) else 0
+        executor = submitit.AutoExecutor(folder, cluster=cluster, slurm_max_num_timeout=time_outs)
+        executor.update_parameters(**parameters)
+    except (NameError, AssertionError, TypeError, ValueError) as error:
+        raise UserError(f"CIM_DG_SLURM is not what submitit accepts: {' '.join(str(error).split())}") from None
+    per_task, per_array = settings.get("CIM_DG_SLURM_JOBS"), settings.get("CIM_DG_SLURM_ARRAY")
+    tasks = [jobs[start : start + per_task] for start in range(0, len(jobs), per_task)]
+    submitted = 0
+    for start in range(0, len(tasks), per_array):
+        array = tasks[start : start + per_array]
+        try:
+            handles = executor.map_array(Task(), array)
+        except (FailedJobError, FailedSubmissionError) as error:
+            said = " ".join(str(error).split())
+            if not submitted:
+                raise UserError(f"Slurm takes none of the jobs: {said}") from None
+            raise RunError(
+                f"Slurm has taken {submitted} of {len(jobs)} jobs and refuses more; the same command again submits the "
+                f"others when there is room (CIM_DG_SLURM_JOBS puts several into a task): {said}"
+            ) from None
+        for handle, task in zip(handles, array, strict=True):
+            note_submitted(task, handle.job_id)
+        submitted += sum(map(len, array))
+        print(f"Submitted {sum(map(len, array))} jobs: {handles[0].job_id} to {handles[-1].job_id}.")
+    print(f"What they print is in {folder}; how they stand: cim-dg status {folder.parent}")
+
+
+def _not_queued(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs that Slurm does not have yet."""
+    queued = {parent: queued_in_slurm(parent) for parent in {job.folder.parent for job in jobs}}
+    others = [job for job in jobs if job.folder.name not in queued[job.folder.parent]]
+    if len(others) < len(jobs):
+        print(f"{len(jobs) - len(others)} jobs are in Slurm's queue already and are not submitted again.")
+    return others
+
+
+def _clean(folder: Path) -> None:
+    """Remove submitit's files of a week ago, but for those of tasks that Slurm has."""
+    queued = {number.partition("_")[0] for number in slurm_numbers()}
+    for path in folder.glob("*") if folder.is_dir() else ():
+        old = time.time() - path.stat().st_mtime > KEPT_DAYS * 24 * 3600
+        if old and path.is_file() and path.name.partition("_")[0] not in queued:
+            path.unlink(missing_ok=True)

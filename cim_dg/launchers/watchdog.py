@@ -1,8 +1,8 @@
-"""Run a shell command that is killed when the process that has started it dies: `python watchdog.py PARENT COMMAND`.
+"""Run a command that is killed when the process that has started it dies: `python watchdog.py PARENT WORDS...`.
 
-A worker of Ray, or a job of Slurm, that is killed would leave the training that it has started behind; the job is given
-to another worker, and would then run twice in one folder. This is a program of its own, and no function called between
-fork and exec, because workers have threads. The kernel's part in it is Linux'; elsewhere the command is just run.
+A launcher, or a worker of Ray or Slurm, that is killed would leave the training that it has started behind; the job is
+given to another, and would then run twice in one folder. This is a program of its own, and no function called between
+fork and exec, because launchers have threads. The kernel's part in it is Linux'; elsewhere the command is just run.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    parent, command = int(sys.argv[1]), sys.argv[2]
+    """Ask for the signal, and become the command."""
+    parent, words = int(sys.argv[1]), sys.argv[2:]
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         sys.exit("the process that has started this job died before it began")
-    os.execvp("sh", ["sh", "-c", f"exec {command}"])
+    os.execvp(words[0], words)
 
 
 if __name__ == "__main__":

@@ -17,14 +17,17 @@ from cim_dg.runtime.files import write_atomically
 
 
 def random_state() -> dict[str, Any]:
-    """The state of all global random generators, of types that `torch.load(weights_only=True)` accepts."""
+    """The state of the global random generators, of types that `torch.load(weights_only=True)` accepts.
+
+    Of several GPUs it has the current one's: a run uses one, and may go on where fewer are visible.
+    """
     state: Any = np.random.get_state(legacy=True)
     name, keys, *rest = state
     return {
         "python": random.getstate(),
         "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest),
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
     }
 
 
@@ -35,8 +38,8 @@ def restore_random_state(state: dict[str, Any]) -> None:
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), *rest))
     torch.set_rng_state(state["torch"].cpu())
-    if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"].cpu())
 
 
 @contextlib.contextmanager

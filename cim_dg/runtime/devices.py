@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cim_dg.errors import UserError
+from cim_dg.runtime import settings
 
 if TYPE_CHECKING:
     import torch
@@ -52,6 +53,7 @@ def choose_device(name: str) -> torch.device:
     import torch
 
     if name == "auto":
+        check_required()
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     if name == "cpu":
         return torch.device("cpu")
@@ -60,6 +62,24 @@ def choose_device(name: str) -> torch.device:
     raise UserError(
         f"device is {name!r}; accepted is cpu or the number of a GPU, of which there are {torch.cuda.device_count()}"
     )
+
+
+def check_required() -> None:
+    """Where CIM_DG_REQUIRE_GPU is set, refuse to run on the CPU.
+
+    Raises:
+        UserError: torch can use no GPU; with its reason.
+    """
+    import torch
+
+    if not settings.get("CIM_DG_REQUIRE_GPU") or torch.cuda.is_available():
+        return
+    try:
+        torch.cuda.init()
+        reason = "there is none"
+    except (RuntimeError, AssertionError) as error:
+        reason = " ".join(str(error).split())
+    raise UserError(f"a GPU is required (CIM_DG_REQUIRE_GPU, --require_gpu) and cannot be used: {reason}")
 
 
 def _nvidia_devices() -> list[Path]:

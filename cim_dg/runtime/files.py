@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+_PARTIAL = re.compile(r"\..+\.[a-z0-9_]{8}")  # as mkstemp names them
 
 
 def write_atomically(path: str | os.PathLike[str], data: str | bytes) -> None:
@@ -44,6 +47,13 @@ def open_atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def remove_partial(folder: str | os.PathLike[str]) -> None:
+    """Remove what killed writers left of files in `folder`, in which nobody else may be writing."""
+    for path in Path(folder).iterdir():
+        if _PARTIAL.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def last_line(path: str | os.PathLike[str]) -> str | None:

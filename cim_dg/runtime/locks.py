@@ -1,21 +1,30 @@
-"""A claim on a job's folder, so that no two processes ever run one job."""
+"""A claim on a folder, so that no two processes ever run one job, and locks to wait for."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import os
+import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from cim_dg.errors import UserError
+from cim_dg.runtime import settings
 
 NAME = ".lock"
 PATIENCE = 1.0
 """Seconds to wait for a claim that is held: who only looks whether it is (`is_claimed`) has it for an instant."""
+FRESH = 15 * 60
+"""Seconds since a file of a folder was last written within which its job may be running, where no lock tells."""
+_UNSUPPORTED = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
 
-# filelock takes flock(2): the kernel releases it when its owner dies, however that dies, so that no stale lock has to
-# be told from a live one by age or process number. On NFS, Linux passes it on to the server, which every machine asks,
-# and which drops it when the lease of a dead machine runs out (unless mounted with `nolock`). The file itself means
-# nothing and is left where it is: removing it could let two processes lock two files of one name.
+# A lock of flock(2) is released by the kernel when its owner dies, however that dies, so that no stale lock has to be
+# told from a live one by age or process number. On NFS, Linux passes it on to the server, which every machine asks, and
+# which drops it when the lease of a dead machine runs out (unless mounted with `nolock`). A file system without flock
+# is an error: a file that merely exists would outlive its owner.
 
 
 def claim(folder: str | os.PathLike[str]) -> AbstractContextManager[object] | None:
@@ -23,24 +32,93 @@ def claim(folder: str | os.PathLike[str]) -> AbstractContextManager[object] | No
 
     Raises:
         OSError: the lock's file cannot be made.
+        UserError: the file system has no locks.
     """
     try:
-        return FileLock(Path(folder, NAME)).acquire(timeout=PATIENCE)
-    except Timeout:
+        return wait_for(Path(folder, NAME), PATIENCE, interval=0.05)
+    except TimeoutError:
         return None
+
+
+def wait_for(
+    path: Path, seconds: float, interval: float = 0.5, waiting: Callable[[float], bool] | None = None
+) -> AbstractContextManager[object]:
+    """Lock the file `path` until the context that is returned ends; its content means nothing.
+
+    Args:
+        path: the file; its folder exists.
+        seconds: how long to wait while another process has it.
+        interval: seconds between two attempts.
+        waiting: called before each new attempt with the seconds waited; true if the wait may begin anew.
+
+    Raises:
+        TimeoutError: another process has kept it for that long.
+        OSError: the file cannot be made.
+        UserError: the file system has no locks.
+    """
+    if not settings.get("CIM_DG_LOCKS"):
+        return contextlib.nullcontext()
+    start = begun = time.monotonic()
+    while (handle := _lock(path)) is None:
+        now = time.monotonic()
+        if waiting is not None and waiting(now - begun):
+            start = now
+        if now - start >= seconds:
+            raise TimeoutError(errno.ETIMEDOUT, "another process holds the lock", str(path))
+        time.sleep(interval)
+    stack = contextlib.ExitStack()
+    stack.callback(os.close, handle)
+    return stack
 
 
 def is_claimed(folder: str | os.PathLike[str]) -> bool:
     """Whether a live process has claimed `folder`."""
     path = Path(folder, NAME)
-    if not path.exists():
+    if not path.exists() or not settings.get("CIM_DG_LOCKS"):
         return False
-    lock = FileLock(path)
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
-    except OSError:  # somebody else's file: whoever may not write there cannot tell
+        handle = _lock(path)
+    except OSError:  # somebody else's file, which this user may not write: it cannot be told
         return False
-    lock.release()
+    if handle is not None:
+        os.close(handle)
+    return handle is None
+
+
+def may_be_running(folder: Path) -> bool:
+    """Whether a process may be running the job of `folder`: it is claimed, or has no lock and was written recently."""
+    if (folder / NAME).exists() and settings.get("CIM_DG_LOCKS"):
+        return is_claimed(folder)
+    return is_fresh(folder)
+
+
+def is_fresh(folder: Path) -> bool:
+    """Whether a file of `folder` was written in the last quarter of an hour."""
+    for path in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # a temporary file, which has been renamed meanwhile
+            if time.time() - path.stat().st_mtime < FRESH:
+                return True
     return False
+
+
+def _lock(path: Path) -> int | None:
+    """A handle that holds the lock of `path`, or None if another process has it."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with contextlib.suppress(FileNotFoundError):
+                if os.fstat(handle).st_ino == os.stat(path).st_ino:
+                    return handle
+            os.close(handle)  # its holder has removed the file meanwhile, as whoever clears a folder does
+        except BlockingIOError:
+            os.close(handle)
+            return None
+        except OSError as error:
+            os.close(handle)
+            if error.errno not in _UNSUPPORTED:
+                raise
+            raise UserError(
+                f"the file system of {path.parent} has no locks ({error.strerror}), which keep two processes from "
+                "running one job; mount it with flock, or set CIM_DG_LOCKS=0 and start every job once only"
+            ) from None

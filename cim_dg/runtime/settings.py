@@ -153,6 +153,7 @@ _ALL = (
     Setting("CIM_DG_CACHE", FOLDER, None, "where decoded images are kept; 0 for nowhere", "the user's cache folder"),
     Setting("CIM_DG_CACHE_GB", GIGABYTES, 20.0, "the most that cache may hold, in gigabytes (10^9 bytes)", "20"),
     Setting("CIM_DG_CHECKPOINT_SECONDS", _whole(0), 30, "seconds of training between two checkpoints, at least"),
+    Setting("CIM_DG_LOCKS", SWITCH, True, "0 does without file locks, on a file system that has none", "1"),
     Setting("CIM_DG_LOG", NAMES, (), "where a run's curves go while it runs: tensorboard, wandb, or both", "nowhere"),
     Setting("CIM_DG_JOBS", _whole(1), None, "jobs side by side in `parallel` and `pool`", "one for each GPU or core"),
     Setting(
@@ -160,8 +161,15 @@ _ALL = (
     ),
     Setting("CIM_DG_GPUS_PER_JOB", SHARE, None, "GPUs of a job in `ray`", "1, or 0 in a cluster without any"),
     Setting("CIM_DG_CPUS_PER_JOB", SHARE, 1.0, "cores of a job in `ray`", "1"),
-    Setting("CIM_DG_RETRIES", _whole(0), 2, "how often `ray` starts a job again whose worker or machine died"),
+    Setting(
+        "CIM_DG_RETRIES", _whole(0), 2, "how often `pool` and `ray` start a job again whose worker or machine died"
+    ),
+    Setting("CIM_DG_MAX_FAILURES", _whole(1), 3, "how often a job may fail before launchers leave it out"),
+    Setting("CIM_DG_REQUIRE_GPU", SWITCH, False, "1 makes a run without a usable GPU an error", "0"),
+    Setting("CIM_DG_SKIP_MODEL_SAVE", SWITCH, False, "1 keeps no model of a finished job of a sweep", "0"),
     Setting("CIM_DG_SLURM", MAPPING, {}, "submitit's parameters of a job in `slurm`", "a GPU, 8 cores, a day"),
+    Setting("CIM_DG_SLURM_ARRAY", _whole(1), 1000, "tasks of an array of `slurm`, at most"),
+    Setting("CIM_DG_SLURM_JOBS", _whole(1), 1, "jobs of a task of `slurm`, which run as in `pool`"),
     Setting("CIM_DG_SLURM_CLUSTER", CLUSTER, "slurm", "`local` runs the jobs of `slurm` at once here, as a trial"),
 )
 SETTINGS = {setting.name: setting for setting in _ALL}

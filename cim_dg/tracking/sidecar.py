@@ -58,15 +58,10 @@ def tracked(train: Callable[[argparse.Namespace], None]) -> Callable[[argparse.N
     return wrapped
 
 
-def beside_domainbed() -> None:
-    """Pass on the curves of the real DomainBed's `train`, if that is the program that runs."""
-    program = getattr(sys.modules["__main__"], "__spec__", None)
-    if program is None or program.name != "domainbed.scripts.train":
-        return
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--output_dir", default="train_output")
+def beside_domainbed(output_dir: str) -> None:
+    """Pass on the curves of the real DomainBed's `train`, the program that runs, until it ends."""
     stack = contextlib.ExitStack()
-    stack.enter_context(beside(parser.parse_known_args()[0].output_dir))
+    stack.enter_context(beside(output_dir))
     atexit.register(stack.close)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -84,12 +83,6 @@ def check_domains(algorithm: str, hparams: Mapping[str, Any], use_domains: bool)
                 f"{name} {value} uses domain labels, which on some datasets are the groups; add --use_domains True"
             )
     return use_domains or methods()[algorithm].needs_domains
-
-
-def check_finite(algorithm: str, terms: Mapping[str, float], where: str) -> str | None:
-    """A sentence on the terms that are not finite, None if all are."""
-    bad = [f"{name} is {value}" for name, value in terms.items() if not math.isfinite(value)]
-    return f"{algorithm} stopped at {where}: {', '.join(bad)}" if bad else None
 
 
 def _all_entries() -> dict[str, HParam]:

@@ -8,14 +8,13 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from cim_dg import hparams as spaces
 from cim_dg.algorithms import Algorithm, Batch, methods
-from cim_dg.errors import RunError, UserError
-from cim_dg.harness.few_positives import FewPositives
-from cim_dg.wilds.adapter import ALIASES, add_hparam_options, check_domains, check_finite, read_hparam_options
+from cim_dg.errors import UserError
+from cim_dg.harness.step import TrainingStep
+from cim_dg.wilds.adapter import ALIASES, add_hparam_options, check_domains, read_hparam_options
 from cim_dg.wilds.config import OF_WILDS
 from cim_dg.wilds.models import Featurizer
 from cim_dg.wilds.plugin import our_methods
@@ -62,10 +61,11 @@ class Model(nn.Module):
 
     def __init__(self, method: Algorithm, bf16: bool) -> None:
         super().__init__()
-        self.method, self.bf16 = method, bf16
+        self.method = method
+        self.step = TrainingStep(method, bf16)
 
     def forward(self, x: Tensor, y: Tensor, domain: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
+        with self.step.autocast(x):
             output = self.method(Batch(x, y, domain))
             averaged = not self.training and self.method.averages
             logits = self.method.predict(x) if averaged else output.logits
@@ -120,7 +120,7 @@ def _algorithm_class(base: ModuleType) -> type:
             super().__init__(config, model, grouper, loss, metric, n_steps)
             self.method = [model.method]  # in a list: it is part of `model` already
             self.sees_domains = check_domains(config.algorithm, config.hparams, config.use_domains)
-            self.few_positives = FewPositives(config.algorithm)
+            self.training_step = model.step
 
         def process_batch(self, batch: Any, unlabeled_batch: Any = None) -> dict[str, Any]:
             x, y, metadata = batch
@@ -136,11 +136,8 @@ def _algorithm_class(base: ModuleType) -> type:
 
         def _update(self, results: dict[str, Any], should_step: bool = False) -> None:
             super()._update(results, should_step=should_step)
-            name = self.method[0].name
-            if problem := check_finite(name, {"loss": results["objective"]}, f"batch {self.batch_idx}"):
-                raise RunError(problem)
-            if "positives" in results:
-                self.few_positives.see(float(results["positives"]))
+            terms = {"loss": results["objective"]} | {k: results[k] for k in ("positives",) if k in results}
+            self.training_step.check({name: float(term) for name, term in terms.items()}, f"batch {self.batch_idx}")
             if should_step:
                 self.method[0].after_step()
 

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 
 from cim_dg.algorithms import methods
-from cim_dg.errors import RunError, UserError
+from cim_dg.errors import LeftToAnother, RunError, UserError
+from cim_dg.runtime import locks
 from cim_dg.runtime.allocator import keep_freed_memory
 from cim_dg.runtime.devices import choose_device
+from cim_dg.runtime.files import remove_partial
 from cim_dg.runtime.seeding import seed_everything
 from cim_dg.wilds.adapter import check_domains
 from cim_dg.wilds.config import FIELDS, Config
@@ -28,6 +30,7 @@ def train(config: Config) -> dict[str, Any]:
     Raises:
         UserError: wrong input.
         RunError: the loss is not finite, or the device ran out of memory.
+        LeftToAnother: another process is running in the folder.
     """
     device = choose_device(config.device)
     sees_domains = check_domains(config.algorithm, config.hparams, config.use_domains)
@@ -70,8 +73,12 @@ def train(config: Config) -> dict[str, Any]:
         **provenance(),
     }
     folder.create()
-    trainer = Trainer(config, data, method, sees_domains, folder, record, device)
-    with readable_errors():
+    claimed = locks.claim(folder.path)
+    if claimed is None:
+        raise LeftToAnother(f"{folder.path}: another process is running this job, to which it is left")
+    with claimed, readable_errors():
+        remove_partial(folder.path)
+        trainer = Trainer(config, data, method, sees_domains, folder, record, device)
         trainer.fit()
     folder.log(
         f"\nSelected epoch {trainer.progress.best_epoch} by {config.selection} of validation; see {folder.record}"

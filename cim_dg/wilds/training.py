@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from cim_dg.algorithms import Algorithm, Batch
 from cim_dg.backgrounds.adversarial import Challenge
-from cim_dg.errors import RunError, UserError
-from cim_dg.harness.few_positives import FewPositives
+from cim_dg.errors import UserError
+from cim_dg.harness.step import TrainingStep, parameter_groups
 from cim_dg.runtime import checkpoint
-from cim_dg.wilds.adapter import check_finite
 from cim_dg.wilds.config import Config
 from cim_dg.wilds.data import Data
 from cim_dg.wilds.evaluation import Report, format_report, make_report
@@ -41,6 +40,7 @@ class Progress:
         best_epoch: that epoch, counted from 0; the first among equals.
         results: the reports of the best epoch by split.
         tables: the rows of the CSV files by name.
+        seconds: how long it took so far, in all its attempts.
     """
 
     epochs: int = 0
@@ -48,6 +48,7 @@ class Progress:
     best_epoch: int | None = None
     results: dict[str, Any] = field(default_factory=dict)
     tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    seconds: float = 0.0
 
 
 class Trainer:
@@ -76,11 +77,12 @@ class Trainer:
         self.config, self.data, self.sees_domains = config, data, sees_domains
         self.folder, self.record, self.device = folder, record, device
         self.method = method.to(device)
-        self.optimizer = make_optimizer(config, self.method.parameters())
+        self.optimizer = make_optimizer(config, parameter_groups(self.method))
         self.schedule = Schedule(config, self.optimizer, len(data.loaders["train"]) * config.n_epochs)
-        self.few_positives = FewPositives(method.name)
+        self.step = TrainingStep(self.method, config.bf16, config.max_grad_norm)
         self.shares = data.train_shares() if config.adjust_average else None
         self.progress = Progress()
+        self._clock = time.monotonic()
 
     def fit(self) -> Progress:
         """Train to the last epoch, from the first or from the folder's last checkpoint on, and meet the challenge.
@@ -111,21 +113,8 @@ class Trainer:
         for index, (x, y, metadata) in enumerate(loader):
             x, y = x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
             domain = self.data.domains.metadata_to_group(metadata).to(self.device) if self.sees_domains else None
-            with self._autocast():
-                output = self.method(Batch(x, y, domain))
-            self.optimizer.zero_grad()
-            output.terms["loss"].backward()
-            if self.config.max_grad_norm is not None:
-                clip_grad_norm_(self.method.parameters(), self.config.max_grad_norm)
-            self.optimizer.step()
-            self.method.after_step()
+            output, terms = self.step(Batch(x, y, domain), self.optimizer, f"epoch {epoch}, batch {index}")
             self.schedule.after_batch()
-            # The one place that waits for the device.
-            values = torch.stack([term.detach().float() for term in output.terms.values()]).tolist()
-            terms = dict(zip(output.terms, values, strict=True))
-            if problem := check_finite(self.method.name, terms, f"epoch {epoch}, batch {index}"):
-                raise RunError(problem)
-            self.few_positives.see(terms.get("positives"))
             since_log.append(terms)
             seen.append((output.logits.detach().argmax(dim=1).cpu(), y.cpu(), metadata))
             if (index + 1) % self.config.log_every == 0 or index + 1 == len(loader):
@@ -144,8 +133,7 @@ class Trainer:
                     continue
                 seen = []
                 for x, y, metadata in self._bar(loader, split):
-                    with self._autocast():
-                        logits = self.method.predict(x.to(self.device, non_blocking=True))
+                    logits = self.step.predict(x.to(self.device, non_blocking=True))
                     seen.append((logits.argmax(dim=1).cpu(), y, metadata))
                 outcomes[split] = _joined(seen)
         return outcomes
@@ -189,8 +177,7 @@ class Trainer:
         self.method.eval()
 
         def predict(pixels: Tensor) -> Tensor:
-            with self._autocast():
-                return self.method.predict(self.method.pixel_space.from_pixels(pixels)).argmax(dim=1)
+            return self.step.predict(self.method.pixel_space.from_pixels(pixels)).argmax(dim=1)
 
         found = challenge.vulnerable(predict, self.device, self.config.batch_size)
         self.progress.results["adversarial"] = {"vulnerable": found.rate, "count": found.total}
@@ -217,12 +204,14 @@ class Trainer:
         self.folder.log(f"batch {batch}: " + ", ".join(f"{name} {value:.4f}" for name, value in means.items()))
 
     def _save(self, also: str | None) -> None:
+        self._measure()
         state = {
             "algorithm": self.method.state_dict(),
             "epoch": self.progress.epochs - 1,
             "best_val_metric": self.progress.best_value,
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.schedule.scheduler.state_dict(),
+            "step": self.step.state_dict(),
             "random": checkpoint.random_state(),
             "progress": dataclasses.asdict(self.progress),
             "config": self._identity(),
@@ -241,6 +230,8 @@ class Trainer:
         self.method.load_state_dict(state["algorithm"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.scheduler.load_state_dict(state["scheduler"])
+        if "step" in state:  # a checkpoint of an earlier version has none
+            self.step.load_state_dict(state["step"])
         self.progress = Progress(**state["progress"])
         checkpoint.restore_random_state(state["random"])
         self.folder.log(f"Resuming from epoch {self.progress.epochs}")
@@ -251,13 +242,21 @@ class Trainer:
         own = {f.name: getattr(self.config, f.name) for f in dataclasses.fields(self.config) if f.name not in free}
         return own | {"hparams": dict(self.method.hparams)}
 
+    def _measure(self) -> None:
+        """Add the seconds since the last time to those of the run."""
+        now = time.monotonic()
+        self.progress.seconds += now - self._clock
+        self._clock = now
+
     def full_record(self) -> dict[str, Any]:
         """What run.json holds."""
+        self._measure()
         progress = self.progress
         return self.record | {
             "selected_epoch": progress.best_epoch,
             "selected_value": progress.best_value,
             "epochs": progress.epochs,
+            "seconds": round(progress.seconds, 1),
             "finished": progress.epochs >= self.config.n_epochs
             and (not self.config.adversarial or "adversarial" in progress.results),
             "results": progress.results,
@@ -265,9 +264,6 @@ class Trainer:
 
     def _bar(self, loader: DataLoader, what: str) -> Any:
         return tqdm(loader, desc=what, leave=False) if self.config.progress_bar else loader
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16)
 
 
 def _joined(seen: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:

@@ -83,10 +83,9 @@ def test_logs_of_wilds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         folder = tmp_path / "logs" / f"waterbirds-CIM-seed{number}"
         folder.mkdir(parents=True)
         record = {"config": {"dataset": "waterbirds", "algorithm": "CIM", "seed": number}, "finished": finished}
+        record["seconds"] = 90.0
         (folder / "run.json").write_text(json.dumps(record))
-        (folder / "sweep_seconds.txt").write_text("90.0\n")
         os.utime(folder / "run.json", (1000, 1000))
-        os.utime(folder / "sweep_seconds.txt", (1000, 1000))
     first, second = status(tmp_path, capsys)
     assert first == "2 jobs: 1 done, 0 running, 0 failed, 1 unfinished, 0 not started."
     assert second == "Time left: 2 min, with 1 jobs side by side."

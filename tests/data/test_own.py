@@ -217,7 +217,7 @@ def test_domainbed_needs_every_class_in_every_domain(folder: Path, tmp_path: Pat
         path.unlink()
     assert register("Mine", "--from", folder, "--data_dir", tmp_path / "data") == 0
     made = make_own_dataset(own.read("Mine"), domainbed.datasets)
-    assert made.ENVIRONMENTS == list(DOMAINS)
+    assert list(DOMAINS) == made.ENVIRONMENTS
     with pytest.raises(UserError, match="the domain art of Mine has no image of cat: DomainBed needs every class"):
         made(None, [0], {"data_augmentation": False})
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
-import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+from cim_dg.launchers import Job
 
 
-def job(folder: Path, code: str) -> str:
-    """A command as a sweep makes them, for a job that runs `code`; its folder is made, as sweep does."""
-    folder.mkdir(exist_ok=True)
-    return f"python -c {shlex.quote(code)} --output_dir {shlex.quote(str(folder))}"
+def job(folder: Path, code: str, resumes: bool = True, **fields: Any) -> Job:
+    """A job that runs `code`, and is done if nothing was raised; its folder is made, as sweep does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    code += f"\nopen({str(folder / 'done')!r}, 'w').write('done')"
+    return Job(("python", "-c", code), folder.absolute(), resumes, **fields)
 
 
 def until(holds: Callable[[], bool], seconds: float = 30) -> None:
+    """Wait for something to hold."""
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end, "it does not come to that"
@@ -23,6 +27,7 @@ def until(holds: Callable[[], bool], seconds: float = 30) -> None:
 
 
 def is_running(pid: int) -> bool:
+    """Whether there is such a process, other than a zombie."""
     try:
         os.kill(pid, 0)
         return Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1][0] != "Z"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import multiprocessing
 import resource
 import shutil
@@ -129,10 +130,10 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path, capfd: pytest.CaptureFixtu
 def test_without_locks_there_is_no_cache(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def no_locks(path: Path) -> None:
+    def no_locks(handle: int, operation: int) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(image_cache, "FileLock", no_locks)
+    monkeypatch.setattr(fcntl, "flock", no_locks)
     assert ask(ImageCache(folder, 1)) is None
     assert "No locks available" in complaint(capfd)
 

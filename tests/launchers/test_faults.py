@@ -22,6 +22,7 @@ from domainbed.scripts import collect_results, sweep, train
 from standin_samples import results_of
 
 import cim_dg
+from cim_dg.errors import LEFT, RunError
 from cim_dg.runtime import locks
 
 Start = Callable[[list[str]], subprocess.Popen[str]]
@@ -146,29 +147,28 @@ def test_two_launchers_at_once_run_no_job_twice(capsys: pytest.CaptureFixture[st
     both = [start(flags("sweep", 3)) for _ in range(2)]
     for launch in both:
         out, _ = launch.communicate(timeout=300)
-        assert launch.returncode == 0, out
+        assert launch.returncode in (0, LEFT), out
     for job in Path("sweep").iterdir():
         assert (job / "out.txt").read_text().count("HParams:") == 1
     check_as_undisturbed("sweep", 3, capsys)
 
 
 @pytest.mark.slow
-def test_one_job_of_fifty_always_fails(capfd: pytest.CaptureFixture[str]) -> None:
+def test_one_job_of_fifty_always_fails() -> None:
     jobs_flags = "--dataset Debug28 --steps 1 --skip_model_save"
     command = f"python -m domainbed.scripts.train {jobs_flags} --hparams '{{\"batch_size\": 8}}'"
     commands = [f"{command} --seed {seed} --output_dir {seed}" for seed in range(50)]
     commands[17] = commands[17].replace("Debug28", "VLCS")
-    with pytest.raises(SystemExit) as raised:
+    with pytest.raises(RunError) as raised:
         command_launchers.REGISTRY["pool"](commands)
-    assert raised.value.code == 1
-    err = capfd.readouterr().err
+    err = str(raised.value)
     assert "1 of 50 jobs failed:" in err
     assert f"{commands[17]}\n    exit code 2: error: VLCS is needed: give --data_dir" in err
     assert sorted(int(path.parent.name) for path in Path().glob("*/done")) == [n for n in range(50) if n != 17]
 
 
 @pytest.mark.slow
-def test_a_job_that_kills_its_process_fails_after_a_second_try(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_job_that_kills_its_process_fails_after_a_second_try() -> None:
     """As one that needs more memory than there is."""
     suicidal = Path("suicidal")
     suicidal.mkdir()
@@ -177,15 +177,15 @@ def test_a_job_that_kills_its_process_fails_after_a_second_try(capfd: pytest.Cap
         "def watch():\n"
         "    while not os.path.exists('bad/out.txt'): threading.Event().wait(0.01)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
-        "if 'cim_dg.launchers.pool_worker' in sys.orig_argv: threading.Thread(target=watch, daemon=True).start()\n"
+        "if 'cim_dg.launchers.worker' in sys.orig_argv: threading.Thread(target=watch, daemon=True).start()\n"
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(suicidal.resolve()), os.environ["PYTHONPATH"]]))
         patch.setenv("CIM_DG_JOBS", "1")
         command = "python -m domainbed.scripts.train --dataset Debug28 --steps 100000 --output_dir bad"
-        with pytest.raises(SystemExit):
+        patch.setenv("CIM_DG_RETRIES", "1")
+        with pytest.raises(RunError, match=r"2 times its process died, by SIGKILL \(out of memory\?\)"):
             command_launchers.REGISTRY["pool"]([command])
-    assert "twice its process died, by SIGKILL (out of memory?)" in capfd.readouterr().err
 
 
 @contextlib.contextmanager

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 from worker_jobs import until
 
-from cim_dg import cli
-from cim_dg.errors import RunError, UserError
+from cim_dg import cli, launchers
+from cim_dg.errors import LeftToAnother, RunError, UserError
+from cim_dg.launchers import notes
+from cim_dg.runtime import locks
 from cim_dg.sweeps import domainbed
 from cim_dg.sweeps import plan as planning
 from cim_dg.sweeps.jobs import DONE, Command
@@ -74,16 +76,12 @@ def test_the_jobs_are_those_of_the_real_domainbed(tmp_path: Path, domainbed_root
     _compare_with_sweep(plan, tmp_path, dict(os.environ), domainbed_root)
 
 
-@pytest.mark.parametrize(("standin", "commands"), [(True, ["launch"]), (False, ["delete_incomplete", "launch"])])
-def test_done_jobs_are_not_run_again_and_unfinished_ones_are(
-    standin: bool, commands: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(domainbed, "is_standin", lambda: standin)
+def test_done_jobs_are_not_run_again_and_unfinished_ones_are(tmp_path: Path) -> None:
     plan = _digits(tmp_path)
     _finish(plan, 3)
     plan.jobs[5].folder.mkdir()
     again = _digits(tmp_path)
-    assert [command.words[3] for command in again.commands] == commands
+    assert [command.words[3] for command in again.commands] == ["launch"]
     assert len(again.missing()) == 9
     assert "12 jobs: 3 done, 1 unfinished, 8 not started." in again.describe()
     _finish(Plan(plan.spec, [job for job in plan.jobs if not job.folder.exists()], []), 99)
@@ -114,7 +112,7 @@ def test_a_sweep_of_wilds_is_a_command_for_each_run(tmp_path: Path) -> None:
         (job.folder / "run.json").write_text(json.dumps(record))
     again = make_plan(spec, str(tmp_path), tmp_path / "out")
     assert [job.state for job in again.jobs].count(DONE) == 1
-    assert ["--resume" in command.words for command in again.commands] == [True, False, False]
+    assert all("--resume" in command.words for command in again.commands)
 
 
 def test_options_of_wilds_are_passed_on(tmp_path: Path) -> None:
@@ -169,22 +167,34 @@ def test_a_command_that_fails_is_an_error(tmp_path: Path) -> None:
         planning.run(_with_command(_digits(tmp_path), FINISH + "sys.exit(3)"), tmp_path)
 
 
-def test_jobs_in_slurms_queue_are_not_cleared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jobs_of_others_are_not_cleared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real DomainBed's jobs start over, but for those that are claimed, or wait in Slurm or in a live launcher."""
     plan = _digits(tmp_path)
-    waiting, stopped = plan.jobs[:2]
-    for job in (waiting, stopped):
+    waiting, stopped, claimed, listed = plan.jobs[:4]
+    for job in (waiting, stopped, claimed, listed):
         job.folder.mkdir(parents=True)
-    (tmp_path / "submitit").mkdir()
-    (tmp_path / "submitit" / "jobs.txt").write_text(f"41_0 {waiting.folder.name}\n41_1 {stopped.folder.name}\n")
+        (job.folder / locks.NAME).touch()
+        (job.folder / "results.jsonl").touch()
+    (tmp_path / ".cim-dg").mkdir()
+    (tmp_path / ".cim-dg" / "slurm.txt").write_text(f"41_0 {waiting.folder.name}\n41_1 {stopped.folder.name}\n")
     squeue = tmp_path / "squeue"
     squeue.write_text("#!/bin/sh\necho 41_0\n")
     squeue.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setattr("cim_dg.sweeps.domainbed.is_standin", lambda: False)
-    with pytest.raises(UserError, match=r"^1 jobs of .* are in Slurm's queue or running there"):
-        _digits(tmp_path)
+    monkeypatch.setattr(locks, "PATIENCE", 0)
+    with locks.claim(claimed.folder), notes.announced([launchers.Job((), listed.folder, False)]):  # type: ignore[union-attr]
+        left = domainbed.clear(_digits(tmp_path).jobs)
+        assert [job.folder for job in left] == [waiting.folder, claimed.folder, listed.folder]
+        assert not stopped.folder.exists()
+        others = FINISH.replace("p.mkdir(", "p.exists() or p.mkdir(").replace(
+            "(p / 'done')", "list(p.iterdir()) or (p / 'done')"
+        )
+        run = _with_command(_digits(tmp_path), others)
+        with pytest.raises(LeftToAnother, match="3 of 12 jobs are left to another process"):
+            planning.run(run, tmp_path)
     squeue.write_text("#!/bin/sh\n")
-    assert ["delete_incomplete" in command.words for command in _digits(tmp_path).commands] == [True, False]
+    assert domainbed.clear(_digits(tmp_path).jobs) == []
 
 
 @pytest.mark.slow

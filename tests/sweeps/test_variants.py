@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from domainbed import command_launchers
 
 from cim_dg.errors import UserError
 from cim_dg.results import build
-from cim_dg.sweeps import launch
+from cim_dg.sweeps import domainbed, launch
 from cim_dg.sweeps.plan import Plan, make_plan
 from cim_dg.sweeps.spec import load
 
@@ -62,18 +63,24 @@ def test_unfinished_jobs_of_a_real_domainbed_start_over_and_all_reach_the_launch
     standin: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(launch, "is_standin", lambda: standin)
+    monkeypatch.setattr(domainbed, "is_standin", lambda: standin)
     plan = _plan(tmp_path, test_envs=["new"])
-    half = plan.jobs[1].folder
-    half.mkdir(parents=True)
-    (half / "results.jsonl").write_text("half a li")
+    half, running = (job.folder for job in plan.jobs[1:3])
+    for folder in (half, running):
+        folder.mkdir(parents=True)
+        (folder / "results.jsonl").write_text("half a li")
+    os.utime(half / "results.jsonl", (1000, 1000))
+    left = domainbed.clear(_plan(tmp_path, test_envs=["new"]).jobs)
+    assert [job.folder for job in left] == ([] if standin else [running])
+    assert half.exists() == standin and (running / "results.jsonl").exists()
     (command,) = _plan(tmp_path, test_envs=["new"]).commands
     launched: list[str] = []
     monkeypatch.setitem(command_launchers.REGISTRY, "mine", launched.extend)
     for path, text in command.files.items():
         path.write_text(text)
     assert launch.main(["--command_launcher", "mine", command.words[-1]]) == 0
-    assert len(launched) == 6
-    assert [path.name for path in half.iterdir()] == (["results.jsonl"] if standin else [])
+    assert len(launched) == (6 if standin else 5)
+    assert any(str(half) in command for command in launched)
     assert launch.main(["--command_launcher", "nobody", command.words[-1]]) == 2
 
 

@@ -14,6 +14,7 @@ from domainbed.lib import resume
 from domainbed.scripts import train
 from standin_samples import results_of
 
+from cim_dg.errors import LEFT
 from cim_dg.runtime import locks
 
 
@@ -45,7 +46,7 @@ RUNS = {
 @pytest.fixture(autouse=True)
 def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(resume, "SECONDS", 0)
+    monkeypatch.setenv("CIM_DG_CHECKPOINT_SECONDS", "0")
     monkeypatch.setattr(resume, "SHARE", 0)
 
 
@@ -181,7 +182,7 @@ def test_a_job_that_another_process_runs_is_left_to_it(
     claimed = locks.claim("job")
     assert claimed is not None
     with claimed:
-        assert train.main(flags("plain", "job")) == 0
+        assert train.main(flags("plain", "job")) == LEFT
         assert "job: another process is running this job" in capsys.readouterr().err
         assert {path.name for path in Path("job").iterdir()} == {locks.NAME}
     assert train.main(flags("plain", "job")) == 0

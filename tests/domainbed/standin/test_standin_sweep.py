@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,6 @@ from domainbed.lib import command
 from domainbed.scripts import sweep
 from standin_samples import GOLDEN, PAIRS, SINGLE, SINGLE_HPARAMS, in_fixed_order
 
-from cim_dg.errors import RunError, UserError
 from cim_dg.runtime import locks
 
 ONE_JOB_EACH = "--datasets Debug28 --algorithms ERM --n_trials 1 --n_hparams 1 --single_test_envs --skip_confirmation"
@@ -45,7 +43,8 @@ def _launch(monkeypatch: pytest.MonkeyPatch, script: str) -> int:
 
     def launcher(commands: list[str]) -> None:
         folders = [words[words.index("--output_dir") + 1] for words in map(shlex.split, commands)]
-        command_launchers.local_launcher([f"sh -c {shlex.quote(script)} job {folder}" for folder in folders])
+        commands = [f"sh -c {shlex.quote(script)} job {folder} --output_dir {folder}" for folder in folders]
+        command_launchers.REGISTRY["local"](commands)
 
     monkeypatch.setitem(command_launchers.REGISTRY, "scripted", launcher)
     return sweep.main(["launch", *ONE_JOB_EACH.split(), "--command_launcher", "scripted"])
@@ -78,19 +77,19 @@ def test_launch_again_runs_what_is_not_done(
 def test_jobs_that_run_are_neither_launched_nor_deleted(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert _launch(monkeypatch, "true") == 0
-    first, *_ = jobs = sorted(Path("sweep").iterdir())
+    assert _launch(monkeypatch, "touch $1/results.jsonl $1/.lock") == 1
+    first, *_ = jobs = sorted(Path("sweep").glob("[!.]*"))
     claimed = locks.claim(first)
     assert claimed is not None
     with claimed:
         capsys.readouterr()
-        assert _launch(monkeypatch, "echo >$1/again") == 0
+        assert _launch(monkeypatch, "echo >$1/again") == 1
         out, err = capsys.readouterr()
         assert "3 jobs: 0 done, 3 incomplete, 0 not launched.\nAbout to launch 2 jobs." in out
         assert "1 of the incomplete jobs are running now, and are left alone." in err
         assert [(job / "again").exists() for job in jobs] == [False, True, True]
         assert sweep.main(["delete_incomplete", *ONE_JOB_EACH.split(), "--command_launcher", "local"]) == 0
-    assert list(Path("sweep").iterdir()) == [first]
+    assert list(Path("sweep").glob("[!.]*")) == [first]
 
 
 def test_jobs_that_fail_are_named_and_the_others_run(
@@ -100,7 +99,7 @@ def test_jobs_that_fail_are_named_and_the_others_run(
     err = capsys.readouterr().err
     assert "2 of 3 jobs failed" in err
     (done,) = Path("sweep").glob("*/done")
-    for job in Path("sweep").iterdir():
+    for job in Path("sweep").glob("[!.]*"):
         assert (job.name in err) == (job != done.parent)
 
 
@@ -139,23 +138,3 @@ def test_nobody_to_confirm(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     flags = [flag for flag in ONE_JOB_EACH.split() if flag != "--skip_confirmation"]
     assert sweep.main(["launch", *flags, "--command_launcher", "dummy"]) == 2
     assert "--skip_confirmation" in capsys.readouterr().err
-
-
-def test_commands_run_on_this_interpreter(tmp_path: Path) -> None:
-    report = shlex.quote("import sys; open('which', 'w').write(sys.executable)")
-    command_launchers.local_launcher([f"python -c {report}"])
-    assert Path("which").read_text() == sys.executable
-    assert command_launchers.with_this_python("pythonic -c x") == "pythonic -c x"
-
-
-def test_multi_gpu_runs_one_job_at_a_time_on_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command_launchers.time, "sleep", lambda seconds: None)
-    monkeypatch.setattr(command_launchers.devices, "gpus", lambda: ["4", "7"])
-    lock = "mkdir lock$CUDA_VISIBLE_DEVICES || exit 9; sleep 0.05; rmdir lock$CUDA_VISIBLE_DEVICES"
-    commands = [f"{lock}; echo $CUDA_VISIBLE_DEVICES >job{number}" for number in range(5)]
-    with pytest.raises(RunError, match=r"1 of 6 jobs failed.*\nfalse"):
-        command_launchers.multi_gpu_launcher([*commands, "false"])
-    assert {Path(f"job{number}").read_text().strip() for number in range(5)} == {"4", "7"}
-    monkeypatch.setattr(command_launchers.devices, "gpus", lambda: [])
-    with pytest.raises(UserError, match="needs a GPU"):
-        command_launchers.multi_gpu_launcher(["true"])

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable
 from typing import Protocol
 
-from cim_dg.errors import RunError, UserError
+from cim_dg.errors import LEFT, LeftToAnother, RunError, UserError
 from cim_dg.runtime import settings
 
 NOTICE = (
@@ -40,7 +40,8 @@ def announced() -> bool:
 
 
 def run(function: Callable[[], object]) -> int:
-    """Call `function` and give the command's exit code: 0 done, 1 a run failed, 2 wrong input, 130 interrupted.
+    """Call `function` and give the command's exit code: 0 done, 1 a run failed, 2 wrong input, 75 left to another
+    process, 130 interrupted.
 
     What the user can put right is one sentence on stderr; a traceback means a bug.
     """
@@ -52,7 +53,7 @@ def run(function: Callable[[], object]) -> int:
         return 2
     except RunError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return LEFT if isinstance(error, LeftToAnother) else 1
     except OSError as error:
         if error.errno not in _NO_ROOM:
             traceback.print_exc()

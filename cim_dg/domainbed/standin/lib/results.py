@@ -13,8 +13,8 @@ from cim_dg.runtime.files import write_atomically
 
 
 def identity(args: Namespace) -> dict[str, Any]:
-    """What tells one job from another: its arguments, but for where its folder is seen from."""
-    return {name: value for name, value in vars(args).items() if name != "output_dir"}
+    """What tells one job from another: its arguments, but for where its folder is seen from, and what is kept there."""
+    return {name: value for name, value in vars(args).items() if name not in ("output_dir", "skip_model_save")}
 
 
 class Results:

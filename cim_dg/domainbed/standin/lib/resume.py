@@ -8,6 +8,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from cim_dg.errors import UserError
@@ -68,6 +69,7 @@ class Resume:
         self._loaders.restore(state["loaders"])
         self._results.cut(state["results"])
         checkpoint.restore_random_state(state["random"])  # last: all that was before has moved it
+        self._keep_threads(state.get("threads"))
         print(f"Going on after step {state['steps'] - 1}, where this job was stopped")
         return state["steps"], state["since_record"]
 
@@ -85,6 +87,7 @@ class Resume:
             "loaders": self._loaders.state(),
             "results": self._results.size(),
             "random": checkpoint.random_state(),
+            "threads": torch.get_num_threads(),
         }
         try:
             checkpoint.save(self.path, state)
@@ -96,6 +99,13 @@ class Resume:
     def remove(self) -> None:
         """The run is over, or begins anew: there is nothing to go on from."""
         self.path.unlink(missing_ok=True)
+
+    def _keep_threads(self, before: int | None) -> None:
+        """Go on with as many threads as before, on which the results of a CPU depend."""
+        now = torch.get_num_threads()
+        if self._device == "cpu" and before is not None and before != now:
+            torch.set_num_threads(before)
+            print(f"warning: this job began with {before} threads and keeps them, in place of {now}", file=sys.stderr)
 
     def _read(self) -> dict[str, Any] | None:
         """The checkpoint, or None, with a sentence on stderr if there is one that cannot be used."""

@@ -5,21 +5,22 @@ finish.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import copy
 import hashlib
 import json
 import os
 import random
 import shlex
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from cim_dg.errors import UserError
+from cim_dg.launchers import notes
+from cim_dg.launchers.job import clear
 from cim_dg.runtime import locks
 
 from .. import algorithms, command_launchers, datasets, hparams_registry
@@ -50,6 +51,10 @@ class Job:
         """Whether some process is at it now: it is left alone then."""
         return locks.is_claimed(self.output_dir)
 
+    def is_waiting(self) -> bool:
+        """Whether a launcher is going to run it."""
+        return Path(self.output_dir) in notes.busy([Path(self.output_dir)])
+
     def __str__(self) -> str:
         about = tuple(self.train_args[name] for name in ("dataset", "algorithm", "test_envs", "hparams_seed"))
         return f"{self.state}: {self.output_dir} {about}"
@@ -70,14 +75,7 @@ class Job:
             command.announce()
         os.environ[command.ANNOUNCED] = "1"
         sys.stdout.flush()  # before the jobs, which write there too
-        try:
-            launcher([job.command for job in jobs])
-        except UserError:
-            # Refused before anything was started: the jobs are not launched, and are not to look incomplete.
-            for job in jobs:
-                with contextlib.suppress(OSError):  # not empty, as an incomplete job's
-                    os.rmdir(job.output_dir)
-            raise
+        launcher([job.command for job in jobs])
         print(f"Launched {len(jobs)} jobs!")
 
     @staticmethod
@@ -85,7 +83,7 @@ class Job:
         """Remove the folders of the jobs."""
         print("Deleting...")
         for job in jobs:
-            shutil.rmtree(job.output_dir)
+            clear(Path(job.output_dir), remove=True)
         print(f"Deleted {len(jobs)} jobs!")
 
 
@@ -161,9 +159,10 @@ def sweep(args: argparse.Namespace) -> None:
         if args.skip_confirmation or confirmed():
             Job.launch(missing, command_launchers.REGISTRY[args.command_launcher])
     else:
-        print(f"About to delete {len(stopped)} jobs.")
+        deleted = [job for job in stopped if not job.is_waiting()]
+        print(f"About to delete {len(deleted)} jobs.")
         if args.skip_confirmation or confirmed():
-            Job.delete(stopped)
+            Job.delete(deleted)
 
 
 def check(args: argparse.Namespace) -> None:

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from cim_dg.errors import RunError, UserError
-from cim_dg.runtime import locks
+from cim_dg.errors import LEFT, RunError, UserError
+from cim_dg.runtime import devices, locks
 from cim_dg.runtime.allocator import keep_freed_memory
-from cim_dg.runtime.files import write_atomically
+from cim_dg.runtime.files import remove_partial, write_atomically
 from cim_dg.runtime.provenance import version_of
 from cim_dg.runtime.seeding import seed_everything
 from cim_dg.tracking.sidecar import tracked
@@ -69,9 +69,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"error: --output_dir {args.output_dir} cannot be made: {error.strerror}", file=sys.stderr)
         return 2
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     if claimed is None:
         print(f"{args.output_dir}: another process is running this job, to which it is left", file=sys.stderr)
-        return 0
+        return LEFT
     out, err = (os.path.join(args.output_dir, name) for name in ("out.txt", "err.txt"))
     with (
         claimed,
@@ -96,6 +99,7 @@ def train(args: argparse.Namespace) -> None:
         return
     with contextlib.suppress(FileNotFoundError):
         os.remove(done)  # of another run in this folder: this one may fail
+    remove_partial(args.output_dir)
     check(args)
     print_section("Environment", environment())
     print_section("Args", vars(args))
@@ -114,7 +118,6 @@ def train(args: argparse.Namespace) -> None:
     num_domains = len(dataset) - len(args.test_envs)
     algorithm_class = algorithms.get_algorithm_class(args.algorithm)
     algorithm = algorithm_class(dataset.input_shape, dataset.num_classes, num_domains, hparams).to(device)
-    job_record.write(args.output_dir, args, hparams, algorithm, device)
 
     def save_model(name: str) -> None:
         if args.skip_model_save:
@@ -140,6 +143,7 @@ def train(args: argparse.Namespace) -> None:
     results_file = Results(os.path.join(args.output_dir, "results.jsonl"), args)
     resume = Resume(args.output_dir, args, hparams, algorithm, loaders, results_file, device)
     first_step, values_before = resume.start()
+    job_record.write(args.output_dir, args, hparams, algorithm, device)
     since_checkpoint: defaultdict[str, list[float]] = defaultdict(list, values_before)
     for step, values in enumerate(updates(algorithm, loaders, args, device, first_step), start=first_step):
         for name, value in values.items():
@@ -197,6 +201,7 @@ def check(args: argparse.Namespace) -> None:
     Raises:
         UserError: as said.
     """
+    devices.check_required()
     algorithms.get_algorithm_class(args.algorithm)
     check_test_envs(args.test_envs, datasets.get_dataset_class(args.dataset).ENVIRONMENTS)
     for name in ("steps", "checkpoint_freq"):

@@ -1,0 +1,153 @@
+"""DomainBed's side of launching: its launchers take shell commands; ours take the jobs that are made of them here.
+
+What stands in DomainBed's `command_launchers.REGISTRY` are functions of a list of commands. In the real DomainBed they
+end the sweep with a sentence on stderr and an exit code (`ending`); the stand-in's commands do that by themselves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import multiprocessing
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Collection, Sequence
+from importlib import import_module
+from pathlib import Path
+
+from cim_dg.errors import LeftToAnother, UserError, exit_code
+from cim_dg.launchers import Job, launch, notes
+from cim_dg.runtime import devices, locks, settings
+
+Launcher = Callable[[list[str]], None]
+_CLAIMS = contextlib.ExitStack()
+"""What this process holds until it ends."""
+TRAIN = ("python", "-m", "domainbed.scripts.train")
+
+
+def is_standin() -> bool:
+    """Whether the DomainBed that is imported here is our stand-in, whose jobs go on where they stopped."""
+    try:
+        return bool(getattr(import_module("domainbed"), "STANDIN", False))
+    except ImportError:
+        return False
+
+
+def job(command: str) -> Job:
+    """The job of a command of DomainBed's sweep.
+
+    Raises:
+        UserError: it has no --output_dir.
+    """
+    words = tuple(shlex.split(command))
+    if "--output_dir" not in words[:-1]:
+        raise UserError(f"a job needs an --output_dir, and {command!r} has none")
+    standin = is_standin()
+    ours = standin and words[: len(TRAIN)] == TRAIN
+    return Job(
+        command=words,
+        folder=Path.cwd() / words[words.index("--output_dir") + 1],
+        resumes=standin,
+        entry="domainbed.scripts.train:main" if ours else None,
+        arguments=words[len(TRAIN) :] if ours else (),
+    )
+
+
+def launcher(name: str) -> Launcher:
+    """Our launcher of that name as a function of commands; it raises what `cim_dg.launchers.launch` raises."""
+
+    def launch_commands(commands: list[str]) -> None:
+        jobs = [job(command) for command in _with_flags(commands)]
+        try:
+            launch(name, jobs)
+        finally:
+            notes.free([job.folder for job in jobs])
+
+    launch_commands.__name__ = f"{name}_launcher"
+    return launch_commands
+
+
+def ending(launch: Launcher) -> Launcher:
+    """A launcher that ends the program with a sentence and an exit code where `launch` raises."""
+
+    @functools.wraps(launch)
+    def wrapped(commands: list[str]) -> None:
+        def run() -> int:
+            launch(commands)
+            return 0
+
+        if code := exit_code(run, "cim-dg"):
+            raise SystemExit(code)
+
+    return wrapped
+
+
+def checked(launch: Launcher, our_names: Collection[str]) -> Launcher:
+    """An upstream launcher that refuses, before any job is lost, to start jobs that lack our names (exit code 2).
+
+    Upstream's jobs start whatever `python` is on PATH.
+    """
+
+    @functools.wraps(launch)
+    def wrapped(commands: list[str]) -> None:
+        if launch.__name__ != "dummy_launcher":
+            commands = _with_flags(commands)
+            ours = [c for c in commands if set(re.findall(r"--(?:algorithm|dataset) (\S+)", c)) & set(our_names)]
+            if ours and (problem := python_on_path_lacks_us()):
+                notes.free([job(command).folder for command in commands])
+                print(f"error: {problem}", file=sys.stderr)
+                raise SystemExit(2)
+        launch(commands)
+
+    return wrapped
+
+
+def train_folder() -> str | None:
+    """The --output_dir of DomainBed's `train`, if that is the program that runs (and not a process that it started)."""
+    program = getattr(sys.modules["__main__"], "__spec__", None)
+    if program is None or program.name != "domainbed.scripts.train" or multiprocessing.parent_process() is not None:
+        return None
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--output_dir", default="train_output")
+    return parser.parse_known_args()[0].output_dir
+
+
+def claim_for_train(output_dir: str) -> None:
+    """Hold the claim on a job's folder until this process ends, as the stand-in's `train` does.
+
+    Ends the program with exit code 75 if another process runs the job, and with 2 if a required GPU is missing.
+    """
+
+    def claim() -> int:
+        devices.check_required()
+        with contextlib.suppress(OSError):  # what is wrong with the folder, `train` says
+            Path(output_dir).mkdir(parents=True, exist_ok=True)
+            claimed = locks.claim(output_dir)
+            if claimed is None:
+                raise LeftToAnother(f"{output_dir}: another process is running this job, to which it is left")
+            _CLAIMS.enter_context(claimed)
+        return 0
+
+    if code := exit_code(claim, "cim-dg"):
+        raise SystemExit(code)
+
+
+def python_on_path_lacks_us() -> str | None:
+    """What is wrong with the `python` that a shell finds, in a sentence; None if it knows cim-dg."""
+    python = shutil.which("python")
+    advice = "activate the environment that has cim-dg, or use --command_launcher parallel, which starts this Python"
+    if python is None:
+        return f"there is no `python` on PATH, which every job of this launcher starts; {advice}"
+    if subprocess.run([python, "-c", "import cim_dg"], capture_output=True, check=False).returncode:
+        return f"the `python` on PATH, {python}, which every job of this launcher starts, has no cim-dg; {advice}"
+    return None
+
+
+def _with_flags(commands: Sequence[str]) -> list[str]:
+    """The commands with the flags that settings stand for: sweep has none for them, and they name no job's folder."""
+    skip = " --skip_model_save" if settings.get("CIM_DG_SKIP_MODEL_SAVE") else ""
+    return [command + skip for command in commands]

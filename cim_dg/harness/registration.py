@@ -1,0 +1,93 @@
+"""What every plugin does alike: our names in a harness' modules, our hyper-parameters among the harness' own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from types import ModuleType
+from typing import Any
+
+from cim_dg import hparams as spaces
+from cim_dg.errors import UserError
+
+
+class MissingSeam(Exception):
+    """This harness lacks something that the plugin holds on to."""
+
+
+def need(module: ModuleType, *seams: str) -> None:
+    """Look that a harness' module has the names that the plugin uses.
+
+    Raises:
+        MissingSeam: one of them is not there.
+    """
+    for seam in seams:
+        if not hasattr(module, seam):
+            harness = {"domainbed": "DomainBed", "subpopbench": "SubpopBench"}.get(
+                module.__name__.split(".")[0], "harness"
+            )
+            raise MissingSeam(f"this {harness} has no {module.__name__}.{seam}, so that our part of it is left out")
+
+
+def add(module: ModuleType, name: str, value: Any) -> None:
+    """Set a name of a harness' module, unless the harness has it; our own, from before a reload, is replaced."""
+    there = vars(module).get(name)
+    if there is None or is_ours(there):
+        value.__cim_dg__ = True
+        setattr(module, name, value)
+
+
+def is_ours(value: object) -> bool:
+    """Whether `add` has put this there, and not the harness."""
+    return getattr(value, "__cim_dg__", False)
+
+
+def ours_in(module: ModuleType, names: Iterable[str]) -> list[str]:
+    """Those of `names` that are ours in a harness' module."""
+    return [name for name in names if is_ours(vars(module).get(name))]
+
+
+def extended_hparams(
+    algorithm: str | None,
+    dataset: str,
+    upstream: Callable[[], Mapping[str, Any]],
+    draw: Callable[[Mapping[str, spaces.HParam]], dict[str, Any]],
+) -> dict[str, Any]:
+    """The harness' hyper-parameters and ours, each of ours drawn from a stream of its own: the order is no matter.
+
+    Args:
+        algorithm: the method, None if it is one of the harness' own.
+        dataset: its name.
+        upstream: gives the harness' hyper-parameters.
+        draw: gives values for entries of ours: their defaults, or random ones.
+    """
+    hparams = dict(upstream())
+    if algorithm is not None:
+        # numpy's scalars would keep torch.load from reading the checkpoint in its safe mode.
+        hparams = {name: value.item() if hasattr(value, "item") else value for name, value in hparams.items()}
+        hparams |= draw(spaces.space("common", dataset) | spaces.space(algorithm, dataset))
+    return hparams | draw(spaces.space(f"datasets/{dataset}", dataset))
+
+
+def split_hparams(
+    name: str, hparams: Mapping[str, Any], harness: Iterable[str] | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A harness' flat hyper-parameters -> what every method of ours takes, and what method `name` takes, checked.
+
+    Args:
+        name: the method.
+        hparams: the harness' own and ours.
+        harness: the names of the harness' own; None where the harness itself refuses a name that it does not know.
+
+    Raises:
+        UserError: a name that neither the harness nor we know, or a value of ours that is not accepted.
+    """
+    common, own = spaces.space("common"), spaces.space(name)
+    known = {*(hparams.keys() if harness is None else harness), *spaces.dataset_names()}
+    for key in hparams:
+        if key not in common and key not in own and key not in known:
+            valid = ", ".join(sorted(known | common.keys() | own.keys()))
+            raise UserError(f"unknown hyper-parameter {key!r} for {name}; valid names are {valid}")
+    return (
+        spaces.defaults(common) | spaces.check(common, {k: v for k, v in hparams.items() if k in common}),
+        spaces.check(own, {k: v for k, v in hparams.items() if k in own}),
+    )

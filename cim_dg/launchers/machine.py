@@ -1,0 +1,249 @@
+"""The launchers of one machine: `local`, `parallel`, `multi_gpu` and `pool`.
+
+They differ in the places that they give to jobs, and in whether a place has a process of its own for each job, or one
+that stays (`pool`).
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+from tqdm import tqdm
+
+from cim_dg.errors import UserError
+from cim_dg.launchers.job import Ending, Job, run
+from cim_dg.launchers.worker import Worker
+from cim_dg.runtime import devices, settings
+
+Place = Mapping[str, str]
+"""The environment variables of the jobs that run in a place: their share of the cores, and their GPU."""
+_INTERRUPTED = 130
+
+
+class Runner(Protocol):
+    """Runs the jobs of one place, one after the other."""
+
+    def run(self, job: Job) -> Ending:
+        """Run a job to its end."""
+
+    def kill(self) -> None:
+        """End what is running, at once, from another thread too; it is not used again."""
+
+
+class Processes:
+    """Runs each job in a process of its own."""
+
+    def __init__(self, place: Place, prints: bool = False) -> None:
+        self._place, self._prints = place, prints
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def run(self, job: Job) -> Ending:
+        """Run a job to its end."""
+        return run(job, self._place, self._prints, self._started)
+
+    def kill(self) -> None:
+        """End the job that is running."""
+        if self._process is not None:
+            self._process.kill()
+
+    def _started(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+
+
+def local(jobs: Sequence[Job]) -> dict[Job, Ending]:
+    """Run one job after the other; what they print goes where this prints."""
+    return Machine(jobs, [{}], lambda place: Processes(place, prints=True), bar=False).run()
+
+
+def parallel(jobs: Sequence[Job]) -> dict[Job, Ending]:
+    """Run as many jobs side by side as there are GPUs, or else cores; CIM_DG_JOBS sets another number.
+
+    More jobs than GPUs go round the GPUs. Each job has a process of its own.
+    """
+    return Machine(jobs, places(jobs, lambda most: 1), Processes).run()
+
+
+def multi_gpu(jobs: Sequence[Job]) -> dict[Job, Ending]:
+    """Run the jobs one at a time on each GPU: those of CUDA_VISIBLE_DEVICES, or all.
+
+    Raises:
+        UserError: there is no GPU.
+    """
+    gpus = devices.gpus()
+    if not gpus:
+        raise UserError(
+            "the launcher multi_gpu needs a GPU and there is none; --command_launcher local runs on the CPU"
+        )
+    return Machine(jobs, [{devices.VISIBLE: gpu} for gpu in gpus[: len(jobs)]], Processes).run()
+
+
+def pool(jobs: Sequence[Job], bar: bool = True) -> dict[Job, Ending]:
+    """Run the jobs in processes that stay warm: each imports torch once and runs many jobs.
+
+    There is one for each core, with a thread of its own; or, with GPUs, as many for each GPU as its free memory holds
+    jobs (CIM_DG_JOBS_PER_GPU sets another number), no more than cores. CIM_DG_JOBS sets another number in all. Results
+    are those of `local` with as many threads. A job whose process dies goes on in another, CIM_DG_RETRIES times.
+
+    Jobs without an entry, those of a real DomainBed, are run by `parallel`.
+    """
+    if any(job.entry is None for job in jobs):
+        print("pool runs jobs of cim-dg's own code alone, and a real DomainBed's by parallel", file=sys.stderr)
+        return parallel(jobs)
+    return Machine(jobs, places(jobs, lambda most: _fitting(jobs, most)), WarmProcesses, bar).run()
+
+
+class WarmProcesses:
+    """Runs the jobs of a place in a worker that stays; a new one takes its place when it dies."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._worker: Worker | None = None
+        self._lock = threading.Lock()
+        self._killed = False
+
+    def run(self, job: Job) -> Ending:
+        """Run a job to its end, or until as many workers have died of it as may be."""
+        ending = Ending(0)
+        for attempt in range(1 + settings.get("CIM_DG_RETRIES")):
+            if job.is_done():
+                return Ending(0)
+            with self._lock:
+                if self._killed:
+                    return Ending(None, "it was stopped")
+                self._worker = self._worker or Worker(self._place)
+            ending = self._worker.run(job)
+            if ending.code is not None:
+                return ending
+            self._worker = None
+            times = "its process" if attempt == 0 else f"{attempt + 1} times its process"
+            ending = Ending(None, f"{times} {ending.said.removeprefix('its process ')}")
+        return ending
+
+    def kill(self) -> None:
+        """End the worker."""
+        with self._lock:
+            self._killed = True
+            if self._worker is not None:
+                self._worker.kill()
+
+
+class Machine:
+    """The jobs of a launch, the places that run them, and how they ended.
+
+    Args:
+        jobs: what to run, in that order.
+        places: where.
+        make_runner: gives a runner for a place.
+        bar: whether to show progress on stderr.
+    """
+
+    def __init__(
+        self, jobs: Iterable[Job], places: Sequence[Place], make_runner: Callable[[Place], Runner], bar: bool = True
+    ) -> None:
+        self._waiting, self._places, self._make_runner = deque(jobs), places, make_runner
+        self._bar = tqdm(total=len(self._waiting), unit="job", desc="jobs", disable=not bar)
+        self._lock = threading.Lock()
+        self._runners: list[Runner] = []
+        self._stopped = False
+        self._out_of_memory: list[Job] = []
+        self.endings: dict[Job, Ending] = {}
+
+    def run(self) -> dict[Job, Ending]:
+        """Run every job, those that a full GPU stopped once more, alone on theirs; returns how they ended."""
+        with self._bar:
+            self._serve_all(self._places)
+            again, self._out_of_memory = self._out_of_memory, []
+            alone = list({place.get(devices.VISIBLE): place for place in self._places}.values())
+            if again and len(alone) < len(self._places):
+                print(f"{len(again)} jobs ran out of GPU memory and run once more, alone", file=sys.stderr)
+                self._waiting.extend(again)
+                self._serve_all(alone)
+        if self._stopped:
+            raise KeyboardInterrupt
+        return self.endings
+
+    def _serve_all(self, places: Sequence[Place]) -> None:
+        with ThreadPoolExecutor(max(1, len(places))) as threads:
+            serving = [threads.submit(self._serve, place) for place in places]
+            try:
+                for thread in serving:
+                    thread.result()
+            finally:  # does something if there was an interrupt, or a bug
+                self._stop(unless_done=all(thread.done() for thread in serving))
+
+    def _stop(self, unless_done: bool = False) -> None:
+        with self._lock:
+            self._stopped = self._stopped or not unless_done
+            runners = [] if unless_done else self._runners
+        for runner in runners:
+            runner.kill()
+
+    def _serve(self, place: Place) -> None:
+        """Run jobs in one place until there are none left."""
+        runner = self._make_runner(place)
+        with self._lock:
+            self._runners.append(runner)
+        try:
+            while (job := self._next()) is not None:
+                ending = runner.run(job)
+                if ending.code == _INTERRUPTED:
+                    self._stop()
+                if self._stopped:
+                    return
+                self._ended(job, ending)
+        finally:
+            runner.kill()
+
+    def _next(self) -> Job | None:
+        with self._lock:
+            return self._waiting.popleft() if self._waiting and not self._stopped else None
+
+    def _ended(self, job: Job, ending: Ending) -> None:
+        with self._lock:
+            self.endings[job] = ending
+            if ending.out_of_memory:
+                self._out_of_memory.append(job)
+            failed = sum(ending.failure(job) is not None for job, ending in self.endings.items())
+            if failed:
+                self._bar.set_postfix(failed=failed)
+            self._bar.update(len(self.endings) - self._bar.n)
+
+
+def places(jobs: Sequence[Job], fitting: Callable[[int], int]) -> list[Place]:
+    """What each process is given of the machine; it does not depend on how many jobs are left.
+
+    Args:
+        jobs: what is to run: there are no more places than jobs.
+        fitting: tells how many jobs to give a GPU, of the most that there are cores for.
+    """
+    cores, gpus, count = devices.cores(), devices.gpus(), settings.get("CIM_DG_JOBS")
+    if count is None and gpus:
+        per_gpu = settings.get("CIM_DG_JOBS_PER_GPU") or fitting(max(1, cores // len(gpus)))
+        count = len(gpus) * per_gpu
+    elif count is None:
+        count = max(1, cores // max((job.cores for job in jobs), default=1))
+    threads = {"OMP_NUM_THREADS": str(max(1, cores // count))}
+    return [
+        threads | ({devices.VISIBLE: gpus[number % len(gpus)]} if gpus else {})
+        for number in range(min(count, len(jobs)))
+    ]
+
+
+def _fitting(jobs: Sequence[Job], most: int) -> int:
+    """How many of the jobs, at least 1 and at most `most`, fit side by side into the GPU with the least free memory."""
+    return max(1, min(most, int(_free_gib() // max(job.gib() for job in jobs))))
+
+
+def _free_gib() -> float:
+    """The free memory of the GPU that has the least.
+
+    Asked in a process of its own: to ask takes some of it, for as long as the process lives.
+    """
+    code = "import torch; print(min(torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count())))"
+    return int(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout) / 2**30

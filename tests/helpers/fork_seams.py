@@ -1,0 +1,76 @@
+"""Made-up harness modules with the seams of a fork alone, for tests that have no clone."""
+
+from __future__ import annotations
+
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import torch
+from torch import nn
+
+from cim_dg.nn.networks import SmallCNN
+
+
+class SwadAlgorithm(nn.Module):
+    """The base class of SWAD's algorithms, as far as ours lean on it."""
+
+    def __init__(self, input_shape, num_classes, num_domains, hparams):
+        super().__init__()
+        self.hparams = hparams
+
+    def update(self, x, y, **kwargs):
+        raise NotImplementedError
+
+    def predict(self, x):
+        raise NotImplementedError
+
+    def forward(self, x):
+        return self.predict(x)
+
+    def new_optimizer(self, parameters):
+        return torch.optim.SGD(parameters, lr=self.hparams["lr"])
+
+
+def swad_modules() -> dict[str, ModuleType]:
+    """`domainbed` and those of its modules that an adapter imports, in SWAD's form."""
+    algorithms = ModuleType("domainbed.algorithms")
+    algorithms.Algorithm = SwadAlgorithm
+    algorithms.get_algorithm_class = lambda name: vars(algorithms)[name]
+    networks = ModuleType("domainbed.networks")
+    networks.Featurizer = lambda input_shape, hparams: SmallCNN(input_shape[0], width=8)
+    registry = ModuleType("domainbed.hparams_registry")
+
+    def hparams(algorithm, dataset, random_state):
+        return {"lr": (0.1, random_state.uniform(0, 1)), "batch_size": (8, int(random_state.choice([8, 16])))}
+
+    registry.default_hparams = lambda a, d: {k: v for k, (v, _) in hparams(a, d, np.random.RandomState(0)).items()}
+    registry.random_hparams = lambda a, d, s: {k: v for k, (_, v) in hparams(a, d, np.random.RandomState(s)).items()}
+    package = ModuleType("domainbed")
+    package.algorithms, package.networks, package.hparams_registry = algorithms, networks, registry
+    return {module.__name__: module for module in (package, algorithms, networks, registry)}
+
+
+class Averaged(nn.Module):
+    """SWAD's AveragedModel: a model inside, whose forward pass is the model's."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, x):
+        return self.module(x)
+
+    predict = forward
+
+
+def evaluator_of(batches):
+    """An evaluator with in-splits of the training domains 0 and 2 and of the test domain 1, all prebuilt loaders."""
+
+    class Evaluator:
+        train_envs = (0, 2)
+        eval_meta = tuple((f"env{d}_{split}", batches[d], None) for d in range(3) for split in ("in", "out"))
+
+        def evaluate(self, algorithm):
+            return algorithm
+
+    return SimpleNamespace(Evaluator=Evaluator)
