@@ -80,8 +80,8 @@ def read(path: Path) -> Stored:
     if "algorithm" in content and (path.parent / "run.json").is_file():
         return _of_wilds(content["algorithm"], path)
     raise UserError(
-        f"{path} is no model.pkl of domainbed.scripts.train (that has {', '.join(CHECKPOINT_KEYS)}), nor a model.pth of "
-        "cim-dg wilds train with its run.json beside it"
+        f"{path} is no model.pkl of domainbed.scripts.train (that has {', '.join(CHECKPOINT_KEYS)}), nor a model.pth "
+        "of cim-dg wilds train with its run.json beside it"
     )
 
 

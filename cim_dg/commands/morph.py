@@ -117,7 +117,8 @@ def folder_images(folder: Path, model: Model, count: int) -> tuple[Tensor, list[
     """At most `count` images below a folder, evenly by name: (N, C, H, W) as the model is fed, and their names.
 
     Raises:
-        UserError: there is no such folder, no image in it, one that cannot be read, or the model has no 1 or 3 channels.
+        UserError: there is no such folder, no image in it, one that cannot be read, or the model takes another number of
+            channels than 1 or 3.
     """
     import numpy as np
     import torch
@@ -138,7 +139,9 @@ def folder_images(folder: Path, model: Model, count: int) -> tuple[Tensor, list[
 
 
 def _test_images(about: dict[str, Any], count: int) -> tuple[Tensor, list[str]]:
-    """The first images of the model's test environment, if that is NuisanceDigits', whose pixels models take as they are.
+    """The first images of the model's test environment, if that is NuisanceDigits'.
+
+    Models of NuisanceDigits take pixels as they are.
 
     Args:
         about: the model's description (`cim_dg.commands.models.Stored`).

@@ -78,8 +78,8 @@ class SplitRule:
         train, val, test = self.shares
         if not (train > 0 and val > 0 and test >= 0 and abs(sum(self.shares) - 1) < 1e-9):
             raise UserError(
-                f"--split is {train:g} {val:g} {test:g}; accepted are the shares of train, val and test, which add up to "
-                "1, the first two above 0"
+                f"--split is {train:g} {val:g} {test:g}; accepted are the shares of train, val and test, which add up "
+                "to 1, the first two above 0"
             )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "register",
         help="make your own images a dataset of DomainBed and WILDS",
-        description="Make a folder DOMAIN/CLASS/IMAGE, or a CSV file with a row per image, a dataset that both harnesses "
-        "know as NAME. It is laid out in DATA_DIR/NAME, by links to your files.",
+        description="Make a folder DOMAIN/CLASS/IMAGE, or a CSV file with a row per image, a dataset that both "
+        "harnesses know as NAME. It is laid out in DATA_DIR/NAME, by links to your files.",
     )
     parser.add_argument("name", metavar="NAME", help="what to type after --dataset")
     parser.add_argument("--from", dest="given", type=Path, metavar="PATH", help="the folder or the CSV file")
@@ -82,8 +83,7 @@ def run(args: argparse.Namespace) -> int:
         f"{dataset.name}: {len(items)} images, {len(dataset.classes)} classes, domains {', '.join(dataset.domains)}, "
         f"in {dataset.folder}"
     )
-    print(
-        f"DomainBed:  python -m domainbed.scripts.train --dataset {dataset.name} --algorithm CIM --data_dir {args.data_dir}"
-    )
-    print(f"WILDS:      cim-dg wilds train --dataset {dataset.name} --algorithm CIM --root_dir {args.data_dir}")
+    flags, data_dir = f"--dataset {dataset.name} --algorithm CIM", shlex.quote(str(args.data_dir))
+    print(f"DomainBed:  python -m domainbed.scripts.train {flags} --data_dir {data_dir}")
+    print(f"WILDS:      cim-dg wilds train {flags} --root_dir {data_dir}")
     return 0

@@ -22,7 +22,7 @@ def make_own_dataset(dataset: own.OwnDataset, datasets: ModuleType) -> type:
             UserError: the folder is not as it was registered, or a domain lacks a class.
         """
 
-        ENVIRONMENTS = list(dataset.domains)
+        ENVIRONMENTS = list(dataset.domains)  # noqa: RUF012 - DomainBed's own classes have plain lists
         CHECKPOINT_FREQ = 300
 
         def __init__(self, root: str | None, test_envs: list[int], hparams: dict[str, Any]) -> None:
@@ -35,7 +35,7 @@ def make_own_dataset(dataset: own.OwnDataset, datasets: ModuleType) -> type:
 
 
 def _check_folder(dataset: own.OwnDataset) -> None:
-    """Refuse a folder of which DomainBed, that numbers classes by each domain's own folders, would read wrong labels."""
+    """Refuse a folder that DomainBed would read wrongly: it numbers the classes by each domain's own folders."""
     folder = Path(dataset.folder)
     if not folder.is_dir():
         raise UserError(f"{dataset.name} was registered in {folder}, which is not there; register it again")
@@ -50,8 +50,8 @@ def _check_folder(dataset: own.OwnDataset) -> None:
         if classes != dataset.classes:
             lacking = sorted(set(dataset.classes) - set(classes))
             raise UserError(
-                f"the domain {domain} of {dataset.name} has no image of {', '.join(lacking) or 'its classes'}: DomainBed "
-                "needs every class in every domain (WILDS does not); leave out the domain or the class"
+                f"the domain {domain} of {dataset.name} has no image of {', '.join(lacking) or 'its classes'}: "
+                "DomainBed needs every class in every domain (WILDS does not); leave out the domain or the class"
             )
 
 

@@ -164,7 +164,7 @@ runpy.run_module("domainbed.scripts.train", run_name="__main__", alter_sys=True)
 
 
 def train_in_domainbed(output: Path, *words: str, root: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """domainbed.scripts.train for one step of ERM on Mine, a small ResNet with random weights where it is the stand-in."""
+    """domainbed.scripts.train for one step on Mine; the stand-in starts from random weights."""
     hparams = {"batch_size": 4, "resnet18": True, "resnet50_augmix": False, "data_augmentation": False}
     hparams |= {} if root else {"weights": "random"}
     command = [sys.executable, "-c", TRAIN, "--dataset", "Mine", "--data_dir", "none", "--steps", "1"]
