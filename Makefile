@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-lowest check format bench clean
+.PHONY: help demo test test-lowest check docs format bench clean
 .DEFAULT_GOAL := help
 
 help: ## show this
@@ -21,12 +21,20 @@ test-lowest: ## the everyday tests with the lowest versions of pyproject.toml, t
 	.venv-lowest/bin/python -m pip install --quiet --constraint .venv-lowest/lowest.txt --editable '.[test]'
 	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n 2 --dist worksteal -m 'not slow'
 
-check: $(VENV)/test ## the pre-commit hooks (lint, format), the types, and the sdist and wheel
+check: $(VENV)/test ## the pre-commit hooks (lint, format), the types, the layers, and the sdist and wheel
 	$(BIN)/pre-commit run --all-files
 	rm -rf build/lib && $(BIN)/python setup.py -q build_py --build-lib build/lib
-	MYPYPATH=build/lib $(BIN)/mypy -p cim_dg
+	$(BIN)/mypy -p cim_dg
+	$(BIN)/mypy tests benchmarks
+	PYTHONPATH=build/lib $(BIN)/lint-imports --no-cache
 	rm -rf build/dist && $(BIN)/python -m build --outdir build/dist > build/dist.log || { cat build/dist.log; exit 1; }
 	$(BIN)/twine check --strict build/dist/*
+
+docs: $(VENV)/docs ## the documentation site, in build/docs; a broken link or a name without docstring is an error
+	rm -rf build/docs docs/generated
+	$(BIN)/sphinx-build --quiet --fresh-env --fail-on-warning --keep-going docs build/docs
+	$(BIN)/python docs/check_links.py build/docs
+	@echo "build/docs/index.html"
 
 format: $(VENV)/test ## put the code into the project's format
 	$(BIN)/ruff format .
@@ -46,4 +54,8 @@ $(VENV)/run: setup.py pyproject.toml startup/build_backend.py
 
 $(VENV)/test: $(VENV)/run
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@
+
+$(VENV)/docs: $(VENV)/run
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	touch $@

@@ -19,6 +19,7 @@ setup(
     package_dir=FOLDERS,
     package_data={
         "cim_dg": ["py.typed"],
+        "cim_dg.commands": ["templates/*.tmpl"],
         "cim_dg.data.sources": ["*.yaml"],
         "cim_dg.hparams": ["*.yaml"],
         "cim_dg.hparams.datasets": ["*.yaml"],

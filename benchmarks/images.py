@@ -34,8 +34,9 @@ from rich.table import Table
 from torchvision import transforms
 from torchvision.transforms import functional
 
+from cim_dg.data import image_environment
 from cim_dg.domainbed.standin import datasets
-from cim_dg.domainbed.standin.lib import fast_data_loader, image_folder
+from cim_dg.domainbed.standin.lib import fast_data_loader
 from cim_dg.domainbed.standin.lib.misc import Split
 from cim_dg.images import augmentation
 from cim_dg.images import operations as image_ops
@@ -146,7 +147,7 @@ def theirs() -> Any:
 
         @staticmethod
         def training(environments: list[Any]) -> Batches:
-            return zip(*(InfiniteDataLoader(one, None, 32, WORKERS) for one in environments), strict=True)  # type: ignore[arg-type]
+            return zip(*(InfiniteDataLoader(one, None, 32, WORKERS) for one in environments), strict=True)  # type: ignore[return-value]
 
     return Theirs
 
@@ -254,7 +255,7 @@ def profile(root: Path) -> None:
     environment = datasets.VLCS(str(root), [], {"data_augmentation": True})[1]
     paths = [environment._folder / name for name in environment._files]
     crops, jitter = transforms.RandomResizedCrop(224, scale=(0.7, 1.0)), transforms.ColorJitter(0.3, 0.3, 0.3, 0.3)
-    normalise = transforms.Normalize(image_folder.IMAGENET_MEAN, image_folder.IMAGENET_STD)
+    normalise = transforms.Normalize(image_environment.IMAGENET_MEAN, image_environment.IMAGENET_STD)
     theirs = Stopwatch()
     for path in paths:
         x: Any = theirs("decode", lambda path: Image.open(path).convert("RGB"), path)  # or read from the cache
@@ -281,7 +282,7 @@ def profile(root: Path) -> None:
         if colours.grey:
             x = ours("grey", image_ops.to_grayscale, x)
         pixels = ours("to 8 bits", lambda x: x.mul(255).round_().to(torch.uint8), x)
-        ours("normalise", image_folder.ImageBatch(pixels).to, "cpu")
+        ours("normalise", image_environment.ImageBatch(pixels).to, "cpu")
     table = Table("ms / image", "cim-dg", "DomainBed's transforms")
     for name in dict.fromkeys([*theirs.seconds, *ours.seconds]):
         table.add_row(name, *(f"{1000 * side.seconds.get(name, 0) / len(paths):.3f}" for side in (ours, theirs)))

@@ -23,6 +23,7 @@ COMMANDS = (
     "cim_dg.commands.morph",
     "cim_dg.commands.predict",
     "cim_dg.commands.export",
+    "cim_dg.commands.new",
     "cim_dg.commands.doctor",
 )
 """Modules with `add_parser(subparsers)`, which sets the default `run`, a function of the parsed arguments that returns

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable
 
@@ -21,16 +22,27 @@ class LeftToAnother(RunError):
 LEFT = 75
 
 
-def exit_code(run: Callable[[], int], program: str) -> int:
-    """Call `run`, which returns an exit code, and give that code, or that of the error that it raises.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-    That is 2 for a UserError, 1 for a RunError, 75 for LeftToAnother, and 130 if it is interrupted.
+
+def exit_code(run: Callable[[], int | None], program: str = "") -> int:
+    """Call `run`, which returns an exit code (None for 0), and give that code, or that of the error that it raises.
+
+    That is 2 for a UserError, 1 for a RunError or a full disk, 75 for LeftToAnother, and 130 if it is interrupted; the
+    error is one sentence on stderr, after the name of the `program` if there is one. Other errors pass through.
     """
+    prefix = f"{program}: " if program else ""
     try:
-        return run()
+        return run() or 0
     except (UserError, RunError) as error:
-        print(f"{program}: error: {error}", file=sys.stderr)
+        print(f"{prefix}error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else LEFT if isinstance(error, LeftToAnother) else 1
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        where = f" {error.filename}" if error.filename else ""
+        print(f"{prefix}error: there is no room to write{where}: {error.strerror}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
-        print(f"{program}: interrupted", file=sys.stderr)
+        print(f"{prefix}interrupted", file=sys.stderr)
         return 130

@@ -228,8 +228,8 @@ class MethodContract:
             for values in (spaces.defaults(entries), *(spaces.sample(entries, seed) for seed in range(20))):
                 assert spaces.check(entries, values) == values, f"{values} is not what the checks give"
                 assert json.loads(json.dumps(values)) == values, f"{values} is something else after a JSON round trip"
-        for entry in own.values():
-            assert entry.help.strip(), f"the hyper-parameter {entry.name} has no help"
+        for name, entry in own.items():
+            assert entry.help.strip(), f"the hyper-parameter {name} has no help"
 
     def test_random_hparams_train(self) -> None:
         """A step with random hyper-parameters has a finite loss and gradient."""

@@ -1,4 +1,4 @@
-"""The page on adding a method holds: its files are written, its commands run, in both harnesses."""
+"""The page on adding a method holds: its commands run, in both harnesses, and it shows the files that they write."""
 
 from __future__ import annotations
 
@@ -12,33 +12,26 @@ from pathlib import Path
 
 import pytest
 
+from cim_dg.commands.new import method_files
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "add_a_method.md").read_text(encoding="utf-8")
 FILE = re.compile(r"^`([\w./]+)`,.*?^```\w+\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page's files, installed by its first command into a folder of their own."""
-    folder = tmp_path_factory.mktemp("method")
-    for name, text in FILE.findall(PAGE):
-        path = folder / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    install = "-m pip install --quiet --no-deps --disable-pip-version-check --target site ."
-    subprocess.run([sys.executable, *install.split()], cwd=folder, check=True)
-    return folder
+OPTIONS = {
+    "domainbed.scripts.train": ["--steps", "3"],
+    "train": ["--n_epochs", "1", "--confidence_penalty_weight", "0.2"],
+}
+"""Words of commands -> options, most of them to be quick."""
 
 
 def commands() -> list[list[str]]:
-    (block,) = re.findall(r"^```\n(pip install .*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
+    (block,) = re.findall(r"^```\n(cim-dg new .*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
     return [shlex.split(line) for line in block.replace("\\\n", " ").splitlines()]
 
 
 def run(words: list[str], folder: Path, **environment: str) -> None:
-    """As a user would, with the method and this package importable, quickly."""
-    if words[0] == "cim-dg":
-        words = ["python", "-m", "cim_dg.cli", *words[1:]]
+    """As a user would, with the method and this package importable."""
+    program = {"cim-dg": [sys.executable, "-m", "cim_dg.cli"], "python": [sys.executable]}[words[0]]
     # Not this checkout: its folder algorithms would shadow that of WILDS. The package is installed where tests run.
     path = os.pathsep.join(filter(None, [str(folder / "site"), os.environ.get("PYTHONPATH")]))
     environment = {
@@ -48,27 +41,52 @@ def run(words: list[str], folder: Path, **environment: str) -> None:
         "PYTHONDONTWRITEBYTECODE": "1",
         **environment,
     }
-    done = subprocess.run([sys.executable, *words[1:]], cwd=folder, env=environment, capture_output=True, text=True)
+    done = subprocess.run([*program, *words[1:]], cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package, written and installed by the page's first commands, into a folder of its own."""
+    new, enter, install, *_ = commands()
+    assert enter == ["cd", new[new.index("--output") + 1]] and install == ["pip", "install", "."]
+    parent = tmp_path_factory.mktemp("method")
+    run(new, parent)
+    folder = parent / enter[1]
+    options = "--quiet --no-deps --no-build-isolation --disable-pip-version-check --target site"
+    run(["python", "-m", *install[:2], *options.split(), "."], folder)
+    return folder
+
+
+def test_the_page_shows_the_files_that_are_written() -> None:
+    assert dict(FILE.findall(PAGE)) == method_files("ConfidencePenalty")
 
 
 @pytest.mark.slow
 def test_the_pages_commands_run(project: Path) -> None:
-    first, *others = commands()
-    assert first == ["pip", "install", "."]
-    for words in others:
-        if "domainbed.scripts.train" in words:
-            words += ["--steps", "3"]
-        if words[:3] == ["cim-dg", "wilds", "train"]:
-            words += ["--n_epochs", "1"]
-        run(words, project)
+    for words in commands()[3:]:
+        run([*words, *(word for name, options in OPTIONS.items() if name in words for word in options)], project)
     record = json.loads((project / "runs/nuisance-digits/results.jsonl").read_text().splitlines()[-1])
     assert record["args"]["algorithm"] == "ConfidencePenalty"
-    assert record["hparams"]["confidence_weight"] == 0.1
+    assert record["hparams"]["confidence_penalty_weight"] == 0.1
     assert 0 < record["entropy"] < 2.4  # log 10
     wilds = json.loads((project / "runs/waterbirds-format/run.json").read_text())
     assert wilds["finished"]
-    assert wilds["hparams"]["confidence_weight"] == 0.2
+    assert wilds["hparams"]["confidence_penalty_weight"] == 0.2
+
+
+@pytest.mark.slow
+def test_its_test_fails_when_the_method_is_broken(project: Path) -> None:
+    source = project / "confidence_penalty" / "__init__.py"
+    text = source.read_text(encoding="utf-8")
+    broken = text.replace("supervised - self", "supervised + self")
+    assert broken != text
+    source.write_text(broken, encoding="utf-8")
+    try:
+        with pytest.raises(AssertionError, match="1 failed"):
+            run(["python", "-m", "pytest", "-p", "no:cacheprovider", "-k", "loop"], project)
+    finally:
+        source.write_text(text, encoding="utf-8")
 
 
 @pytest.mark.harness
@@ -88,7 +106,8 @@ def test_the_real_wilds_knows_it(project: Path, wilds_root: Path) -> None:
     pytest.importorskip("transformers", reason="run_expt.py needs the package transformers")
     run(["cim-dg", "wilds", "digits", "--root_dir", "real"], project)
     words = ["python", str(wilds_root / "examples/run_expt.py"), "--algorithm", "ConfidencePenalty"]
-    words += ["--dataset", "waterbirds", "--root_dir", "real", "--log_dir", "runs/expt", "--confidence_weight", "0.2"]
+    words += ["--dataset", "waterbirds", "--root_dir", "real", "--log_dir", "runs/expt"]
+    words += ["--confidence_penalty_weight", "0.2"]
     words += ["--n_epochs", "1", "--model", "resnet18", "--model_kwargs", "pretrained=False", "--batch_size", "32"]
     words += ["--loader_kwargs", "num_workers=0", "pin_memory=False", "--transform", "image_base"]
     run([*words, "--target_resolution", "36", "36"], project)

@@ -211,7 +211,7 @@ def test_what_cannot_be_read_is_theirs():
             raise PermissionError("not yours")
 
     spec = ModuleSpec("domainbed", None, is_package=True)
-    spec.submodule_search_locations = Unreadable()
+    spec.submodule_search_locations = Unreadable()  # type: ignore[assignment]
     theirs, doubt = autoload.verdict(spec)
     assert theirs
     assert "not yours" in doubt

@@ -21,8 +21,8 @@ def write_pilot(folder: Path, algorithm: str, step_time: float, seconds: float) 
             record = {"step": step, "step_time": step_time if step else 1.0, "args": {"algorithm": algorithm}}
             file.write(json.dumps(record) + "\n")
     (folder / "done").touch()
-    for file in folder.iterdir():
-        os.utime(file, (1000, 1000 + (seconds if file.name == "done" else 0)))
+    for path in folder.iterdir():
+        os.utime(path, (1000, 1000 + (seconds if path.name == "done" else 0)))
 
 
 def cost(pilot: Path) -> subprocess.CompletedProcess[str]:

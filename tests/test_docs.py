@@ -13,7 +13,7 @@ import pytest
 from cim_dg import cli
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def fenced(page: Path, language: str) -> list[str]:
@@ -56,7 +56,8 @@ def test_relative_links_lead_somewhere(page):
             assert (page.parent / target).exists(), target
 
 
-def test_make_has_every_target_that_the_readme_names():
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_make_has_every_target_that_is_named(page):
     makefile = (ROOT / "Makefile").read_text()
-    for target in set(re.findall(r"make ([a-z]+)", (ROOT / "README.md").read_text())):
+    for target in set(re.findall(r"make ([a-z-]+)", (ROOT / page).read_text())):
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target

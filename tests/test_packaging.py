@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-OTHERS = str(Path(str(find_spec("torch").origin)).parents[1])
+TORCH = find_spec("torch")
+assert TORCH is not None and TORCH.origin is not None
+OTHERS = str(Path(TORCH.origin).parents[1])
 """Where the packages that cim-dg needs are installed."""
 STARTUP_FILES = ("cim_dg_autoload.pth", "cim_dg_autoload.start")
 PROBE = """

@@ -151,6 +151,8 @@ class DrawsInEvaluation(Sound):
 
 @breaks("test_evaluation_is_deterministic_and_changes_nothing", r"evaluation changes passes")
 class CountsEvaluations(Sound):
+    passes: Tensor
+
     def build(self, n_features: int, make_classifier: Any) -> None:
         super().build(n_features, make_classifier)
         self.register_buffer("passes", torch.zeros(()))
@@ -233,7 +235,7 @@ class SelectsByMask(Sound):
 @breaks("test_a_training_step_never_waits_for_the_device", r"makes Python wait")
 class WaitsAfterTheStep(Sound):
     def after_step(self) -> None:
-        if self.classifier.weight.sum() > 1e9:  # type: ignore[operator, union-attr]
+        if self.classifier.weight.sum() > 1e9:  # type: ignore[operator]
             self.classifier.reset_parameters()  # type: ignore[operator]
 
 
@@ -272,7 +274,8 @@ class LogOfItsWeight(Sound):
 class TakesAnything(Sound):
     def __init__(self, *arguments: Any) -> None:
         *others, hparams = arguments
-        super().__init__(*others, {name: value for name, value in hparams.items() if name != "no_such_option"})
+        known = {name: value for name, value in hparams.items() if name != "no_such_option"}
+        super().__init__(*others, known)  # type: ignore[call-arg]
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
-"""DomainBed's augmentation of photographs: random crop, flip, colours and grey, as torchvision draws and computes them.
+"""DomainBed's augmentation of photographs (random crop, flip, colours and grey), with torchvision's distributions.
 
-Drawing is apart from doing. What is drawn for an image depends on a seed and its place in the minibatch alone, so that
-it is the same whichever process does it; and the colours, which cost most, can be done where they cost least: image by
-image on a CPU, whose caches hold one image, and a whole minibatch at a time on a GPU.
+Random parameters are drawn separately from their application. Those of an image depend only on a seed and its position
+in the minibatch, so that they do not depend on the process that applies them. The colours, which cost most, can then be
+changed where that is fastest: image by image on a CPU, whose caches hold one image, and per minibatch on a GPU.
 """
 
 from __future__ import annotations
@@ -20,19 +20,23 @@ from cim_dg.images import operations as image_ops
 SIDE = 224
 AREA = (0.7, 1.0)  # RandomResizedCrop(224, scale=(0.7, 1.0)), of the image's area
 ASPECT = (3 / 4, 4 / 3)
-TRIES = 10  # crops that are drawn until one is inside the image
+TRIES = 10  # draws of a crop, of which the first that is inside the image counts
 FLIP = 0.5  # RandomHorizontalFlip()
 STRENGTH = 0.3  # ColorJitter(0.3, 0.3, 0.3, 0.3)
 GREY = 0.1  # RandomGrayscale()
 
 JITTER = (image_ops.adjust_brightness, image_ops.adjust_contrast, image_ops.adjust_saturation, image_ops.adjust_hue)
-"""ColorJitter's operations; an image gets all four, in an order of its own."""
+"""ColorJitter's operations; each image gets all four, in a random order."""
 
 
 @dataclass(frozen=True)
 class Colours:
-    """What is done to the colours of N images: places (N, 4) in `JITTER`, in the order in which they are applied;
-    factors (N, 4), one for each of `JITTER`; and grey (N,), bool, which images lose their colours in the end.
+    """Random parameters of the colours of N images.
+
+    Attributes:
+        order: (N, 4) int64, indices into `JITTER` in the order of application.
+        factors: (N, 4), the parameter of each operation of `JITTER`.
+        grey: (N,) bool, whether an image is made grey in the end.
     """
 
     order: Tensor
@@ -45,7 +49,13 @@ class Colours:
 
 @dataclass(frozen=True)
 class Draws:
-    """The augmentation of N images: boxes (N, 4) of top, left, height and width; flips (N,), bool; and colours."""
+    """Random parameters of the augmentation of N images.
+
+    Attributes:
+        boxes: (N, 4) int, top, left, height and width in pixels.
+        flips: (N,) bool.
+        colours: those of the colours.
+    """
 
     boxes: np.ndarray
     flips: np.ndarray
@@ -53,7 +63,12 @@ class Draws:
 
 
 def draw(sizes: np.ndarray, seed: int) -> Draws:
-    """Draw an augmentation for each image; `sizes` (N, 2) has their heights and widths in pixels."""
+    """Draw an augmentation for each of N images.
+
+    Args:
+        sizes: (N, 2) heights and widths in pixels.
+        seed: of NumPy's generator, at least 0.
+    """
     rng = np.random.default_rng(seed)
     count = len(sizes)
     boxes = _boxes(rng, sizes)
@@ -67,39 +82,48 @@ def draw(sizes: np.ndarray, seed: int) -> Draws:
 
 
 def _boxes(rng: np.random.Generator, sizes: np.ndarray) -> np.ndarray:
-    """For each image the first of ten drawn boxes that it holds, or else the largest in its middle of allowed shape."""
+    """For each image the first of ten random boxes that is inside it, else the largest central box of allowed shape."""
     limits = sizes[:, None].astype(float)  # (N, 1, 2)
     area = limits.prod(axis=2) * rng.uniform(*AREA, (len(sizes), TRIES))
     aspect = np.exp(rng.uniform(math.log(ASPECT[0]), math.log(ASPECT[1]), (len(sizes), TRIES)))
-    drawn = np.rint(np.sqrt(np.stack([area / aspect, area * aspect], axis=2)))  # (N, 10, 2)
-    inside = ((drawn > 0) & (drawn <= limits)).all(axis=2)
-    first = np.take_along_axis(drawn, inside.argmax(axis=1)[:, None, None], axis=1)[:, 0]
+    shapes = np.rint(np.sqrt(np.stack([area / aspect, area * aspect], axis=2)))  # (N, 10, 2)
+    inside = ((shapes > 0) & (shapes <= limits)).all(axis=2)
+    first = np.take_along_axis(shapes, inside.argmax(axis=1)[:, None, None], axis=1)[:, 0]
     corners = np.floor(rng.random((len(sizes), 2)) * (sizes - first + 1))
     height, width = sizes.T
     largest = np.rint(np.stack([np.minimum(height, width / ASPECT[0]), np.minimum(width, height * ASPECT[1])], axis=1))
-    found = inside.any(axis=1, keepdims=True)
-    shapes = np.where(found, first, largest)
-    return np.hstack([np.where(found, corners, (sizes - largest) // 2), shapes]).astype(int)
+    any_inside = inside.any(axis=1, keepdims=True)
+    corners = np.where(any_inside, corners, (sizes - largest) // 2)
+    return np.hstack([corners, np.where(any_inside, first, largest)]).astype(int)
 
 
 def crop(image: np.ndarray, box: np.ndarray, flip: bool) -> Tensor:
-    """Cut the box from an image (H, W, 3), uint8, and resize it to (3, 224, 224), uint8; mirrored if `flip`."""
+    """Cut a box from an image, resize it, and mirror it if `flip`.
+
+    Args:
+        image: (H, W, 3) uint8.
+        box: (4,) int, top, left, height and width in pixels, inside the image.
+        flip: whether to mirror left and right.
+
+    Returns:
+        (3, 224, 224) uint8.
+    """
     top, left, height, width = box.tolist()
-    # A copy: the image may be a file mapped for reading, which torch does not take.
+    # A copy, since torch does not accept a read-only memory map.
     cut = torch.from_numpy(np.array(image[top : top + height, left : left + width]))
-    # On 8 bits, as Pillow does it: the weights are integers, and results differ from Pillow's by one level at most.
+    # In 8 bits, as Pillow does it: the weights are integers, and results differ from Pillow's by one level at most.
     resized = F.interpolate(cut.permute(2, 0, 1)[None], (SIDE, SIDE), mode="bilinear", antialias=True)[0]
     return resized.flip(-1) if flip else resized.contiguous()
 
 
 def recolour(images: Tensor, colours: Colours) -> Tensor:
-    """Change the colours of images (N, 3, H, W), uint8, on the device on which they are; the result has 8 bits, too."""
+    """Change the colours of images (N, 3, H, W), uint8, on their device; returns (N, 3, H, W), uint8."""
     x = images.float() / 255
     factors = colours.factors.to(x.device)
     for turn in colours.order.T:
         for which, operation in enumerate(JITTER):
             chosen = turn == which
-            if chosen.all():  # of one image: nothing need be picked out
+            if chosen.all():  # always so for a single image: no selection needed
                 x = operation(x, factors[:, which])
             elif chosen.any():
                 places = chosen.nonzero()[:, 0].to(x.device)

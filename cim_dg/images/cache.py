@@ -1,6 +1,6 @@
-"""Where packs of decoded images are kept: a folder with a limit, which any number of processes fill and read at once.
+"""The cache of packs of decoded images: a folder of limited size, shared by any number of processes.
 
-What cannot be kept is no failure: one sentence on stderr says so, and images are decoded at every use instead.
+A pack that cannot be cached is no error: one sentence on stderr says so, and images are decoded at every use.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import platformdirs
 
-from cim_dg.errors import UserError
 from cim_dg.images import pack as image_pack
 from cim_dg.images.pack import Damaged, Pack
 from cim_dg.runtime import locks, settings
@@ -40,12 +39,12 @@ def image_cache() -> ImageCache | None:
 
 
 class ImageCache:
-    """Packs in `folder`, all together of at most `limit` gigabytes (10^9 bytes)."""
+    """Packs in `folder`, of at most `limit` gigabytes (10^9 bytes) in total."""
 
     def __init__(self, folder: Path, limit: float) -> None:
         self.folder = folder
         self.limit = limit
-        self._closed = False  # to packs that are not there yet, after one that could not be made
+        self._closed = False  # whether a new pack could not be cached, so that no more are tried
 
     def pack(
         self,
@@ -56,48 +55,48 @@ class ImageCache:
         images: Callable[[], Iterable[np.ndarray]],
         suspect: int | None = None,
     ) -> Pack | None:
-        """The pack of that key, made if need be, by one process while others wait; None if it cannot be kept.
+        """The pack of a key; None if it cannot be cached. A missing one is written by one process while others wait.
 
         Args:
-            label: says in the file's name what it is, for people.
-            key: says what is in it: packs of the same key have the same content.
-            count, num_bytes, images: how many images it has, how large they are together, and the images.
-            suspect: an image that was found damaged. A pack is only good if this one is.
+            label: a name for people, used in the file's name.
+            key: identifies the content: packs with the same key have the same images.
+            count, num_bytes, images: the number of images, their total size in bytes, and the images.
+            suspect: the index of an image that was damaged when read. The pack is written again if it still is.
         """
         path = self.folder / f"{re.sub(r'[^A-Za-z0-9.-]+', '_', label)}-{key}{SUFFIX}"
         try:
-            if suspect is None and (pack := _whole(path, suspect)):
+            if suspect is None and (pack := _intact(path, suspect)):
                 return pack
         except (OSError, Damaged):
-            pass  # the same again under the lock, where it can be dealt with
+            pass  # tried again under the lock, where it is handled
         if self._closed:
             return None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with locks.wait_for(path.with_suffix(".lock"), PATIENCE, waiting=_Waiting(self.folder, path, label)):
                 try:
-                    if pack := _whole(path, suspect):
+                    if pack := _intact(path, suspect):
                         return pack
                 except Damaged as error:
-                    _say(f"the cache file {path} is damaged, {error}; it is made again")
+                    _warn(f"the cache file {path} is damaged, {error}; it is made again")
                     path.unlink()
                 for abandoned in self.folder.glob(f".{path.name}.*"):
-                    abandoned.unlink()  # who wrote it is dead: it was written under this lock
+                    abandoned.unlink()  # its writer is dead: it held this lock
                 if self._has_room(label, num_bytes()):
                     image_pack.write(path, images(), count)
                     return Pack(path)
-        except (OSError, UserError) as error:  # the latter from file systems without locks
+        except (OSError, locks.NoLocks) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else error
             self._close(f"the decoded images of {label} cannot be kept in {self.folder} ({reason})")
         return None
 
     def _has_room(self, label: str, needed: int) -> bool:
-        held = sum(_size(entry) for entry in os.scandir(self.folder))
+        used = sum(_size(entry) for entry in os.scandir(self.folder))
         free = shutil.disk_usage(self.folder).free
-        if held + needed > self.limit * GB:
+        if used + needed > self.limit * GB:
             self._close(
                 f"with the decoded images of {label} ({needed / GB:.1f} GB) the cache {self.folder} would have "
-                f"{(held + needed) / GB:.1f} GB, more than {LIMIT} allows ({self.limit:g})"
+                f"{(used + needed) / GB:.1f} GB, more than {LIMIT} allows ({self.limit:g})"
             )
         elif needed > free:
             self._close(
@@ -108,20 +107,20 @@ class ImageCache:
 
     def _close(self, reason: str) -> None:
         self._closed = True
-        _say(f"{reason}; they are decoded at every use, which is slower and changes no result")
+        _warn(f"{reason}; they are decoded at every use, which is slower and changes no result")
 
 
 class _Waiting:
-    """Says once that another process is waited for, and tells whether it has written anything since the last time."""
+    """Reports once that this process waits for another one, and tells whether that has written since the last call."""
 
     def __init__(self, folder: Path, path: Path, label: str) -> None:
         self._folder, self._path, self._label = folder, path, label
-        self._said, self._size = False, -1
+        self._reported, self._size = False, -1
 
     def __call__(self, seconds: float) -> bool:
-        if seconds >= SILENCE and not self._said:
-            self._said = True
-            _say(f"waiting for another process that decodes the images of {self._label} into {self._path}")
+        if seconds >= SILENCE and not self._reported:
+            self._reported = True
+            _warn(f"waiting for another process that decodes the images of {self._label} into {self._path}")
         before = self._size
         self._size = sum(_size(part) for part in self._folder.glob(f".{self._path.name}.*"))
         return self._size != before
@@ -134,8 +133,8 @@ def _size(entry: os.DirEntry[str] | Path) -> int:
         return 0
 
 
-def _whole(path: Path, suspect: int | None) -> Pack | None:
-    """The pack at `path`, whose image `suspect` is as it should be; None if there is no such file."""
+def _intact(path: Path, suspect: int | None) -> Pack | None:
+    """The pack at `path`, checked at image `suspect`; None if there is no such file."""
     try:
         pack = Pack(path)
     except FileNotFoundError:
@@ -145,5 +144,5 @@ def _whole(path: Path, suspect: int | None) -> Pack | None:
     return pack
 
 
-def _say(sentence: str) -> None:
+def _warn(sentence: str) -> None:
     print(f"cim-dg: {sentence}", file=sys.stderr)

@@ -25,7 +25,7 @@ def draw_colours(
         device: of the result.
 
     Returns:
-        (*shape, 4): brightness, contrast, saturation, hue.
+        `(*shape, 4)`: brightness, contrast, saturation, hue.
     """
     spread = 2.0 * torch.rand(*shape, 4, generator=generator, device=device) - 1.0
     reach, centre = (torch.tensor(values, dtype=spread.dtype, device="cpu") for values in (REACH, CENTRE))

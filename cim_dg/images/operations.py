@@ -1,10 +1,9 @@
-"""Operations on a batch of images, each image with parameters of its own, on the device where the batch lies.
+"""Operations on a batch of images with parameters per image, on the batch's device.
 
-torchvision's functions take one parameter for a whole batch, and as a number; here a parameter is a tensor (N,), and
-gradients flow to its value (not through a decision such as `which`). The formulae are torchvision's
-(`torchvision.transforms.v2.functional`), and the results the same. Images are (N, C, H, W), floating point, in [0, 1],
-and so is what comes back. Hue, saturation and grey are defined on three channels, RGB: images with another number of
-channels come back as they went in.
+torchvision's functions take one number for a whole batch; here a parameter is a tensor (N,), and gradients flow to its
+value (not through a decision such as `which`). The formulae are torchvision's (`torchvision.transforms.v2.functional`),
+and the results are the same. Images are (N, C, H, W), floating point, in [0, 1], and so are the results. Hue,
+saturation and grey are defined on three channels, RGB: images with another number of channels are returned unchanged.
 """
 
 from __future__ import annotations
@@ -14,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 LUMA = (0.2989, 0.587, 0.114)
-"""What red, green and blue give to a grey value (ITU-R BT.601, as torchvision rounds it)."""
+"""The weights of red, green and blue in a grey value (ITU-R BT.601, as torchvision rounds them)."""
 
-_SMALLEST_CHROMA = 2.0**-24  # less is no colour; a divisor that half precision has, too
+_SMALLEST_CHROMA = 2.0**-24  # less is no colour; representable in half precision, too
 
 
 def adjust_brightness(images: Tensor, factor: Tensor) -> Tensor:
@@ -33,9 +32,9 @@ def adjust_brightness(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def adjust_contrast(images: Tensor, factor: Tensor) -> Tensor:
-    """Between the mean grey value of each image (factor 0) and the image (1), or beyond, clamped to [0, 1].
+    """Blend each image's mean grey value (factor 0) with the image (factor 1; above 1, beyond it), clamped to [0, 1].
 
-    With a number of channels other than three, the mean is over all of them.
+    With a number of channels other than three, the mean is over all channels.
 
     Args:
         images: (N, C, H, W) in [0, 1].
@@ -49,7 +48,7 @@ def adjust_contrast(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def adjust_saturation(images: Tensor, factor: Tensor) -> Tensor:
-    """Between the grey image (factor 0) and the image (1), or beyond, clamped to [0, 1]; RGB only.
+    """Blend the grey image (factor 0) with the image (factor 1; above 1, beyond it), clamped to [0, 1]; RGB only.
 
     Args:
         images: (N, C, H, W) in [0, 1].
@@ -62,7 +61,7 @@ def adjust_saturation(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def adjust_hue(images: Tensor, shift: Tensor) -> Tensor:
-    r"""Turn the hue of every pixel by `shift` of the colour circle; RGB only.
+    r"""Rotate the hue of every pixel by `shift` turns of the colour circle; RGB only.
 
     With V the largest channel of a pixel, c its distance to the smallest, and h in [0, 6) the hue after the shift,
 
@@ -83,7 +82,7 @@ def adjust_hue(images: Tensor, shift: Tensor) -> Tensor:
     red, green, blue = images.unbind(dim=1)
     value = images.amax(dim=1)
     chroma = value - images.amin(dim=1)
-    # Which channel is the largest, as 0 and 1: with `where`, this takes twice as long on a CPU.
+    # 1 for the largest channel, else 0: with `where`, this takes twice as long on a CPU.
     red_leads = 1 - torch.sign(value - red)
     green_leads = (1 - red_leads) * (1 - torch.sign(value - green))
     blue_leads = 1 - red_leads - green_leads
@@ -109,12 +108,12 @@ def to_grayscale(images: Tensor) -> Tensor:
 
 
 def gaussian_blur(images: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
-    """Convolve with a Gaussian, the border reflected.
+    """Convolve with a Gaussian; the border is reflected.
 
     Args:
         images: (N, C, H, W), H and W more than half of `kernel_size`.
         sigma: (N,), the standard deviation in pixels, positive.
-        kernel_size: side of the window in pixels, odd.
+        kernel_size: the side of the window in pixels, odd.
 
     Raises:
         ValueError: `kernel_size` is even, or `sigma` has another shape.
@@ -126,7 +125,7 @@ def gaussian_blur(images: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
     offsets = torch.arange(-half, half + 1, dtype=images.dtype, device=images.device)
     kernel = torch.softmax(-0.5 * (offsets / _per_image(sigma, images)[:, 0]) ** 2, dim=-1)  # (N, 1, kernel_size)
     kernel = kernel.repeat_interleave(channels, dim=0)
-    # Every channel of every image is a channel of one big image, which has a kernel for each.
+    # Every channel of every image becomes a channel of one image, with a kernel for each.
     padded = F.pad(images, (half, half, half, half), mode="reflect").flatten(0, 1)[None]
     blurred = F.conv2d(padded, kernel[:, :, None, :], groups=n * channels)
     blurred = F.conv2d(blurred, kernel[:, :, :, None], groups=n * channels)
@@ -134,7 +133,7 @@ def gaussian_blur(images: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
 
 
 def horizontal_flip(images: Tensor, which: Tensor) -> Tensor:
-    """Mirror the images of which `which` is true, left to right.
+    """Mirror the images for which `which` is true, left to right.
 
     Args:
         images: (N, C, H, W).
@@ -149,16 +148,16 @@ def horizontal_flip(images: Tensor, which: Tensor) -> Tensor:
 def resized_crop(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
     """Cut a box from each image and resize it, bilinearly and antialiased, as torchvision does by default.
 
-    Two matrix products per image, and not `grid_sample`, which neither antialiases nor has a second derivative.
+    By two matrix products per image: `grid_sample` neither antialiases nor has a second derivative.
 
     Args:
         images: (N, C, H, W).
-        boxes: (N, 4): top, left, height, width in pixels, inside the image, height and width at least 1. Pixels belong
-            to the box by their centres; it may have fractions, through which it is differentiable.
+        boxes: (N, 4): top, left, height and width in pixels, inside the image, height and width at least 1. A pixel is
+            in the box if its centre is. Coordinates may be fractions, and the result is differentiable in them.
         size: height and width of the result.
 
     Returns:
-        (N, C, *size).
+        `(N, C, *size)`.
 
     Raises:
         ValueError: `boxes` is not (N, 4).
@@ -172,12 +171,12 @@ def resized_crop(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor
 
 
 def _resizing(start: Tensor, length: Tensor, n_in: int, n_out: int) -> Tensor:
-    """(N, n_out, n_in): what each pixel of a line gives to each pixel of the resized part [start, start + length)."""
+    """(N, n_out, n_in): the weights of a line's pixels in each pixel of the resized part [start, start + length)."""
     start, length = start[:, None, None], length[:, None, None]
     scale = length / n_out
     sources = torch.arange(n_in, dtype=start.dtype, device=start.device) + 0.5
     centres = start + scale * (torch.arange(n_out, dtype=start.dtype, device=start.device)[:, None] + 0.5)
-    # A triangle two source pixels wide where the image grows, two resulting pixels wide where it shrinks.
+    # A triangle: two source pixels wide for an enlargement, two target pixels wide for a reduction.
     weights = (1 - (sources - centres).abs() / scale.clamp_min(1)).clamp_min(0)
     weights = weights * ((sources >= start) & (sources < start + length))
     return weights / weights.sum(dim=-1, keepdim=True)

@@ -1,8 +1,8 @@
-"""Packs: files of decoded images, each made once, never changed, and mapped into memory by whoever reads it.
+"""Packs: files of decoded images, written once and mapped into memory by their readers.
 
-A pack is a mark, the number of images (8 bytes), a table with the shape and the checksum of each image (16 bytes a row;
-all numbers little-endian), and the pixels of all images. Readers map the file, so that all processes of a machine share
-one copy in its page cache.
+A pack consists of a magic number (8 bytes), the number of images (8 bytes), a table with the shape and checksum of each
+image (16 bytes a row; all numbers little-endian), and the pixels of all images. Readers map the file, so that all
+processes of a machine share one copy in its page cache.
 """
 
 from __future__ import annotations
@@ -18,22 +18,24 @@ import numpy as np
 
 from cim_dg.runtime.files import open_atomically
 
-_MARK = b"cim-pack"
+_MAGIC = b"cim-pack"
 _ROW = np.dtype([("shape", "<u4", 3), ("checksum", "<u4")])
 
 
 class Damaged(Exception):
-    """A file that is not as `write` left it; the message says how it differs."""
+    """A file differs from what `write` wrote; the message says how."""
 
 
 class Pack:
-    """A sequence of uint8 arrays of three axes, read-only, from the file that `write` made.
+    """A sequence of read-only uint8 arrays (H, W, C) from a file that `write` has written.
 
-    An array is compared with its checksum when a process reads it for the first time. A pack that is sent to another
-    process opens the file again there.
+    A process checks an array's checksum when it reads it for the first time. A pickled pack opens the file again.
+
+    Args:
+        path: the file.
 
     Raises:
-        Damaged: the file is cut short or longer, or an array is not what was written.
+        Damaged: the file's size is wrong, or an array does not have its checksum.
         OSError: there is no such file, or it cannot be read.
     """
 
@@ -41,10 +43,10 @@ class Pack:
         self.path = path
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
-            mark, count = file.read(len(_MARK)), int.from_bytes(file.read(8), "little")
+            magic, count = file.read(len(_MAGIC)), int.from_bytes(file.read(8), "little")
             table_at = file.tell()
             pixels_at = table_at + count * _ROW.itemsize
-            if mark != _MARK or size < pixels_at:
+            if magic != _MAGIC or size < pixels_at:
                 raise Damaged("it does not begin as it should")
             self._bytes = np.memmap(file, dtype=np.uint8, mode="r").view(np.ndarray)
         self._table = self._bytes[table_at:pixels_at].view(_ROW)
@@ -71,23 +73,29 @@ class Pack:
 
 
 def write(path: Path, images: Iterable[np.ndarray], count: int) -> None:
-    """Make a pack of `count` images, uint8 arrays of three axes; it is at `path` when it is whole.
+    """Write a pack of `count` images atomically.
+
+    Args:
+        path: the file.
+        images: uint8 arrays (H, W, C) of any sizes.
+        count: how many there are.
 
     Raises:
-        OSError: it cannot be written, or the disk is full; nothing is left then.
+        OSError: the file cannot be written, or the disk is full; nothing is left then.
+        ValueError: there are not `count` images.
     """
     table = np.zeros(count, dtype=_ROW)
     with open_atomically(path) as file:
-        file.write(_MARK + count.to_bytes(8, "little"))
-        file.write(table.tobytes())  # of the right size; the rest is not known yet
+        file.write(_MAGIC + count.to_bytes(8, "little"))
+        file.write(table.tobytes())  # a placeholder of the right size
         for row, image in zip(table, images, strict=True):
             image = np.ascontiguousarray(image)
             row["shape"], row["checksum"] = image.shape, _checksum(image)
             file.write(image.data)
-        file.seek(len(_MARK) + 8)
+        file.seek(len(_MAGIC) + 8)
         file.write(table.tobytes())
 
 
 def _checksum(image: np.ndarray) -> int:
-    # With the shape, which is of no use if it is wrong.
+    # The checksum includes the shape.
     return zlib.crc32(image.data, zlib.crc32(repr(image.shape).encode()))

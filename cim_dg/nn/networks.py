@@ -1,4 +1,4 @@
-"""The small networks that the methods add to a featurizer and a classifier."""
+"""The small networks that the methods use besides a featurizer and a classifier."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from torch import Tensor, nn
 
 
 class TransformationNetwork(nn.Module):
-    """CIM's convolutional autoencoder: an image in, a weight for every pixel out (the TN of Taghanaki et al. 2021).
+    """CIM's convolutional autoencoder from an image to a weight for every pixel (the TN of Taghanaki et al. 2021).
 
-    Two convolutions of stride 2 down, then upsampling and convolution up to half the image's side, where the mask is
-    decided; its logits are interpolated to the full side. (A transposed convolution would leave a checkerboard, and
-    another convolution at full size would cost as much as all the others.) The last layer starts so that the mask is
-    nearly constant at `initial`, close to the identity, and a pretrained featurizer still sees natural images.
+    Two convolutions of stride 2, then upsampling and a convolution at half the image's side, which gives the mask's
+    logits; these are interpolated to the full side. (A transposed convolution would leave a checkerboard, and another
+    convolution at full size would cost as much as all the others.) The last layer is initialised so that the mask is
+    nearly constant at `initial`: close to the identity, so that a pretrained featurizer still gets natural images.
 
     Args:
         in_channels: C of the images.
-        mask_channels: 1 for a mask shared by all channels, or C for one each.
+        mask_channels: 1 for a mask shared by all channels, or C for one per channel.
         width: channels after the first convolution; twice as many in the middle.
-        initial: the mask's value at the start, in (0, 1).
+        initial: the mask's value at initialisation, in (0, 1).
 
     Shape:
         (N, C, H, W) in [0, 1], any H and W -> (N, mask_channels, H, W) in (0, 1).
@@ -37,13 +37,14 @@ class TransformationNetwork(nn.Module):
         with torch.no_grad():
             self.head.weight.mul_(0.1)
             self.head.bias.fill_(math.log(initial / (1 - initial)))  # type: ignore[union-attr]
-        # Few channels over many pixels: with the channels innermost in memory this takes half the time on a CPU.
+        # Few channels over many pixels: channels_last takes half the time on a CPU.
         self.to(memory_format=torch.channels_last)
 
     def forward(self, pixels: Tensor) -> Tensor:
+        """(N, C, H, W) in [0, 1] -> masks (N, mask_channels, H, W) in (0, 1)."""
         half = self.down1(pixels.contiguous(memory_format=torch.channels_last))
         quarter = self.down2(half)
-        # To the exact sizes on the way down, so that odd sides come back as they were.
+        # To the exact sizes of the way down, so that odd sides are restored.
         up = self.up(F.interpolate(quarter, size=half.shape[-2:], mode="nearest"))
         return torch.sigmoid(F.interpolate(self.head(up), size=pixels.shape[-2:], mode="bilinear"))
 
@@ -61,6 +62,10 @@ class GaussianBottleneck(nn.Module):
     (Alemi et al. 2016, arXiv 1612.00410). The scale is softplus(s - 5), as in that paper's experiments, plus 1e-6, so
     that the closed-form KL never takes the logarithm of 0.
 
+    Args:
+        n_in: length of the features.
+        n_out: length of the code z; also the attribute `n_outputs`.
+
     Shape:
         (N, n_in) features -> z (N, n_out), and the KL divergence of q(z|x) to N(0, I) per row, (N,), in nats.
     """
@@ -71,6 +76,7 @@ class GaussianBottleneck(nn.Module):
         self.n_outputs = n_out
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, n_in) -> z (N, n_out) and the KL divergence of each row (N,), both float32 at least."""
         mean, scale = self.encode(features).float().chunk(2, dim=1)
         scale = F.softplus(scale - 5.0) + 1e-6
         z = mean + scale * torch.randn_like(scale) if self.training else mean
@@ -91,7 +97,11 @@ def kl_to_standard_normal(mean: Tensor, scale: Tensor) -> Tensor:
 
 
 class ProjectionHead(nn.Module):
-    """Features to points of the unit sphere, where a contrastive loss compares them (Khosla et al. 2020, section 3.1).
+    """Maps features to the unit sphere, where a contrastive loss compares them (Khosla et al. 2020, section 3.1).
+
+    Args:
+        n_in: length of the features.
+        n_out: length of the projection.
 
     Shape:
         (N, n_in) -> (N, n_out), rows of Euclidean length 1.
@@ -102,15 +112,16 @@ class ProjectionHead(nn.Module):
         self.layers = nn.Sequential(nn.Linear(n_in, n_in), nn.ReLU(inplace=True), nn.Linear(n_in, n_out))
 
     def forward(self, features: Tensor) -> Tensor:
+        """(N, n_in) -> (N, n_out), rows of length 1."""
         return F.normalize(self.layers(features), dim=1)
 
 
 class DomainGenerator(nn.Module):
-    """An image from a code and a domain, the generator of DCoDR (Kahana & Hoshen 2022) at a size of its own.
+    """An image from a code and a domain: a smaller version of DCoDR's generator (Kahana & Hoshen 2022).
 
     From 4 x 4 it doubles the side four times. After each convolution, adaptive instance normalisation (Huang &
-    Belongie 2017, arXiv 1703.06868) sets every channel's mean and scale by a learnt embedding of the domain: the only
-    way in which the domain enters, so that the code need not tell it.
+    Belongie 2017, arXiv 1703.06868) sets every channel's mean and scale from a learnt embedding of the domain. The
+    domain enters in no other way, so that the code need not hold it.
 
     Args:
         n_in: length of the code.
@@ -132,6 +143,7 @@ class DomainGenerator(nn.Module):
         self.last = nn.Conv2d(width, out_channels, 3, padding=1)
 
     def forward(self, code: Tensor, domain: Tensor) -> Tensor:
+        """(N, n_in) codes, (N,) domains -> images (N, C, 64, 64) in (0, 1)."""
         embedding = self.embedding(domain)
         x = F.leaky_relu(self.start(code)).view(-1, self.width, 4, 4)
         for convolution, modulation in zip(self.convolutions, self.modulations, strict=True):
@@ -142,7 +154,7 @@ class DomainGenerator(nn.Module):
 
 
 def freeze_batch_norm(network: nn.Module) -> None:
-    """Have batch normalisation use its running statistics; to be repeated after each `train()`, which undoes it."""
+    """Make batch normalisation use its running statistics. `train()` undoes it, so call it again after that."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
@@ -151,12 +163,12 @@ def freeze_batch_norm(network: nn.Module) -> None:
 class SmallCNN(nn.Module):
     """A featurizer for small images of any side from 8 pixels up, quick on a CPU.
 
-    Three convolutions of stride 2 with group normalisation, which unlike batch normalisation does not mix the domains
-    of a batch; then averages over a grid of 4 x 4, so that features keep where something is.
+    Three convolutions of stride 2 with group normalisation, which, unlike batch normalisation, does not mix the domains
+    of a batch; then averages over a grid of 4 x 4, which keep coarse positions.
 
     Args:
         in_channels: C of the images.
-        width: channels after the first convolution, a multiple of 8; doubled by each of the others.
+        width: channels after the first convolution, a multiple of 8; each further convolution doubles them.
 
     Shape:
         (N, C, H, W) -> (N, n_outputs), n_outputs = 64 * width.
@@ -172,4 +184,5 @@ class SmallCNN(nn.Module):
         self.n_outputs = 16 * widths[-1]
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> features (N, n_outputs)."""
         return self.layers(x)

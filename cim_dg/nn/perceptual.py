@@ -1,4 +1,4 @@
-"""Multi-scale structural similarity (MS-SSIM), and the pair of them that CIM's triplet needs.
+"""Multi-scale structural similarity (MS-SSIM), and the two similarities of CIM's triplet in one pass.
 
 Definition (Wang, Simoncelli, Bovik, "Multiscale structural similarity for image quality assessment", 2003; the local
 statistics are those of Wang, Bovik, Sheikh, Simoncelli, "Image quality assessment", 2004). With a Gaussian window of
@@ -10,17 +10,17 @@ covariance sigma_xy, and C1 = (0.01 L)^2, C2 = (0.03 L)^2 for pixels in a range 
     MS-SSIM = mean over channels of   mean(l cs at scale M)^w_M  *  prod over j < M of mean(cs at scale j)^w_j
 
 where mean() is over pixels, each scale has half the side of the one before (the average of 2x2 pixels; an odd side is
-padded with one row or column of zeros first), and a mean below 0 counts as 0. This is what pytorch-msssim computes,
-wherever it can run.
+padded with one row or column of zeros first), and a mean below 0 counts as 0. pytorch-msssim computes the same for the
+sizes that it accepts.
 
-Scales and window follow the image, so that every size from 8x8 up has a value (`scales_and_window`). With s the
-smaller side:
+The number of scales and the window depend on the size, so that every image from 7x7 up has a value
+(`scales_and_window`). With s the smaller side:
 
     s > 160      11 pixels and 5 scales: the published setting
     s <= 160     7 pixels and as many scales, 1 to 5, as leave the coarsest image a side of at least 7
 
-The weights w are the published five, as printed (they sum to 1.0001); where M < 5 scales are used, the first M of
-them, divided by their sum.
+The weights w are the five published ones, as printed (they sum to 1.0001); for M < 5 scales, the first M of them,
+divided by their sum.
 
 The factor x^w has an infinite slope at 0, and means at or below 0 do occur (an image against its inverse). Below 1e-6
 it is therefore replaced by the straight line through 0 that meets it there, and by 0 for x < 0, so that the gradient is
@@ -68,8 +68,8 @@ def ms_ssim(
         x, y: (N, C, H, W), floating point, pixels in an interval of length `data_range`.
         window, scales: override `scales_and_window`: an odd width of at least 3, and 1 to 5. The coarsest image must
             hold the window.
-        backend: "native", or "pytorch_msssim" to have that library compute it: sides over 16 * (window - 1) only, and
-            a gradient that has no bound where a factor nears 0.
+        backend: "native", or "pytorch_msssim" for that library: sides over 16 * (window - 1) only, and a gradient
+            without bound where a factor is near 0.
 
     Returns:
         (N,) similarities in [0, 1] (up to rounding), 1 for equal images; float64 if the images are, else float32.
@@ -100,19 +100,19 @@ def triplet_ms_ssim(
 ) -> tuple[Tensor, Tensor]:
     """MS-SSIM of `morphed[i]` to `images[positive[i]]` and to `images[negative[i]]`: CIM's two terms in one pass.
 
-    Equal to two calls of `ms_ssim`, faster. Differentiable once, in `morphed` and in `images`; nothing waits for a GPU.
+    Equal to two calls of `ms_ssim`, and faster. Differentiable once, in `morphed` and `images`; never waits for a GPU.
     The gradient to `images` adds up rows with `index_add_`, which on a GPU is deterministic only under
     `torch.use_deterministic_algorithms`.
 
     Args:
         morphed: (A, C, H, W), the anchors; pixels as in `ms_ssim`.
-        images: (N, C, H, W), what they are compared with.
-        positive, negative: (A,) int64, rows of `images`, or -1 for none. Other values are the caller's mistake: they
-            are not looked for, as that would wait for the GPU.
+        images: (N, C, H, W), the images to compare them with.
+        positive, negative: (A,) int64, rows of `images`, or -1 for none. Other values are not checked, since a check
+            would wait for the GPU.
         window, scales, backend: as in `ms_ssim`.
 
     Returns:
-        two (A,) similarities, as `ms_ssim` gives them. Where the index is -1 the similarity is 0 and gives no gradient.
+        Two (A,) similarities, as in `ms_ssim`. For an index of -1 the similarity is 0 and has no gradient.
 
     Raises:
         UserError: a shape, type or option that is not as above.
@@ -133,13 +133,13 @@ def triplet_ms_ssim(
     morphed, images = _as_comparable(morphed, images)
     window, scales = _checked_options(morphed, data_range, window, scales, backend)
     index = torch.stack([positive, negative])
-    # Row 0 stands in where there is none, and is dropped below: to leave it out would be to wait for the GPU.
+    # For -1, row 0 is compared and dropped below: selecting the other rows would wait for the GPU.
     rows = index.clamp(min=0)
     if backend == "pytorch_msssim":
         both = [_by_pytorch_msssim(morphed, images[row], data_range, window, scales) for row in rows]
         values = torch.stack(both)
     else:
-        if len(images) > rows.numel():  # a large pool of images: look only at those that are used
+        if len(images) > rows.numel():  # a large pool of images: only those in use
             images = images.index_select(0, rows.flatten())
             rows = torch.arange(rows.numel(), device=rows.device).view_as(rows)
         values = _similarities(morphed, images, rows, data_range, window, scales)
@@ -163,23 +163,23 @@ def scales_and_window(height: int, width: int) -> tuple[int, int]:
 
 
 def _most_scales(side: int, window: int) -> int:
-    """As many as leave room for the window in the coarsest image, at least 1."""
+    """The largest number of scales whose coarsest image holds the window, at least 1."""
     return max(n for n in range(1, len(WEIGHTS) + 1) if n == 1 or _coarsest(side, n) >= window)
 
 
 def _coarsest(side: int, scales: int) -> int:
-    """Side of the coarsest of so many images; a halved odd side is rounded up."""
+    """The side of the coarsest image; half an odd side is rounded up."""
     return -(-side // 2 ** (scales - 1))
 
 
 def _weights(scales: int) -> list[float]:
-    """Exponents of the factors: see the module's docstring."""
+    """The exponents of the factors; see the module's docstring."""
     total = 1.0 if scales == len(WEIGHTS) else sum(WEIGHTS[:scales])
     return [weight / total for weight in WEIGHTS[:scales]]
 
 
 def _as_comparable(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Both in float64 if one is, else in float32, after a check of what they are."""
+    """Both in float64 if one of them is, else in float32, after checks of shape and type."""
     for images in (x, y):
         if images.ndim != 4 or images.shape[1] == 0:
             raise UserError(
@@ -224,7 +224,7 @@ def _similarities(x: Tensor, y: Tensor, index: Tensor, data_range: float, window
             x, y = halve(x), halve(y)
         coarsest = scale == scales - 1
         factors.append(_power(local_similarity(x, y, index, window, c1, c2, with_luminance=coarsest), weight))
-    # Factor by factor: the gradient of torch.prod would look for zeros, and wait for the GPU to do so.
+    # Factor by factor: the gradient of torch.prod searches for zeros, which waits for the GPU.
     return functools.reduce(torch.mul, factors).mean(-1)
 
 
@@ -236,7 +236,7 @@ def _power(base: Tensor, exponent: float) -> Tensor:
 
 
 def _by_pytorch_msssim(x: Tensor, y: Tensor, data_range: float, window: int, scales: int) -> Tensor:
-    """The same from the package pytorch-msssim, in float32 under autocast too."""
+    """The same by the package pytorch-msssim, in float32 under autocast too."""
     try:
         from pytorch_msssim import ms_ssim as reference
     except ImportError as error:

@@ -1,7 +1,7 @@
-"""Between what a harness feeds a network and pixels in [0, 1].
+"""Conversion between a harness' normalised images and pixels in [0, 1].
 
-The mask of CIM and MS-SSIM are defined on pixels; harnesses feed standardised images. A `PixelSpace` is the affine map
-between the two, chosen per dataset by the hyper-parameter `pixel_space`.
+CIM's mask and MS-SSIM are defined on pixels; harnesses give networks standardised images. A `PixelSpace` is the affine
+map between the two. The hyper-parameter `pixel_space` chooses it per dataset.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from cim_dg.errors import UserError
 
 NAMED: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
-    # Already in [0, 1]: the MNIST variants, NuisanceDigits and Spirograph.
+    # In [0, 1] already: the MNIST variants, NuisanceDigits and Spirograph.
     "unit": ((0.0,), (1.0,)),
     # torchvision's ImageNet statistics, which DomainBed and WILDS use for natural images.
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    # Zero mean and unit variance, such as DomainBed's Debug noise: two standard deviations fill [0, 1].
+    # Zero mean and unit variance, as DomainBed's Debug noise has: two standard deviations to each side fill [0, 1].
     "standard": ((0.5,), (0.25,)),
 }
 ACCEPTED = f'one of {", ".join(NAMED)}, or {{"mean": [one per channel], "std": [one per channel]}}'
@@ -52,10 +52,14 @@ class PixelSpace(nn.Module):
 
     @classmethod
     def of(cls, value: str | Mapping[str, Any], channels: int) -> PixelSpace:
-        """The pixel space that the hyper-parameter `pixel_space` names, for images of `channels` channels.
+        """The pixel space of a value of the hyper-parameter `pixel_space`, for images of `channels` channels.
+
+        Args:
+            value: a name in `NAMED`, or {"mean": [...], "std": [...]} with one value per channel.
+            channels: C of the images.
 
         Raises:
-            UserError: the value is not one that is accepted, or does not fit the number of channels.
+            UserError: the value is not accepted, or does not fit the number of channels.
         """
         if isinstance(value, str) and value in NAMED:
             mean, std = NAMED[value]
@@ -75,12 +79,13 @@ class PixelSpace(nn.Module):
         return cls(mean * repeat, std * repeat)
 
     def to_pixels(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) as the harness feeds it -> pixels, in [0, 1] where the input came from such."""
+        """(N, C, H, W) in the harness' normalisation -> pixels (N, C, H, W), in [0, 1] if `x` was made from such."""
         return x * self.std + self.mean
 
     def from_pixels(self, pixels: Tensor) -> Tensor:
-        """(N, C, H, W) pixels -> as the harness feeds them; the inverse of `to_pixels`."""
+        """Pixels (N, C, H, W) -> (N, C, H, W) in the harness' normalisation; the inverse of `to_pixels`."""
         return (pixels - self.mean) / self.std
 
     def extra_repr(self) -> str:
+        """Mean and std, for `print`."""
         return f"mean={self.mean.flatten().tolist()}, std={self.std.flatten().tolist()}"

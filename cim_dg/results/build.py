@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from cim_dg.errors import UserError
 from cim_dg.results import best, domain_tables, published, read_wilds, selection, wilds_tables
 from cim_dg.results.grids import Grid, grids
-from cim_dg.results.records import Records, read
+from cim_dg.results.read import read
+from cim_dg.results.records import Records
 from cim_dg.results.tables import Table
 
 BASELINE = "ERM"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from array import array
 from collections import Counter
@@ -171,16 +170,6 @@ def _spread(texts: list[list[str]], kind: np.ndarray) -> pd.Categorical:
     return pd.Categorical.from_codes(joined, categories=categories)
 
 
-def _variants(folder: str) -> dict[str, str]:
-    """Label by absolute folder, as a sweep wrote them."""
-    path = os.path.join(folder, VARIANTS)
-    try:
-        labels = json.loads(Path(path).read_text(encoding="utf-8"))
-        return {os.path.join(folder, name): str(label) for name, label in labels.items()}
-    except (OSError, ValueError, AttributeError):
-        raise UserError(f"{path} is not what a sweep of variants writes, folders with labels; move it away.") from None
-
-
 def _doubles(runs: list[Run]) -> list[str]:
     """A sentence if one cell's job is there more than once: DomainBed then pools them, and so does this."""
     cells = Counter(
@@ -195,50 +184,3 @@ def _doubles(runs: list[Run]) -> list[str]:
         f"{trial}, hparams seed {seed}, test environments {list(envs)}); the one with the best validation "
         "accuracy counts."
     ]
-
-
-def read(folders: Sequence[str | os.PathLike[str]]) -> Records:
-    """Read every run in or below `folders`, each file once, whichever harness wrote it.
-
-    Raises:
-        UserError: a folder is not there, or no run with a result is found.
-    """
-    from cim_dg.results import read_domainbed, read_wilds
-
-    collector = Collector()
-    seen: set[str] = set()
-    for folder in folders:
-        if not os.path.isdir(folder):
-            raise UserError(f"{folder} is not a folder; give folders of DomainBed sweeps or WILDS logs.")
-        # os.walk lists as os.listdir does, so that the order, which breaks exact ties, is DomainBed's.
-        for place, below, files in os.walk(folder):
-            absolute = os.path.abspath(place)
-            if absolute in seen:
-                below.clear()
-                continue
-            seen.add(absolute)
-            names = set(files)
-            if VARIANTS in names:
-                collector.variants |= _variants(absolute)
-            for reader in (read_domainbed, read_wilds):
-                if reader.is_run(names):
-                    try:
-                        reader.read(Path(place), names, collector)
-                    except OSError as error:
-                        collector.skip("Files that cannot be read", str(error.filename))
-                    below.clear()
-                    break
-            else:
-                if not below and place != os.fspath(folder):
-                    collector.skip(
-                        "Folders without anything in them (not started?)" if not files else "Folders that are no runs",
-                        place,
-                    )
-    if not collector.runs:
-        left = "; ".join(f"{reason.lower()}: {len(places)}" for reason, places in collector.skipped.items())
-        raise UserError(
-            f"{', '.join(map(str, folders))}: no results there"
-            + (f" ({left})" if left else "")
-            + "; a DomainBed job has a results.jsonl, a WILDS log folder files such as val_eval.csv."
-        )
-    return collector.records()

@@ -27,12 +27,16 @@ _UNSUPPORTED = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
 # is an error: a file that merely exists would outlive its owner.
 
 
+class NoLocks(UserError):
+    """The file system has no locks."""
+
+
 def claim(folder: str | os.PathLike[str]) -> AbstractContextManager[object] | None:
     """Claim `folder`, which exists, until the context that is returned ends; None if another process has it.
 
     Raises:
         OSError: the lock's file cannot be made.
-        UserError: the file system has no locks.
+        NoLocks: the file system has none.
     """
     try:
         return wait_for(Path(folder, NAME), PATIENCE, interval=0.05)
@@ -54,7 +58,7 @@ def wait_for(
     Raises:
         TimeoutError: another process has kept it for that long.
         OSError: the file cannot be made.
-        UserError: the file system has no locks.
+        NoLocks: the file system has none.
     """
     if not settings.get("CIM_DG_LOCKS"):
         return contextlib.nullcontext()
@@ -118,7 +122,7 @@ def _lock(path: Path) -> int | None:
             os.close(handle)
             if error.errno not in _UNSUPPORTED:
                 raise
-            raise UserError(
+            raise NoLocks(
                 f"the file system of {path.parent} has no locks ({error.strerror}), which keep two processes from "
                 "running one job; mount it with flock, or set CIM_DG_LOCKS=0 and start every job once only"
             ) from None

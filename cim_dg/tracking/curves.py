@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cim_dg.results import records
+from cim_dg.results.read import read
 from cim_dg.results.records import Run
 from cim_dg.tracking.writers import WRITERS, Writer, check
 
@@ -40,7 +40,7 @@ class Curves:
         Raises:
             UserError: a folder is not there, or holds no result.
         """
-        found = records.read(self._folders)
+        found = read(self._folders)
         for number, rows in found.frame.groupby("run", sort=False):
             self._write(found.runs[number], _checkpoints(rows))
         return len(self._runs)

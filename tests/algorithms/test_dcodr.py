@@ -15,7 +15,8 @@ from cim_dg.errors import UserError
 
 def codes(n: int) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    return tuple(F.normalize(torch.randn(n, 5, dtype=torch.float64, generator=generator), dim=1) for _ in range(2))
+    first, second = (F.normalize(torch.randn(n, 5, dtype=torch.float64, generator=generator), dim=1) for _ in range(2))
+    return first, second
 
 
 def naive(z: torch.Tensor, positives: torch.Tensor, domain: list[int], temperature: float) -> float:

@@ -63,6 +63,7 @@ def test_at_the_limit_it_counts_no_more_and_has_no_gradient():
     limit = naive() / 2
     clipped = penalty(weight, limit)
     clipped.backward()
+    assert weight.grad is not None
     assert clipped.item() == pytest.approx(limit) and not weight.grad.any()
 
 
@@ -127,4 +128,4 @@ def test_what_featurizers_are_made_of_has_a_second_derivative():
     for layer in (nn.GroupNorm(4, 8), nn.BatchNorm2d(8), nn.MaxPool2d(3, 2, 1), nn.AdaptiveAvgPool2d(4)):
         (gradient,) = torch.autograd.grad((layer(x) ** 2).sum(), x, create_graph=True)
         gradient.square().sum().backward()
-    assert torch.isfinite(x.grad).all()
+    assert x.grad is not None and torch.isfinite(x.grad).all()

@@ -158,7 +158,7 @@ def test_an_imagenet_classifier_by_its_mapping(
 ) -> None:
     network, _ = models._torchvision_network("resnet18", {"pretrained": False}, None, keeps_last=True)
     with torch.no_grad():
-        network.fc.bias[14] = 1e6  # always the same answer, which the mapping takes for class 3
+        network.get_parameter("fc.bias")[14] = 1e6  # always the same answer, which the mapping takes for class 3
     torch.save(network.state_dict(), tmp_path / "weights.pth")
     given = ["wilds", "backgrounds", "--root_dir", root, "--mapping", mapping_file(tmp_path), "--model", "resnet18"]
     given += ["--pretrained_model_path", tmp_path / "weights.pth", "--target_resolution", 32, 32, "--adversarial"]

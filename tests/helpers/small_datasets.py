@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -57,7 +58,7 @@ def waterbirds(
 ) -> Path:
     """`train`, `val` and `test` are the sizes of the groups, in the order of WATERBIRDS_GROUPS."""
     folder = root / "waterbirds_v1.0"
-    rows = []
+    rows: list[dict[str, Any]] = []
     for split, sizes in enumerate((train, val, test)):
         for (y, place), size in zip(WATERBIRDS_GROUPS, sizes, strict=True):
             rows += [{"y": y, "split": split, "place": place} for _ in range(size)]
@@ -94,7 +95,7 @@ def celeba(root: Path, size: int = 40, images: bool = True) -> Path:
 def camelyon17(root: Path, per_slide: int = 6) -> Path:
     """Ten slides of five hospitals; 0, 3, 4 are for training, 1 is validation and 2 is test."""
     folder = root / "camelyon17_v1.0"
-    rows = []
+    rows: list[dict[str, Any]] = []
     for slide in range(10):
         for index in range(per_slide):
             rows.append(
@@ -112,7 +113,7 @@ def camelyon17(root: Path, per_slide: int = 6) -> Path:
 
 def iwildcam(root: Path, classes: int = 3, per_split: int = 9) -> Path:
     folder = root / "iwildcam_v2.0"
-    rows = []
+    rows: list[dict[str, Any]] = []
     for location, split in enumerate(("train", "val", "test", "id_val", "id_test")):
         for index in range(per_split):
             rows.append(
@@ -129,7 +130,7 @@ def iwildcam(root: Path, classes: int = 3, per_split: int = 9) -> Path:
 
 def fmow(root: Path, per_split: int = 6) -> Path:
     folder = root / "fmow_v1.1"
-    rows = []
+    rows: list[dict[str, Any]] = []
     times = {"train": [2002], "val": [2006, 2014], "test": [2007, 2017], "seq": [2008]}
     for split, years in times.items():
         for year in years:
@@ -150,7 +151,7 @@ def fmow(root: Path, per_split: int = 6) -> Path:
 
 def rxrx1(root: Path, classes: int = 3) -> Path:
     folder = root / "rxrx1_v1.0"
-    rows = []
+    rows: list[dict[str, Any]] = []
     experiments = [("train", "HEPG2-01"), ("train", "RPE-01"), ("val", "HEPG2-02"), ("test", "U2OS-01")]
     for dataset, experiment in experiments:
         for site in (1, 2):
@@ -193,7 +194,7 @@ def backgrounds(root: Path, train: int = 11, test: int = 2, masks: bool = True) 
     return root
 
 
-MAKERS = {
+MAKERS: dict[str, Callable[[Path], Path]] = {
     "waterbirds": waterbirds,
     "celebA": celeba,
     "camelyon17": camelyon17,

@@ -115,7 +115,7 @@ def test_a_disk_that_fills_while_a_pack_is_written(folder: Path, capfd: pytest.C
 def test_a_disk_without_room_is_not_filled(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 0))  # type: ignore[attr-defined]
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 0))
     made: list[str] = []
     assert ask(ImageCache(folder, 1), made=made) is None
     assert f"the disk of {folder} is full" in complaint(capfd) and made == []

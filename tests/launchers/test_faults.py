@@ -223,7 +223,8 @@ def test_the_disk_is_full_when_a_checkpoint_is_written(
     """The last one stays, training goes on, and a job that is then killed goes on from there."""
     assert train.main(job_flags("undisturbed")) == 0
     monkeypatch.setattr(resume, "SHARE", 0)
-    after_step, sizes = resume.Resume.after_step, {}
+    after_step = resume.Resume.after_step
+    sizes: dict[int, int] = {}
 
     def filling(self: Any, steps: int, since_record: Any) -> None:
         if steps > 3:

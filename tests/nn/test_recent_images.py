@@ -23,6 +23,7 @@ def test_its_state_travels_in_a_checkpoint(tmp_path):
     other.load_state_dict(torch.load(tmp_path / "state.pt"))
     batch = torch.rand(1, 2, 4, 4), torch.tensor([5]), torch.tensor([2])
     for mine, theirs in zip(recent.extend(*batch), other.extend(*batch), strict=True):
+        assert isinstance(mine, torch.Tensor) and isinstance(theirs, torch.Tensor)
         assert torch.equal(mine, theirs)
 
 

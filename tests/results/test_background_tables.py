@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,7 @@ def write_log(folder: Path, algorithm: str, seed: int, epochs: list[tuple[float,
     (folder / "run.json").write_text(json.dumps(record | {"selection": "average", "selected_epoch": best}))
 
 
-def table_of(folder: Path, **options: bool) -> Table:
+def table_of(folder: Path, **options: Any) -> Table:
     (table,) = build.report([folder], **options).tables
     return table
 
@@ -39,7 +40,7 @@ def figures(table: Table, method: str) -> Mapping[str, float]:
 
 def test_the_paper_columns_come_from_the_selected_epoch(tmp_path: Path) -> None:
     for seed in range(2):
-        erm = [(0.5, 0.1, 0.1, 0.1, 0.1, 0.1), (0.9, 0.96, 0.9, 0.75 + 0.02 * seed, 0.3, 0.8)]
+        erm: list[tuple[float, ...]] = [(0.5, 0.1, 0.1, 0.1, 0.1, 0.1), (0.9, 0.96, 0.9, 0.75 + 0.02 * seed, 0.3, 0.8)]
         write_log(tmp_path / f"ERM-{seed}", "ERM", seed, erm)
         write_log(tmp_path / f"CIM-{seed}", "CIM", seed, [(0.95, 0.97, 0.8, 0.81 + 0.02 * seed, 0.2, 0.7), erm[0]])
     table = table_of(tmp_path)

@@ -14,7 +14,7 @@ from made_sweeps import parse_tables, write_sweep
 from cim_dg.results import domainbed_report
 from cim_dg.results.domain_tables import domain_tables
 from cim_dg.results.domains import ENVIRONMENTS, domain_names
-from cim_dg.results.records import read
+from cim_dg.results.read import read
 from cim_dg.results.selection import TITLES
 from cim_dg.results.tables import Cell, Table
 

@@ -12,7 +12,7 @@ import pytest
 from made_sweeps import job_args, record, write_job, write_sweep
 
 from cim_dg.errors import UserError
-from cim_dg.results.records import read
+from cim_dg.results.read import read
 from cim_dg.results.selection import select, unserved
 
 

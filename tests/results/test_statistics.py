@@ -15,7 +15,7 @@ DRAWS = 20_000
 def test_interval_and_test_are_scipys(n: int) -> None:
     rng = np.random.default_rng(n)
     method, baseline = rng.normal(80, 3, n), rng.normal(78, 3, n)
-    found = statistics.paired(method, baseline)
+    found = statistics.paired(method.tolist(), baseline.tolist())
     expected = stats.ttest_rel(method, baseline)
     assert found.p == pytest.approx(expected.pvalue, rel=1e-9)
     assert found.interval == pytest.approx(tuple(expected.confidence_interval(0.95)), rel=1e-9)
@@ -83,7 +83,7 @@ def test_bootstrap_from_ten_trials_on() -> None:
 def test_holm_is_statsmodels(seed: int) -> None:
     multitest = pytest.importorskip("statsmodels.stats.multitest")
     ps = np.random.default_rng(seed).uniform(0, 0.1, 6).round(2)  # rounded: ties
-    np.testing.assert_allclose(statistics.holm(ps), multitest.multipletests(ps, method="holm")[1])
+    np.testing.assert_allclose(statistics.holm(ps.tolist()), multitest.multipletests(ps, method="holm")[1])
 
 
 def test_holm_of_no_test() -> None:

@@ -14,7 +14,7 @@ import pytest
 from cim_dg import cli
 from cim_dg.results import build, published
 from cim_dg.results.grids import grids
-from cim_dg.results.records import read
+from cim_dg.results.read import read
 from cim_dg.results.render_text import render
 from cim_dg.results.tables import Row, Table
 

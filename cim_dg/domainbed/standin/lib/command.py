@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 import traceback
 from collections.abc import Callable
 from typing import Protocol
 
-from cim_dg.errors import LEFT, LeftToAnother, RunError, UserError
+from cim_dg.errors import exit_code
 from cim_dg.runtime import settings
 
 NOTICE = (
@@ -16,10 +15,7 @@ NOTICE = (
     "https://github.com/facebookresearch/DomainBed, then run inside the clone or put it on PYTHONPATH."
 )
 ANNOUNCED = "CIM_DG_STANDIN_ANNOUNCED"
-"""Environment variable that a sweep sets for its jobs: they need not repeat on the terminal what it has said."""
-
-
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Environment variable that a sweep sets for its jobs, which then do not repeat the notice on the terminal."""
 
 
 class Writable(Protocol):
@@ -39,31 +35,16 @@ def announced() -> bool:
     return settings.get(ANNOUNCED)
 
 
-def run(function: Callable[[], object]) -> int:
-    """Call `function` and give the command's exit code: 0 done, 1 a run failed, 2 wrong input, 75 left to another
-    process, 130 interrupted.
+def run(function: Callable[[], None]) -> int:
+    """Call `function` and give the command's exit code (see `cim_dg.errors.exit_code`); 2 for what is not implemented.
 
     What the user can put right is one sentence on stderr; a traceback means a bug.
     """
     try:
-        function()
-        return 0
-    except (UserError, NotImplementedError) as error:
+        return exit_code(function)
+    except NotImplementedError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except RunError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return LEFT if isinstance(error, LeftToAnother) else 1
-    except OSError as error:
-        if error.errno not in _NO_ROOM:
-            traceback.print_exc()
-        else:
-            where = f" {error.filename}" if error.filename else ""
-            print(f"error: there is no room to write{where}: {error.strerror}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
     except Exception:
         traceback.print_exc()
         return 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +11,6 @@ import torch
 
 from cim_dg.errors import UserError
 
-from ..datasets import MultipleDomainDataset
 from .fast_data_loader import FastDataLoader, InfiniteDataLoader
 from .misc import Split, make_weights_for_balanced_classes, seed_hash, split_dataset
 
@@ -47,8 +47,8 @@ def check_test_envs(test_envs: list[int], environments: list[str]) -> None:
         raise UserError(f"--test_envs names all {count} environments, which leaves none to train on")
 
 
-def split_environments(dataset: MultipleDomainDataset, args: Namespace, balanced: bool) -> Splits:
-    """Split every environment by `args.trial_seed`, as DomainBed does.
+def split_environments(environments: Sequence[Any], args: Namespace, balanced: bool) -> Splits:
+    """Split every one of `environments` (data sets of images) by `args.trial_seed`, as DomainBed does.
 
     Raises:
         UserError: a split would be empty, or the task is domain adaptation and there is nothing to adapt to.
@@ -58,7 +58,7 @@ def split_environments(dataset: MultipleDomainDataset, args: Namespace, balanced
     def weighted(split: Split) -> Weighted:
         return split, make_weights_for_balanced_classes(split) if balanced else None
 
-    for env, images in enumerate(dataset.datasets):
+    for env, images in enumerate(environments):
         seed = seed_hash(args.trial_seed, env)
         held_out, train = split_dataset(images, int(len(images) * args.holdout_fraction), seed)
         if env in args.test_envs:

@@ -19,18 +19,18 @@ from torch.utils.data import default_collate as collate
 
 from cim_dg.runtime.devices import cores
 
-from .misc import OnTheWay, Split
+from .misc import Split, Transferable
 
 BATCHES_AHEAD_PER_WORKER = 2  # torch's default prefetch_factor, with which DomainBed runs
 
-Minibatch = tuple[OnTheWay, torch.Tensor]
+Minibatch = tuple[Transferable, torch.Tensor]
 Request = list[tuple[int, int, list[int]]]
 """Minibatches to load together: for each the number of its split, a seed for its augmentation, and positions."""
 
 
 def processes(splits: Sequence[Split], num_workers: int) -> int:
     """How many processes load images: no more than asked for, no more than cores, none where images need no work."""
-    if all(split.at_hand for split in splits):
+    if all(split.cached for split in splits):
         return 0
     return min(num_workers, cores())
 

@@ -38,13 +38,13 @@ class Split(Dataset[Any]):
 
     @property
     def in_folder(self) -> bool:
-        """Whether the items are files of an image folder (`lib.image_folder`), which are loaded by minibatches."""
+        """Whether the items are files of an image folder, which loads them by minibatches."""
         return hasattr(self.dataset, "minibatch")
 
     @property
-    def at_hand(self) -> bool:
-        """Whether loading a minibatch is no work that another process should do."""
-        return self.in_memory or getattr(self.dataset, "at_hand", False)
+    def cached(self) -> bool:
+        """Whether a minibatch is in memory or in the cache, so that no worker process is needed to load it."""
+        return self.in_memory or getattr(self.dataset, "cached", False)
 
     def labels(self) -> list[int]:
         """The class of every item, without decoding an image where the data set has its labels in a list."""
@@ -71,8 +71,8 @@ def make_weights_for_balanced_classes(split: Split) -> torch.Tensor:
     return torch.tensor([1 / (counts[label] * len(counts)) for label in labels])
 
 
-class OnTheWay(Protocol):
-    """Images that come to be a tensor on a device: a tensor, or an `ImageBatch` of `lib.image_folder`."""
+class Transferable(Protocol):
+    """Images that can be moved to a device as a tensor: a tensor, or an `ImageBatch`."""
 
     def to(self, device: str | torch.device, /) -> torch.Tensor: ...
 
@@ -86,7 +86,7 @@ class Predictor(Protocol):
 
 
 def accuracy(
-    algorithm: Predictor, batches: Iterable[tuple[OnTheWay, torch.Tensor]], device: str | torch.device
+    algorithm: Predictor, batches: Iterable[tuple[Transferable, torch.Tensor]], device: str | torch.device
 ) -> float:
     """Share of images whose largest logit is that of their class, in eval mode; leaves `algorithm` in train mode."""
     correct = torch.zeros((), dtype=torch.int64, device=device)

@@ -26,7 +26,7 @@ class Group(NamedTuple):
 
 
 def load_records(path: str | os.PathLike[str]) -> list[Record]:
-    """Every line of PATH/*/results.jsonl. Lines that are no records (cut short, empty) are counted on stderr.
+    """Every line of `PATH/*/results.jsonl`. Lines that are no records (cut short, empty) are counted on stderr.
 
     Raises:
         UserError: `path` is no folder.

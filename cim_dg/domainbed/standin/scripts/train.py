@@ -113,7 +113,7 @@ def train(args: argparse.Namespace) -> None:
     dataset: datasets.MultipleDomainDataset = datasets.get_dataset_class(args.dataset)(
         args.data_dir, args.test_envs, hparams
     )
-    splits = split_environments(dataset, args, hparams["class_balanced"])
+    splits = split_environments(dataset.datasets, args, hparams["class_balanced"])
     loaders = make_loaders(splits, args.test_envs, hparams["batch_size"], dataset.N_WORKERS)
     num_domains = len(dataset) - len(args.test_envs)
     algorithm_class = algorithms.get_algorithm_class(args.algorithm)

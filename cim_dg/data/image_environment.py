@@ -1,4 +1,4 @@
-"""The images of one environment's folder, decoded once where there is room for it, and on their way to the device."""
+"""The images of an environment's folder: decoded once if the cache has room, sent to the device as 8-bit pixels."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ ImageFile.LOAD_TRUNCATED_IMAGES = True  # some of DomainBed's data sets have ima
 
 IMAGENET_MEAN, IMAGENET_STD = NAMED["imagenet"]
 PACK_VERSION = 1  # of what packs hold; raise it when images are decoded or resized otherwise
-DECODED_TOGETHER = 64
+DECODE_BATCH = 64
 
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """Images (N, 3, 224, 224) as 8-bit pixels, a quarter of what they are on the device, and colours yet to change."""
+    """Images (N, 3, 224, 224), uint8, a quarter of their size on the device, and pending changes of their colours."""
 
     pixels: torch.Tensor
     colours: Colours | None = None
 
     def recoloured(self) -> ImageBatch:
-        """The batch with nothing left to do to its colours, done here."""
+        """The batch with its colours changed, on the CPU."""
         if self.colours is None:
             return self
-        done = torch.empty_like(self.pixels)
-        for place in range(len(done)):  # one by one: an image stays in the processor's cache, a batch does not
-            one = slice(place, place + 1)
-            done[one] = augmentation.recolour(self.pixels[one], self.colours[one])
-        return ImageBatch(done)
+        recoloured = torch.empty_like(self.pixels)
+        for index in range(len(recoloured)):  # one at a time: one image fits into the CPU cache, a batch does not
+            image = slice(index, index + 1)
+            recoloured[image] = augmentation.recolour(self.pixels[image], self.colours[image])
+        return ImageBatch(recoloured)
 
     def to(self, device: str | torch.device) -> torch.Tensor:
         """The images as the network sees them, float32 and normalised as for ImageNet, on `device`."""
@@ -59,15 +59,15 @@ class ImageBatch:
         pixels = self.pixels.to(device)
         if self.colours is not None:
             pixels = augmentation.recolour(pixels, self.colours)
-        # A tensor for 255, too: CUDA multiplies by the inverse of a number, which is not the CPU's result to the bit.
+        # 255 is a tensor, too: CUDA multiplies by the inverse of a plain number, which may round differently.
         levels, mean, std = (torch.tensor(value, device=device) for value in (255.0, IMAGENET_MEAN, IMAGENET_STD))
         return pixels.float().div_(levels).sub_(mean.view(3, 1, 1)).div_(std.view(3, 1, 1))
 
 
 def _normalised(pixels: torch.Tensor) -> torch.Tensor:
     """As torchvision's ToTensor and Normalize, to the bit."""
-    # There are but 256 levels. Looking them up is one pass over the image, and not four; in numpy, as torch would have
-    # all its threads meet at every image. And numpy asks for huge pages: getting memory can cost as much as filling it.
+    # There are only 256 levels, so a table takes one pass over an image instead of four. NumPy does not synchronise
+    # threads at every image as torch does, and asks for huge pages: allocating memory can cost as much as filling it.
     mean, std = (torch.tensor(value).view(3, 1) for value in (IMAGENET_MEAN, IMAGENET_STD))
     table = torch.arange(256).float().div(255).repeat(3, 1).sub_(mean).div_(std).numpy()
     images = np.empty(pixels.shape, dtype=np.float32)
@@ -88,18 +88,18 @@ class ImageFolderEnvironment(Dataset[tuple[torch.Tensor, int]]):
     """
 
     def __init__(self, folder: Path, augmented: bool) -> None:
-        found = ImageFolder(str(folder))
-        self.classes: list[str] = found.classes
-        self.targets: list[int] = found.targets
+        listing = ImageFolder(str(folder))
+        self.classes: list[str] = listing.classes
+        self.targets: list[int] = listing.targets
         self.augmented = augmented
         self._folder = folder
-        self._files = [os.path.relpath(path, folder) for path, _ in found.samples]
+        self._files = [os.path.relpath(path, folder) for path, _ in listing.samples]
         self._cache: ImageCache | None = None
         self._pack: Pack | None = None
 
     def use(self, cache: ImageCache) -> None:
-        """Take images from the cache, which keeps them as they are needed: at full size if they are augmented, as crops
-        are taken from that, and else resized. This changes none of them.
+        """Take images from the cache. It holds them at full size if they are augmented (crops need that), otherwise
+        resized; the images are the same as without it.
 
         Raises:
             UserError: a file cannot be read as an image.
@@ -116,12 +116,12 @@ class ImageFolderEnvironment(Dataset[tuple[torch.Tensor, int]]):
         return x.to("cpu")[0], int(y[0])
 
     @property
-    def at_hand(self) -> bool:
-        """Whether a minibatch costs no more than copying it."""
+    def cached(self) -> bool:
+        """Whether loading a minibatch is no more than copying it."""
         return self._pack is not None and not self.augmented
 
     def minibatch(self, keys: Sequence[int], seed: int) -> tuple[ImageBatch, torch.Tensor]:
-        """The images and classes (N,) at `keys`, augmented by `seed` but for their colours, which are told."""
+        """The images and classes (N,) at `keys`; crops and flips are done, changes of colours are pending."""
         images = [self._image(key) for key in keys]
         y = torch.tensor([self.targets[key] for key in keys])
         if not self.augmented:
@@ -131,7 +131,7 @@ class ImageFolderEnvironment(Dataset[tuple[torch.Tensor, int]]):
         return ImageBatch(torch.stack(list(crops)), draws.colours), y
 
     def _image(self, key: int) -> np.ndarray:
-        """What is kept of an image, from the cache or from its file."""
+        """The image as the cache holds it, from there or decoded from its file."""
         if self._pack is None:
             return self._decode(key)
         try:
@@ -164,31 +164,31 @@ class ImageFolderEnvironment(Dataset[tuple[torch.Tensor, int]]):
         self._pack = self._cache.pack(label, self._key(), len(self), self._num_bytes, images, suspect)
 
     def _key(self) -> str:
-        """Of the files as they are now, and of all that makes pixels of them."""
+        """A digest of the files as they are now, and of everything that turns them into pixels."""
         decoder = [version_of("pillow"), features.version("jpg"), features.version("libjpeg_turbo")]
-        made = "full" if self.augmented else [SIDE, version_of("torchvision")]
-        digest = hashlib.sha256(repr([PACK_VERSION, decoder, made]).encode())
+        resizing = "full" if self.augmented else [SIDE, version_of("torchvision")]
+        digest = hashlib.sha256(repr([PACK_VERSION, decoder, resizing]).encode())
         for file in self._files:
             status = os.stat(self._folder / file)
             digest.update(repr((file, status.st_size, status.st_mtime_ns)).encode())
         return digest.hexdigest()[:32]
 
     def _num_bytes(self) -> int:
-        """How large the decoded images are together."""
+        """The size of all decoded images."""
         if not self.augmented:
             return len(self) * 3 * SIDE**2
         total = 0
         for key in range(len(self)):
-            with self._opened(key) as image:  # reads no more than its head
+            with self._opened(key) as image:  # this reads its header only
                 total += 3 * image.width * image.height
         return total
 
     def _decoded(self, label: str) -> Iterator[np.ndarray]:
         with (
             tqdm(total=len(self), desc=f"decoding {label} once", ncols=80, leave=False, disable=None) as progress,
-            ThreadPoolExecutor(cores()) as threads,  # decoding leaves Python's lock to others
+            ThreadPoolExecutor(cores()) as threads,  # decoding releases the interpreter lock
         ):
-            for start in range(0, len(self), DECODED_TOGETHER):
-                for image in threads.map(self._decode, range(start, min(start + DECODED_TOGETHER, len(self)))):
+            for start in range(0, len(self), DECODE_BATCH):
+                for image in threads.map(self._decode, range(start, min(start + DECODE_BATCH, len(self)))):
                     yield image
                     progress.update()

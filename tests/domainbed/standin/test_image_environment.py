@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 import torch
 from domainbed import datasets
-from domainbed.lib import fast_data_loader, image_folder
+from domainbed.lib import fast_data_loader
 from domainbed.lib.fast_data_loader import FastDataLoader, InfiniteDataLoader
 from domainbed.lib.misc import Split
 from PIL import Image
 from torchvision import transforms
 
+from cim_dg.data import image_environment
 from cim_dg.errors import UserError
 from cim_dg.nn.pixels import NAMED
 
@@ -50,13 +51,13 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Gets an item for every image that this process decodes."""
     keys: list[int] = []
-    decode = image_folder.ImageFolderEnvironment._decode
+    decode = image_environment.ImageFolderEnvironment._decode
 
     def counted(self: Any, key: int) -> Any:
         keys.append(key)
         return decode(self, key)
 
-    monkeypatch.setattr(image_folder.ImageFolderEnvironment, "_decode", counted)
+    monkeypatch.setattr(image_environment.ImageFolderEnvironment, "_decode", counted)
     return keys
 
 
