@@ -117,8 +117,8 @@ def folder_images(folder: Path, model: Model, count: int) -> tuple[Tensor, list[
     """At most `count` images below a folder, evenly by name: (N, C, H, W) as the model is fed, and their names.
 
     Raises:
-        UserError: there is no such folder, no image in it, one that cannot be read, or the model takes another number of
-            channels than 1 or 3.
+        UserError: there is no such folder, no image in it, one that cannot be read, or the model takes another
+            number of channels than 1 or 3.
     """
     import numpy as np
     import torch
