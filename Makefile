@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-lowest check docs format bench clean
+.PHONY: help demo test test-lowest check docs format schemas bench clean
 .DEFAULT_GOAL := help
 
 help: ## show this
@@ -39,6 +39,9 @@ docs: $(VENV)/docs ## the documentation site, in build/docs; a broken link or a 
 format: $(VENV)/test ## put the code into the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+schemas: $(VENV)/run ## write the JSON schemas of the YAML files
+	$(BIN)/python docs/schemas.py
 
 bench: $(VENV)/test ## every benchmark, as ratios against a peer in the same run
 	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done

@@ -21,10 +21,10 @@ setup(
         "cim_dg": ["py.typed"],
         "cim_dg.commands": ["templates/*.tmpl"],
         "cim_dg.data.sources": ["*.yaml"],
-        "cim_dg.hparams": ["*.yaml"],
+        "cim_dg.hparams": ["*.yaml", "schema.json"],
         "cim_dg.hparams.datasets": ["*.yaml"],
-        "cim_dg.hparams.wilds": ["*.yaml"],
-        "cim_dg.sweeps": ["*.yaml"],
+        "cim_dg.hparams.wilds": ["*.yaml", "schema.json"],
+        "cim_dg.sweeps": ["*.yaml", "schema.json"],
         "cim_dg.results": ["*.csv", "*.j2"],
     },
 )

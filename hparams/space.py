@@ -28,13 +28,14 @@ _TYPES: dict[str, Any] = {"float": float, "int": int, "bool": bool, "str": str, 
 _JSON_TYPES = {"float": "number", "int": "integer", "bool": "boolean", "str": "string"}
 
 
+End = Annotated[float, Ge(-1e300), Le(1e300)]
 Exponent = Annotated[float, Ge(-300), Le(300)]
 
 
 class Distribution(TypedDict, total=False):
     """How random values are drawn; one of these. Values of type int are rounded down."""
 
-    uniform: tuple[float, float]
+    uniform: tuple[End, End]
     """uniform between two numbers"""
     log10: tuple[Exponent, Exponent]
     """10 to the power of a uniform number"""

@@ -85,6 +85,7 @@ def json_schema(model: Any) -> dict[str, Any]:
     whole = _adapter(model, described=True).json_schema()
     definitions = whole.get("$defs", {})
     for definition in definitions.values():
+        definition.pop("description", None)  # the docstring, which is for programmers
         if "properties" in definition:  # which pydantic says of some kinds of model only
             definition.setdefault("additionalProperties", False)
     root = whole["items"]

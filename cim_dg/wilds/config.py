@@ -3,47 +3,53 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
-import yaml
+from annotated_types import Ge, Gt, Le, MinLen
 
 from cim_dg.data import own
 from cim_dg.errors import UserError
+from cim_dg.runtime.schema import suggestion, validated
 
 OF_WILDS = ("waterbirds", "celebA", "camelyon17", "iwildcam", "fmow", "rxrx1")
 DATASETS = (*OF_WILDS, "backgrounds")
-SELECTIONS = ("average", "worst-class", "worst-group")
 IMAGENET_MODELS = ("resnet18", "resnet34", "resnet50", "densenet121")
-MODELS = (*IMAGENET_MODELS, "efficientnet_lite0", "small-cnn")
-TRANSFORMS = ("image_base", "image_resize", "image_resize_and_center_crop", "rxrx1", "imagenet")
-OPTIMIZERS = ("SGD", "Adam", "AdamW")
-SCHEDULERS = (
-    "linear_schedule_with_warmup",
-    "cosine_schedule_with_warmup",
-    "ReduceLROnPlateau",
-    "StepLR",
-    "MultiStepLR",
-)
+Model = Literal["resnet18", "resnet34", "resnet50", "densenet121", "efficientnet_lite0", "small-cnn"]
+Transform = Literal["image_base", "image_resize", "image_resize_and_center_crop", "rxrx1", "imagenet"]
+Optimizer = Literal["SGD", "Adam", "AdamW"]
+Scheduler = Literal[
+    "linear_schedule_with_warmup", "cosine_schedule_with_warmup", "ReduceLROnPlateau", "StepLR", "MultiStepLR"
+]
+Selection = Literal["average", "worst-class", "worst-group"]
+MODELS, TRANSFORMS, OPTIMIZERS = get_args(Model), get_args(Transform), get_args(Optimizer)
+SCHEDULERS, SELECTIONS = get_args(Scheduler), get_args(Selection)
+Count = Annotated[int, Ge(1)]
+Rate = Annotated[float, Ge(0)]
 
 
 @dataclass(frozen=True)
 class Config:
-    """One training run. Names and meanings are those of WILDS' run_expt.py, but for those marked as ours."""
+    """One training run. Names and meanings are those of WILDS' run_expt.py, but for those marked as ours.
+
+    Raises:
+        UserError: options that do not go together.
+    """
 
     dataset: str
     algorithm: str
     root_dir: str
-    model: str
-    transform: str
-    optimizer: str
-    lr: float
-    weight_decay: float
-    batch_size: int
-    n_epochs: int
+    model: Model
+    transform: Transform
+    optimizer: Optimizer
+    lr: Rate
+    weight_decay: Rate
+    batch_size: Count
+    n_epochs: Count
     groupby_fields: list[str]
     log_dir: str = "logs"
     seed: int = 0
@@ -51,54 +57,38 @@ class Config:
     dataset_kwargs: dict[str, Any] = field(default_factory=dict)
     version: str | None = None
     download: bool = False
-    frac: float = 1.0
+    frac: Annotated[float, Gt(0), Le(1)] = 1.0
     loader_kwargs: dict[str, Any] = field(default_factory=dict)
-    train_loader: str = "standard"
+    train_loader: Literal["standard", "group"] = "standard"
     uniform_over_groups: bool | None = None
     distinct_groups: bool = True
-    n_groups_per_batch: int = 4
+    n_groups_per_batch: Count = 4
     model_kwargs: dict[str, Any] = field(default_factory=dict)
     pretrained_model_path: str | None = None
-    target_resolution: list[int] | None = None
+    target_resolution: Annotated[list[Count], MinLen(1)] | None = None
     resize_scale: float | None = None
     optimizer_kwargs: dict[str, Any] = field(default_factory=dict)
-    scheduler: str | None = None
+    scheduler: Scheduler | None = None
     scheduler_kwargs: dict[str, Any] = field(default_factory=dict)
     scheduler_metric_name: str | None = None
     max_grad_norm: float | None = None
     eval_splits: list[str] | None = None
     device: str = "auto"
-    log_every: int = 50
+    log_every: Count = 50
     progress_bar: bool = False
     resume: bool = False
     # Ours.
     hparams: dict[str, Any] = field(default_factory=dict)
     bf16: bool = False
-    selection: str = "average"
+    selection: Selection = "average"
     use_domains: bool = False
-    images_per_class: int = 1
+    images_per_class: Count = 1
     report_groups: list[str] | None = None
     ignored_groups: list[str] = field(default_factory=list)
     adjust_average: bool = False
     adversarial: bool = False
 
     def __post_init__(self) -> None:
-        _among("dataset", self.dataset, datasets())
-        _among("model", self.model, MODELS)
-        _among("transform", self.transform, TRANSFORMS)
-        _among("optimizer", self.optimizer, OPTIMIZERS)
-        _among("scheduler", self.scheduler, (None, *SCHEDULERS))
-        _among("train_loader", self.train_loader, ("standard", "group"))
-        _among("selection", self.selection, SELECTIONS)
-        for name in ("batch_size", "n_epochs", "log_every", "images_per_class", "n_groups_per_batch"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}; accepted is a whole number of at least 1")
-        if not 0 < self.frac <= 1:
-            raise UserError(f"frac is {self.frac}; accepted is a number above 0 and at most 1")
-        for name in ("lr", "weight_decay"):
-            value = getattr(self, name)
-            if not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
-                raise UserError(f"{name} is {value!r}; accepted is a number of at least 0")
         if self.selection == "worst-group" and not self.report_groups:
             raise UserError(f"{self.dataset} has no groups to select by; accepted is selection average or worst-class")
         if self.adversarial and self.dataset != "backgrounds":
@@ -128,30 +118,33 @@ def defaults_folder() -> Path:
     return Path(spec.origin).parent / "wilds"
 
 
-def read_defaults(name: str) -> dict[str, Any]:
+@functools.cache
+def defaults_model() -> Any:
+    """What a file of defaults holds: any of the options, and the name of the defaults that it starts from."""
+    from typing_extensions import TypedDict
+
+    return TypedDict("Defaults", {"include": str, **get_type_hints(Config, include_extras=True)}, total=False)
+
+
+def read_defaults(name: str, included_by: tuple[str, ...] = ()) -> dict[str, Any]:
     """The values of hparams/wilds/NAME.yaml, or of a YAML file of the user's if `name` ends in .yaml.
 
     Raises:
-        UserError: there is no such file, it is not YAML, or it has a name that is no option.
+        UserError: there is no such file, it includes itself, or it has a name or a value that is not accepted.
     """
-    own = defaults_folder() / f"{name}.yaml"
-    path = Path(name) if name.endswith((".yaml", ".yml")) else own
-    if path == own and not path.is_file():
-        known = sorted(p.stem for p in own.parent.glob("*.yaml") if p.stem != "leaderboard")
-        raise UserError(f"no defaults named {name!r}; accepted is a .yaml file or one of {', '.join(known)}")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path} must map the names of options to their values")
-    included = read_defaults(values.pop("include")) if "include" in values else {}
-    unknown = sorted(set(values) - set(FIELDS))
-    if unknown:
-        raise UserError(f"{path} has {unknown[0]!r}, which is not an option of wilds train")
-    return included | values
+    from cim_dg.runtime.schema import load_yaml
+
+    folder = defaults_folder()
+    path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
+    known = sorted(p.stem for p in folder.glob("*.yaml") if p.stem != "leaderboard")
+    if path.parent == folder and path.stem not in known:
+        names = f"{', '.join(known)}{suggestion(name, known)}"
+        raise UserError(f"no defaults named {name!r}; accepted is a .yaml file or one of {names}")
+    if name in included_by:
+        raise UserError(f"{path} includes itself: {' includes '.join((*included_by, name))}")
+    values = load_yaml(path, defaults_model())
+    included = read_defaults(values.pop("include"), (*included_by, name)) if "include" in values else {}
+    return {**included, **values}
 
 
 def make_config(given: Mapping[str, Any], defaults: str | None = None) -> Config:
@@ -164,8 +157,11 @@ def make_config(given: Mapping[str, Any], defaults: str | None = None) -> Config
     Raises:
         UserError: a value that is not accepted, or one that is missing.
     """
-    _among("dataset", given.get("dataset"), datasets())
-    values = _dataset_defaults(str(given["dataset"]), defaults)
+    dataset = str(given.get("dataset"))
+    if dataset not in datasets():
+        known = f"{', '.join(datasets())}{suggestion(dataset, datasets())}"
+        raise UserError(f"dataset is {given.get('dataset')!r}; accepted is one of {known}")
+    values = _dataset_defaults(dataset, defaults)
     for owner in ("model", "optimizer", "scheduler"):
         # Default arguments of one optimiser are none of another; torchvision's models all know `pretrained`.
         other = given.get(owner) not in (None, values.get(owner))
@@ -180,7 +176,7 @@ def make_config(given: Mapping[str, Any], defaults: str | None = None) -> Config
     missing = [name for name in missing if name not in values]
     if missing:
         raise UserError(f"{missing[0]} is not given, neither as an option nor in the defaults")
-    return Config(**values)
+    return validated(Config, values, "the options")
 
 
 def datasets() -> tuple[str, ...]:
@@ -194,7 +190,3 @@ def _dataset_defaults(dataset: str, defaults: str | None) -> dict[str, Any]:
     groups = own.read(dataset).groups
     return read_defaults(defaults or "own") | ({"report_groups": [*groups, "y"]} if groups else {})
 
-
-def _among(name: str, value: Any, accepted: tuple[Any, ...]) -> None:
-    if value not in accepted:
-        raise UserError(f"{name} is {value!r}; accepted is one of {', '.join(str(a) for a in accepted)}")

@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cim_dg.errors import UserError
+from cim_dg.runtime.schema import load_yaml
 from cim_dg.wilds.config import defaults_folder
 
 # Of the leaderboard too, but not of image classification; and those that WILDS itself keeps off the leaderboard.
@@ -43,7 +42,7 @@ class Rules:
     """What the leaderboard wants of a dataset: seeds 0 to `seeds` - 1, all `splits`, labels from 0 to `classes` - 1."""
 
     seeds: int
-    splits: Sequence[str]
+    splits: tuple[str, ...]
     classes: int
 
 
@@ -95,9 +94,9 @@ def read_rules(dataset: str) -> Rules:
     Raises:
         UserError: it has no place for the dataset, or we do not handle it.
     """
-    rules = yaml.safe_load((defaults_folder() / "leaderboard.yaml").read_text(encoding="utf-8"))
+    rules = load_yaml(defaults_folder() / "leaderboard.yaml", dict[str, Rules])
     if dataset in rules:
-        return Rules(**rules[dataset])
+        return rules[dataset]
     if dataset in NOT_ON_LEADERBOARD:
         raise UserError(f"{dataset} is not on the WILDS leaderboard, though the package has it")
     if dataset in OTHER_KINDS:

@@ -49,13 +49,30 @@ def test_defaults_of_ones_own(tmp_path: Path) -> None:
     file.write_text("include: celebA\nlr: 0.25\n")
     config = make_config({"dataset": "celebA", **GIVEN}, str(file))
     assert config.lr == 0.25 and config.model == "resnet50"
-    for text, words in (("lrr: 1\n", "'lrr'"), ("[]\n", "must map"), ("a: [", "is not YAML"), ("lr: 1e-5\n", "model")):
+    for text, words in (
+        ("lrr: 1\n", "unknown entry 'lrr'; .* did you mean 'lr'"),
+        ("[]\n", "must hold names with values"),
+        ("a: [", "is not YAML"),
+        ("lr: 1e-5\n", "lr is '1e-5'"),
+        ("lr: 1\n", "model"),
+    ):
         file.write_text(text)
         with pytest.raises(UserError, match=words):
             make_config({"dataset": "celebA", **GIVEN}, str(file))
-    file.write_text("include: celebA\nlr: 1e-5\n")  # YAML reads this as a text
-    with pytest.raises(UserError, match="lr is '1e-5'"):
-        make_config({"dataset": "celebA", **GIVEN}, str(file))
+    for text, words in (
+        (
+            "include: celebA\nlr: 1e-5\n",
+            r"mine\.yaml: lr is '1e-5'; accepted is a number of at least 0",
+        ),  # read as a text
+        ("include: celeb\n", "no defaults named 'celeb'; .* did you mean 'celebA'"),
+        (f"include: {file}\n", "includes itself"),
+        ("batch_size: true\n", "batch_size is True; accepted is a whole number of at least 1"),
+        ("optimizer_kwargs: null\n", "optimizer_kwargs is None; accepted is names with values"),
+        ("target_resolution: [224.5, 1]\n", r"target_resolution\[0\] is 224.5"),
+    ):
+        file.write_text(text)
+        with pytest.raises(UserError, match=words):
+            make_config({"dataset": "celebA", **GIVEN}, str(file))
 
 
 @pytest.mark.harness
