@@ -189,4 +189,3 @@ def _dataset_defaults(dataset: str, defaults: str | None) -> dict[str, Any]:
         return read_defaults(defaults or dataset)
     groups = own.read(dataset).groups
     return read_defaults(defaults or "own") | ({"report_groups": [*groups, "y"]} if groups else {})
-
