@@ -44,6 +44,7 @@ HOOKS = {
     "wilds.datasets.celebA_dataset": "cim_dg.wilds.compat:on_dataset",
     "wilds.datasets.rxrx1_dataset": "cim_dg.wilds.compat:on_dataset",
     "wilds.datasets.waterbirds_dataset": "cim_dg.wilds.compat:on_dataset",
+    "wilds.datasets.wilds_dataset": "cim_dg.wilds.compat:on_wilds_dataset",
 }
 """Module of a harness -> our function that is called with that module after each execution of it."""
 

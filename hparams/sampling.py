@@ -29,6 +29,8 @@ def sample(entries: Mapping[str, HParam], seed: int) -> dict[str, Any]:
 def _draw(entry: HParam, random: np.random.RandomState) -> Any:
     if entry.random is None:
         return entry.default
+    distribution: str
+    values: Any
     ((distribution, values),) = entry.random.items()
     if distribution == "choice":
         return values[int(random.choice(len(values)))]

@@ -15,7 +15,7 @@ from types import ModuleType
 from cim_dg.errors import LEFT, LeftToAnother, RunError, UserError
 from cim_dg.launchers import SUBMITS
 from cim_dg.runtime.files import write_atomically
-from cim_dg.sweeps import domainbed, wilds
+from cim_dg.sweeps import data, domainbed, wilds
 from cim_dg.sweeps.jobs import DONE, UNFINISHED, Command, Job, duration, seconds_left
 from cim_dg.sweeps.spec import Spec
 
@@ -76,11 +76,11 @@ def make_plan(spec: Spec, data_dir: str | None, output_dir: Path) -> Plan:
     Raises:
         UserError: the data are not where they should be.
     """
-    if spec.data and data_dir is None:
-        raise UserError(f"--data_dir is missing: the folder that holds {', '.join(spec.data)}")
-    for pattern in spec.data:
-        if not any(Path(str(data_dir)).glob(pattern)):
-            raise UserError(f"--data_dir {data_dir} holds no {pattern}, which this sweep needs")
+    if absent := data.lacking(spec, data_dir):
+        how = "".join(f"; {command}" for command in data.remedy(spec, data_dir))
+        if data_dir is None:
+            raise UserError(f"--data_dir is missing: the folder that holds {', '.join(absent)}{how}")
+        raise UserError(f"--data_dir {data_dir} holds no {', '.join(absent)}, which this sweep needs{how}")
     harness = _HARNESS[spec.harness]
     jobs = harness.jobs(spec, data_dir, output_dir)
     return Plan(spec, jobs, harness.commands(spec, data_dir, output_dir, jobs))

@@ -16,6 +16,8 @@ from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import pil_loader
 from wilds.datasets.wilds_dataset import WILDSDataset
 
+from cim_dg.data.catalogue import load
+from cim_dg.data.present import command
 from cim_dg.errors import UserError
 
 VARIANTS = ("original", "mixed_same", "mixed_rand", "only_bg_t")
@@ -41,10 +43,7 @@ class IN9(WILDSDataset):
         self, root_dir: str, version: str | None = None, download: bool = False, split_scheme: str = "official"
     ) -> None:
         if download:
-            raise UserError(
-                "backgrounds cannot be downloaded from here: github.com/MadryLab/backgrounds_challenge says where its "
-                "test images (its release) and its training images (original.tar.gz) are"
-            )
+            raise UserError(f"backgrounds is not downloaded here; `{command(load('backgrounds'), root_dir)}` gets it")
         if split_scheme != "official" or version is not None:
             raise UserError("backgrounds has no versions and one split_scheme, official")
         folders = {part: class_folder(Path(root_dir), part) for part in ("original/train", *map(tested_on, VARIANTS))}
@@ -104,7 +103,8 @@ def class_folder(root: Path, part: str) -> ImageFolder:
     if not folder.is_dir():
         raise UserError(
             f"backgrounds: there is no folder {folder}; expected are original/train and VARIANT/val for VARIANT in "
-            f"{', '.join(VARIANTS)}, each with the nine class folders of IN-9"
+            f"{', '.join(VARIANTS)}, each with the nine class folders of IN-9; "
+            f"`{command(load('backgrounds'), root)}` gets what is not there"
         )
     classes = sum(path.is_dir() for path in folder.iterdir())
     if classes != NUM_CLASSES:

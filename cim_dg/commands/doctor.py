@@ -16,11 +16,6 @@ from cim_dg.runtime.provenance import commit, version_of, versions
 
 PACKAGES = ("torch", "torchvision", "numpy", "pytorch-msssim")
 HARNESS_NEEDS = {"DomainBed": ("timm", "wilds", "tqdm", "imageio", "gdown"), "WILDS": ("wilds",)}
-FOLDERS = {
-    "VLCS": "VLCS", "PACS": "PACS", "OfficeHome": "office_home", "TerraIncognita": "terra_incognita",
-    "MNIST (ColoredMNIST, RotatedMNIST)": "MNIST/raw", "VLCSMini": "VLCSMini", "waterbirds": "waterbirds_v1.0",
-    "celebA": "celebA_v1.0", "camelyon17": "camelyon17_v1.0", "backgrounds (ImageNet-9)": "mixed_rand/val",
-}  # fmt: skip
 
 
 def add_parser(subparsers: Any) -> None:
@@ -94,11 +89,22 @@ def wilds() -> list[tuple[str, str]]:
 
 
 def datasets(data_dir: Path | None) -> list[tuple[str, str]]:
-    """Which of the known datasets lie in a folder."""
+    """Which datasets are in a folder, and for every sweep which it lacks, with the command that gets it."""
     if data_dir is None:
         return []
-    there = [name for name, folder in FOLDERS.items() if (data_dir / folder).is_dir()]
-    return [(f"datasets in {data_dir}", ", ".join(there) or "none of " + ", ".join(FOLDERS))]
+    from cim_dg.data.present import everything, is_there
+    from cim_dg.sweeps import data, spec
+
+    files = [dataset for dataset in everything() if dataset.layout != "none"]
+    there = [dataset.name for dataset in files if is_there(dataset, data_dir)]
+    none = f"none of {', '.join(dataset.name for dataset in files)}"
+    lines = [(f"datasets in {data_dir}", ", ".join(there) or none)]
+    for name in spec.names():
+        sweep = spec.load(name)
+        absent = data.lacking(sweep, data_dir)
+        how = "".join(f"; {command}" for command in data.remedy(sweep, data_dir))
+        lines.append((f"  sweep {name}", f"lacks {', '.join(absent)}{how}" if absent else "has its data"))
+    return lines
 
 
 def variables() -> list[tuple[str, str]]:

@@ -186,6 +186,8 @@ def load(name: str) -> Dataset:
         if known.lower() == name.lower():
             return _read(known)
     for known in names():
+        if not _mentions(known, name):
+            continue
         dataset = _read(known)
         if any(name.lower() == other.lower() for others in dataset.harnesses.values() for other in others):
             return dataset
@@ -195,6 +197,8 @@ def load(name: str) -> Dataset:
 def of_harness(harness: str, name: str) -> Dataset | None:
     """The dataset that a harness calls `name`; None if it is not one of ours."""
     for known in names():
+        if not _mentions(known, name):
+            continue
         dataset = _read(known)
         if name in dataset.harnesses.get(harness, ()):  # type: ignore[call-overload]
             return dataset
@@ -208,6 +212,12 @@ def read(path: Path) -> Dataset:
         UserError: it cannot be read, or an entry is not what is accepted.
     """
     return load_yaml(path, Dataset)
+
+
+def _mentions(known: str, name: str) -> bool:
+    """Whether a dataset's file has a name in it at all: reading it as YAML takes long, and every job asks."""
+    text = resources.files("cim_dg.data").joinpath("sources", f"{known}.yaml").read_text(encoding="utf-8")
+    return name.lower() in text.lower()
 
 
 @functools.cache

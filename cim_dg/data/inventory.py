@@ -189,7 +189,7 @@ def _table(dataset: Dataset, folder: Path) -> Inventory:
         raise UserError(f"{folder}: its tables cannot be read: {' '.join(str(error).split())[:200]}") from None
     there = dict(listing(dataset, folder))
     release = f"RELEASE_v{dataset.version}.txt"
-    if release not in there:
+    if not (folder / release).is_file():
         found.problems.append(f"it has no {release}, without which WILDS does not take it")
     found.missing = [name for name in found.images if name not in there]
     gone = set(found.missing)

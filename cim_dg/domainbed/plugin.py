@@ -18,6 +18,7 @@ from cim_dg import hparams as spaces
 from cim_dg.algorithms import methods
 from cim_dg.data import own
 from cim_dg.domainbed import swad
+from cim_dg.domainbed.data_record import watch
 from cim_dg.domainbed.datasets import make_nuisance_digits, make_spirograph, make_vlcs_mini
 from cim_dg.domainbed.launchers import checked, claim_for_train, ending, is_standin, launcher, train_folder
 from cim_dg.domainbed.own_datasets import make_own_dataset
@@ -55,6 +56,8 @@ def on_datasets(datasets: ModuleType) -> None:
         add(datasets, name, make(datasets))
     for name in own.names():
         add(datasets, name, make_own_dataset(own.read(name), datasets))
+    if not is_standin():  # whose jobs record it, and whose errors say it, themselves
+        watch(datasets)
 
 
 def on_reporting(reporting: ModuleType) -> None:

@@ -39,7 +39,7 @@ def on_evaluator(evaluator: Any) -> None:
 
     @functools.wraps(evaluate)
     def updated_evaluate(self: Any, algorithm: Any, *args: Any, **kwargs: Any) -> Any:
-        averaged = getattr(algorithm, "module", None)
+        averaged: Any = getattr(algorithm, "module", None)
         if is_ours(type(averaged)) and averaged.hparams.get("freeze_bn") is not False:
             with preserved_randomness():
                 device = next(algorithm.parameters()).device

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cim_dg.errors import UserError
-from cim_dg.results import best, domain_tables, published, read_wilds, selection, wilds_tables
+from cim_dg.results import best, data_copies, domain_tables, published, read_wilds, selection, wilds_tables
 from cim_dg.results.grids import Grid, grids
 from cim_dg.results.read import read
 from cim_dg.results.records import Records
@@ -70,7 +70,7 @@ def report(
     found = []
     if best_hparams:
         found = [*best.best_hparams(records, domainbed_rules), *best.best_epochs(records, wilds_rules)]
-    return Report(tables, records, found, records.report())
+    return Report(tables, records, found, [*records.report(), *data_copies.sentences(records.runs)])
 
 
 def _published(name: str, rules: Sequence[str]) -> list[Table]:

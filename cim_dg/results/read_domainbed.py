@@ -31,6 +31,8 @@ def read(folder: Path, names: Set[str], collector: Collector) -> None:
     results = folder / "results.jsonl"
     lines = results.read_bytes().splitlines() if "results.jsonl" in names else []
     provenance = _object(folder / "provenance.json") if "provenance.json" in names else {}
+    if "data.json" in names and "data" not in provenance:  # which the real DomainBed's jobs have instead
+        provenance = {**provenance, "data": _object(folder / "data.json")}
     layouts: dict[tuple[str, ...], tuple[list[str], int]] = {}
     args: dict[str, Any] | None = None
     run = -1

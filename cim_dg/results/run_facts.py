@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cim_dg.results.best import hparams_text
+from cim_dg.results.data_copies import described
 from cim_dg.results.domains import ENVIRONMENTS, domain_names
 from cim_dg.results.records import Run
 
@@ -44,6 +45,7 @@ def facts(run: Run) -> dict[str, str]:
         "Versions": _versions(run),
         "Commit": _text(_either(said.get("git_commit"), said.get("commit"))),
         "Device": _text(said.get("device")),
+        "Data": described(run),
         "Weights at the start": _text(said.get("weights")),
         "Started": _text(said.get("started")),
         "Hparams": hparams_text(run) or UNKNOWN,

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 from types import ModuleType, SimpleNamespace
@@ -73,6 +74,26 @@ def on_common_utils(module: ModuleType) -> None:
 def on_dataset(module: ModuleType) -> None:
     """Let a module `wilds.datasets.*_dataset` read tables whose arrays it can write to."""
     module.pd = SimpleNamespace(**{**vars(pd), "read_csv": _read_csv})  # type: ignore[attr-defined]
+
+
+def on_wilds_dataset(module: ModuleType) -> None:
+    """End the error on a dataset that is not there with the command that gets it: the package's own host is down."""
+    base: Any = vars(module)["WILDSDataset"]
+    initialize = base.initialize_data_dir
+    if hasattr(initialize, "__wrapped__"):
+        return
+
+    @functools.wraps(initialize)
+    def initialize_data_dir(self: Any, root_dir: Any, download: Any) -> Any:
+        try:
+            return initialize(self, root_dir, download)
+        except FileNotFoundError as error:
+            from cim_dg.data.present import sentence
+
+            said = sentence("wilds", str(self.dataset_name), root_dir)
+            raise FileNotFoundError(f"{error} {said}." if said else str(error)) from None
+
+    base.initialize_data_dir = initialize_data_dir
 
 
 def repair() -> None:

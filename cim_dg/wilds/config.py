@@ -123,7 +123,8 @@ def defaults_model() -> Any:
     """What a file of defaults holds: any of the options, and the name of the defaults that it starts from."""
     from typing_extensions import TypedDict
 
-    return TypedDict("Defaults", {"include": str, **get_type_hints(Config, include_extras=True)}, total=False)
+    make_type: Any = TypedDict  # called with fields that are not literal, which the type checker does not follow
+    return make_type("Defaults", {"include": str, **get_type_hints(Config, include_extras=True)}, total=False)
 
 
 def read_defaults(name: str, included_by: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from wilds.datasets.wilds_dataset import WILDSDataset, WILDSSubset
 from cim_dg.backgrounds.adversarial import Challenge
 from cim_dg.backgrounds.in9 import IN9
 from cim_dg.data import own
+from cim_dg.data.present import sentence
 from cim_dg.errors import UserError
 from cim_dg.wilds import compat
 from cim_dg.wilds.config import Config
@@ -118,7 +119,7 @@ def load_dataset(
     """
     compat.repair()
     if not download and not Path(root_dir).is_dir():
-        raise UserError(f"root_dir {root_dir} is not a folder")
+        raise UserError(f"root_dir {root_dir} is not a folder{how(name, root_dir)}")
     try:
         # wilds prints notes on versions, and warns of empty groups, which our reports leave out anyway.
         quiet = contextlib.nullcontext() if download else contextlib.redirect_stdout(io.StringIO())
@@ -129,8 +130,10 @@ def load_dataset(
         raise
     except FileNotFoundError as error:
         if error.filename is not None:
-            raise UserError(f"{name} below {root_dir} is incomplete: there is no {error.filename}") from None
-        raise UserError(f"{name} is not below {root_dir}; add --download True, or put it there") from None
+            raise UserError(
+                f"{name} below {root_dir} is incomplete: there is no {error.filename}{how(name, root_dir)}"
+            ) from None
+        raise UserError(f"{name} is not below {root_dir}{how(name, root_dir)}") from None
     except KeyError as error:
         raise UserError(f"a table of {name} below {root_dir} has no column {error}") from None
     except (AttributeError, ValueError, TypeError, AssertionError, OSError) as error:
@@ -144,6 +147,12 @@ def _constructor(name: str) -> Callable[..., WILDSDataset]:
     if name in own.names():
         return functools.partial(OwnDataset, own.read(name))
     return functools.partial(wilds.get_dataset, name)
+
+
+def how(name: str, root_dir: str) -> str:
+    """How to get a dataset that is not there, as the end of a sentence; empty if it is there."""
+    said = sentence("wilds", name, root_dir)
+    return f"; {said}" if said else ""
 
 
 def load_data(config: Config, pin_memory: bool = False) -> Data:

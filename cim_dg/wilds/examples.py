@@ -166,6 +166,6 @@ def write_record(config: Any, algorithm: Any) -> None:
                 k: v for k, v in vars(config).items() if isinstance(v, (str, int, float, bool, list, dict, type(None)))
             },
             "device": str(config.device),
-            **provenance(),
+            **provenance(config.dataset, config.root_dir),
         }
     )

@@ -70,7 +70,7 @@ def train(config: Config) -> dict[str, Any]:
             "original_resolution": data.dataset.original_resolution,
         },
         "device": _describe(device),
-        **provenance(),
+        **provenance(config.dataset, config.root_dir),
     }
     folder.create()
     claimed = locks.claim(folder.path)

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from cim_dg.data import fingerprint
 from cim_dg.errors import UserError
 from cim_dg.runtime.files import write_atomically
 from cim_dg.runtime.provenance import commit, versions
@@ -79,7 +80,12 @@ class RunFolder:
         write_atomically(self.record, json.dumps(record, indent=2, sort_keys=True) + "\n")
 
 
-def provenance() -> dict[str, Any]:
-    """What ran: command, versions, and the commit of a checkout (None for an installed package)."""
+def provenance(dataset: str, root_dir: str | Path) -> dict[str, Any]:
+    """What ran: command, versions, commit of a checkout (None for an installed package), and which copy of the data."""
     packages = ("wilds", "torch", "torchvision", "numpy", "pandas")
-    return {"command": shlex.join(sys.argv), "versions": versions(packages), "commit": commit()}
+    return {
+        "command": shlex.join(sys.argv),
+        "versions": versions(packages),
+        "commit": commit(),
+        "data": fingerprint.record("wilds", dataset, root_dir),
+    }

@@ -8,8 +8,8 @@ import shutil
 import stat
 import tarfile
 import zipfile
-from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -135,7 +135,8 @@ def test_an_archive_larger_than_the_disk_is_not_begun(tmp_path: Path, monkeypatc
     archive = tmp_path / "archive.zip"
     with zipfile.ZipFile(archive, "w") as packed:
         packed.writestr("a.jpg", bytes(1000))
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: namedtuple("Usage", "total used free")(2000, 1500, 500))
+    usage = SimpleNamespace(total=2000, used=1500, free=500)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(UserError, match=r"unpacks to 1,000 bytes, and .* has 500 free"):
         unpack(archive, tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())

@@ -173,3 +173,13 @@ def test_what_is_missing_and_how_to_get_it(tmp_path: Path) -> None:
         (tmp_path / "PACS" / domain).mkdir(parents=True)
     assert sentence("domainbed", "PACS", tmp_path) is None
     assert command(load("PACS"), None) == "cim-dg data get PACS --data_dir DIR"
+
+
+def test_the_docs_have_the_tables() -> None:
+    from cim_dg.data.table import markdown
+
+    page = (Path(__file__).resolve().parents[2] / "docs" / "data.md").read_text()
+    for table in markdown().split("\n\n"):
+        assert table.strip() in page, "docs/data.md: put in what `python -m cim_dg.data.table` prints"
+    for line in page.splitlines():
+        assert len(line) <= 140 or line.startswith("|")

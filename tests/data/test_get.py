@@ -6,7 +6,7 @@ import csv
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -222,7 +222,7 @@ def test_archives_of_wilds_are_laid_out(
     name: str, tmp_path: Path, web: tuple[Path, Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, server = web
-    make = {
+    make: dict[str, Callable[[Path], Path]] = {
         "Waterbirds": waterbirds,
         "CelebA": celeba,
         "Camelyon17": camelyon17,
@@ -368,7 +368,7 @@ def test_waterbirds_from_cub_and_places_as_the_recipe_says(tmp_path: Path, capsy
     folder = tmp_path / "data" / "waterbirds_v1.0"
     with (folder / "metadata.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    groups = {}
+    groups: dict[tuple[int, ...], int] = {}
     for entry in rows:
         key = tuple(int(entry[name]) for name in ("split", "y", "place"))
         groups[key] = groups.get(key, 0) + 1

@@ -72,4 +72,4 @@ def test_domains_are_numbered_as_they_are_fed():
     joined = join_domains([torch.zeros(2, 3, 4, 4), torch.ones(1, 3, 4, 4)], [torch.tensor([5, 6]), torch.tensor([7])])
     assert joined.x.shape == (3, 3, 4, 4)
     assert joined.y.tolist() == [5, 6, 7]
-    assert joined.domain.tolist() == [0, 0, 1]
+    assert joined.domain is not None and joined.domain.tolist() == [0, 0, 1]

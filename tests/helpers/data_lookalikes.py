@@ -101,7 +101,8 @@ def mnist(folder: Path, train: int = 30, test: int = 20) -> Path:
 def cub(folder: Path, species: Iterable[str], each: int = 6) -> Path:
     """CUB_200_2011 with its segmentations beside it: of each species, two thirds of the birds are for training."""
     photographs, masks = folder / "CUB_200_2011", folder / "segmentations"
-    listed, division = [], []
+    listed: list[str] = []
+    division: list[str] = []
     for kind in species:
         for number in range(each):
             name = f"{kind}/{kind.split('.')[1]}_{number:04d}.jpg"

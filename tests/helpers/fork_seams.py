@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,19 +34,19 @@ class SwadAlgorithm(nn.Module):
 
 def swad_modules() -> dict[str, ModuleType]:
     """`domainbed` and those of its modules that an adapter imports, in SWAD's form."""
-    algorithms = ModuleType("domainbed.algorithms")
+    algorithms: Any = ModuleType("domainbed.algorithms")
     algorithms.Algorithm = SwadAlgorithm
     algorithms.get_algorithm_class = lambda name: vars(algorithms)[name]
-    networks = ModuleType("domainbed.networks")
+    networks: Any = ModuleType("domainbed.networks")
     networks.Featurizer = lambda input_shape, hparams: SmallCNN(input_shape[0], width=8)
-    registry = ModuleType("domainbed.hparams_registry")
+    registry: Any = ModuleType("domainbed.hparams_registry")
 
     def hparams(algorithm, dataset, random_state):
         return {"lr": (0.1, random_state.uniform(0, 1)), "batch_size": (8, int(random_state.choice([8, 16])))}
 
     registry.default_hparams = lambda a, d: {k: v for k, (v, _) in hparams(a, d, np.random.RandomState(0)).items()}
     registry.random_hparams = lambda a, d, s: {k: v for k, (_, v) in hparams(a, d, np.random.RandomState(s)).items()}
-    package = ModuleType("domainbed")
+    package: Any = ModuleType("domainbed")
     package.algorithms, package.networks, package.hparams_registry = algorithms, networks, registry
     return {module.__name__: module for module in (package, algorithms, networks, registry)}
 

@@ -15,7 +15,7 @@ def pair(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0, noise: 
     return x, y
 
 
-def value_and_gradients(function, x: Tensor, y: Tensor, **options) -> list[Tensor]:  # type: ignore[no-untyped-def]
+def value_and_gradients(function, x: Tensor, y: Tensor, **options) -> list[Tensor]:
     x, y = x.clone().requires_grad_(), y.clone().requires_grad_()
     value = function(x, y, **options)
     weights = torch.arange(1, len(value) + 1, dtype=value.dtype)

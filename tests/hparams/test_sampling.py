@@ -15,7 +15,7 @@ def test_seed_hash_is_domainbeds():
 
 
 def entry(kind, **random):
-    return {"a": HParam("h", kind, 1, random=random or None)}
+    return {"a": HParam("h", kind, 1, random=random or None)}  # type: ignore[arg-type]
 
 
 def stream(seed):

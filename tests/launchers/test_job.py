@@ -64,7 +64,9 @@ def test_a_claimed_job_is_left_and_nothing_of_it_removed(tmp_path, monkeypatch):
     monkeypatch.setattr(locks, "PATIENCE", 0)
     elsewhere = job(tmp_path / "a", "", resumes=False)
     (tmp_path / "a" / "results.jsonl").write_text("half\n")
-    with locks.claim(tmp_path / "a"):
+    claimed = locks.claim(tmp_path / "a")
+    assert claimed is not None
+    with claimed:
         assert run(elsewhere, {}) == Ending(LEFT)
         with pytest.raises(LeftToAnother, match="1 jobs are run by another process"):
             launch("parallel", [elsewhere])

@@ -55,6 +55,14 @@ def num_environments(dataset_name: str) -> int:
     return len(get_dataset_class(dataset_name).ENVIRONMENTS)
 
 
+def _how(name: str, data_dir: str | os.PathLike[str] | None) -> str:
+    """How to get a data set that is not there, as the end of a sentence; empty for one that is not ours."""
+    from cim_dg.data.present import sentence
+
+    said = sentence("domainbed", name, None if data_dir is None else Path(data_dir))
+    return f"; {said}" if said else ""
+
+
 class MultipleDomainDataset:
     """A sequence of environments, each a torch data set of (image, label).
 
@@ -111,11 +119,14 @@ def _mnist(root: str | None) -> tuple[torch.Tensor, torch.Tensor]:
     if root is None:
         raise UserError(
             "MNIST's images are needed: give --data_dir DIR, the folder that has its files in DIR/MNIST/raw"
+            f"{_how('ColoredMNIST', None)}"
         )
     folder = Path(root, "MNIST", "raw")
     missing = [name for name in MNIST_FILES if not (folder / name).is_file()]
     if missing:
-        raise UserError(f"MNIST's raw files were expected in {folder}; there is no {', '.join(missing)}")
+        raise UserError(
+            f"MNIST's raw files were expected in {folder}; there is no {', '.join(missing)}{_how('ColoredMNIST', root)}"
+        )
     from torchvision.datasets import MNIST  # here: it takes seconds, and other jobs do without
 
     try:
@@ -198,6 +209,7 @@ class MultipleEnvironmentImageFolder(MultipleDomainDataset):
             raise UserError(
                 f"there is no folder {folder}: {type(self).__name__} is expected there, a folder for each of its "
                 f"environments ({', '.join(self.ENVIRONMENTS)}) with a folder of images for each class"
+                f"{_how(type(self).__name__, folder.parent)}"
             )
         found = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
         if len(found) != len(self.ENVIRONMENTS):
@@ -239,6 +251,7 @@ class _Photographs(MultipleEnvironmentImageFolder):
         if root is None:
             raise UserError(
                 f"{type(self).__name__} is needed: give --data_dir DIR, the folder that has it in DIR/{self.FOLDER}"
+                f"{_how(type(self).__name__, None)}"
             )
         super().__init__(Path(root, self.FOLDER), test_envs, hparams["data_augmentation"], hparams)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from cim_dg.data import fingerprint
 from cim_dg.runtime.files import write_atomically
 from cim_dg.runtime.provenance import commit, versions
 
@@ -34,6 +35,7 @@ def write(
         "threads": torch.get_num_threads(),
         "seeds": {name: vars(args)[name] for name in ("seed", "trial_seed", "hparams_seed")},
         "args": vars(args),
+        "data": fingerprint.record("domainbed", args.dataset, args.data_dir),
         "hparams": hparams,
         "weights": _weights(algorithm, hparams),
     }
