@@ -87,7 +87,7 @@ def select(args: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
         UserError: as of `run`.
     """
     from cim_dg.results import read_wilds, selection
-    from cim_dg.results.records import read
+    from cim_dg.results.read import read
 
     rule = args.selection
     if rule is not None and rule not in selection.TITLES and rule not in read_wilds.RULES:
