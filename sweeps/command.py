@@ -35,6 +35,8 @@ def add_parser(subparsers: Any) -> None:
         "--log", nargs="+", choices=TARGETS, help="pass the curves on while jobs run (see `cim-dg log`)"
     )
     parser.add_argument("--skip_confirmation", action="store_true", help="do not ask")
+    parser.add_argument("--require_gpu", action="store_true", help="a job that can use no GPU fails")
+    parser.add_argument("--skip_model_save", action="store_true", help="keep no model of a finished job")
     change = parser.add_argument_group("instead of what the sweep says")
     change.add_argument("--algorithms", nargs="+")
     change.add_argument("--n_trials", type=int)
@@ -43,7 +45,7 @@ def add_parser(subparsers: Any) -> None:
     change.add_argument(
         "--selection", help="iid, leave-one-out or oracle; average, worst-class or worst-group for WILDS"
     )
-    change.add_argument("--command_launcher", help="of DomainBed, such as multi_gpu, pool, ray or slurm")
+    change.add_argument("--command_launcher", help="local, parallel, multi_gpu, pool, ray or slurm")
     parser.set_defaults(run=run)
 
 
@@ -73,6 +75,9 @@ def run(args: argparse.Namespace) -> int:
             return 0
         if args.log:
             _log_to(args.log)
+        for flag in ("require_gpu", "skip_model_save"):  # which DomainBed's sweep does not have
+            if getattr(args, flag):
+                os.environ[f"CIM_DG_{flag.upper()}"] = "1"
         planning.run(plan, args.output_dir)
         if plan.only_submits() and plan.still_missing():
             print("The jobs are submitted. The same command again shows the table when they are done.")

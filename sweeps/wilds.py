@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import sys
@@ -68,7 +69,14 @@ def _launched(command: Command) -> launchers.Job:
         done_key="finished",
         entry="cim_dg.cli:main",
         arguments=tuple(words),
+        gib=functools.partial(_gib, tuple(words)),
     )
+
+
+def _gib(arguments: tuple[str, ...]) -> float:
+    from cim_dg.wilds.memory import gib  # which imports torch
+
+    return gib(arguments)
 
 
 def is_done(job: Job) -> bool:

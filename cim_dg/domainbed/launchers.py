@@ -21,6 +21,7 @@ from pathlib import Path
 
 from cim_dg.errors import LeftToAnother, UserError, exit_code
 from cim_dg.launchers import Job, launch, notes
+from cim_dg.launchers.job import two_gib
 from cim_dg.runtime import devices, locks, settings
 
 Launcher = Callable[[list[str]], None]
@@ -54,7 +55,14 @@ def job(command: str) -> Job:
         resumes=standin,
         entry="domainbed.scripts.train:main" if ours else None,
         arguments=words[len(TRAIN) :] if ours else (),
+        gib=functools.partial(_gib, words[len(TRAIN) :]) if ours else two_gib,
     )
+
+
+def _gib(arguments: Sequence[str]) -> float:
+    from cim_dg.domainbed.memory import gib  # which imports torch
+
+    return gib(arguments)
 
 
 def launcher(name: str) -> Launcher:

@@ -24,7 +24,7 @@ from cim_dg.domainbed.launchers import checked, claim_for_train, ending, is_stan
 from cim_dg.domainbed.own_datasets import make_own_dataset
 from cim_dg.harness.registration import add, extended_hparams, need, ours_in
 from cim_dg.launchers import LAUNCHERS
-from cim_dg.tracking.sidecar import beside_domainbed
+from cim_dg.tracking.sidecar import track_domainbed
 
 DATASETS: dict[str, Callable[[ModuleType], type]] = {
     "NuisanceDigits": make_nuisance_digits,
@@ -43,7 +43,7 @@ def on_algorithms(algorithms: ModuleType) -> None:
         add(algorithms, name, make_adapter(method, algorithms))
     if not is_standin() and (output_dir := train_folder()) is not None:
         claim_for_train(output_dir)
-        beside_domainbed(output_dir)
+        track_domainbed(output_dir)
 
 
 def on_datasets(datasets: ModuleType) -> None:

@@ -237,7 +237,14 @@ def places(jobs: Sequence[Job], fitting: Callable[[int], int]) -> list[Place]:
 
 def _fitting(jobs: Sequence[Job], most: int) -> int:
     """How many of the jobs, at least 1 and at most `most`, fit side by side into the GPU with the least free memory."""
-    return max(1, min(most, int(_free_gib() // max(job.gib() for job in jobs))))
+    return max(1, min(most, int(_free_gib() // max(map(_gib, jobs)))))
+
+
+def _gib(job: Job) -> float:
+    try:
+        return job.gib()
+    except UserError:  # the job itself says what is wrong
+        return 0.1
 
 
 def _free_gib() -> float:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cim_dg.errors import UserError
 from cim_dg.launchers.job import NOTES, Job
-from cim_dg.runtime import locks
+from cim_dg.runtime import locks, settings
 
 SLURM = "slurm.txt"
 """In the folder of notes: a line for each job submitted, with its number and the name of its folder."""
@@ -78,7 +78,7 @@ def slurm_numbers() -> set[str]:
     Raises:
         UserError: squeue fails.
     """
-    if shutil.which("squeue") is None:
+    if shutil.which("squeue") is None or settings.get("CIM_DG_SLURM_CLUSTER") != "slurm":
         return set()
     squeue = ["squeue", "--noheader", "--array", "--user", getuser(), "--format", "%i"]
     asked = subprocess.run(squeue, capture_output=True, text=True, check=False)

@@ -23,6 +23,7 @@ from importlib import import_module
 from typing import IO, Any, TextIO, cast
 
 from cim_dg import autoload
+from cim_dg.launchers import watchdog
 from cim_dg.launchers.job import Ending, Job, death, last_said
 
 
@@ -63,6 +64,7 @@ class Worker:
 
 def main() -> None:
     """The process' end."""
+    watchdog.ignore_preemption()
     requests, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w", buffering=1)
     nowhere = os.open(os.devnull, os.O_RDWR)
     # What jobs print is in their folders. And the processes that load images are forked from this one, and close their

@@ -152,8 +152,8 @@ def _luminance(mu_x: Tensor, mu_y: Tensor, c1: float) -> tuple[Tensor, Tensor]:
 
 
 @functools.lru_cache
-def _window(width: int) -> tuple[float, ...]:
-    """The Gaussian window's weights, in float32 as in pytorch-msssim, so that both agree in float64 too."""
+def window_weights(width: int) -> tuple[float, ...]:
+    """The Gaussian window's weights, rounded to float32 as in pytorch-msssim, so that both agree in float64 too."""
     offsets = torch.arange(width, dtype=torch.float32, device="cpu") - width // 2
     weights = torch.exp(-(offsets**2) / (2 * SIGMA**2))
     return tuple((weights / weights.sum()).tolist())
@@ -170,7 +170,7 @@ def _blur(maps: Tensor, window: int, adjoint: bool = False) -> Tensor:
 
 def _slide(maps: Tensor, window: int, adjoint: bool) -> Tensor:
     """One pass of the separable window: (..., H, W) -> (..., H - window + 1, W), or with `adjoint` + window - 1."""
-    weights = _window(window)
+    weights = window_weights(window)
     *batch, height, width = maps.shape
     size = height + (window - 1 if adjoint else 1 - window)
     fast = maps.device.type == "cpu" and maps.dtype == torch.float32 and torch.backends.mkldnn.is_available()

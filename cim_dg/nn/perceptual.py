@@ -26,8 +26,8 @@ The factor x^w has an infinite slope at 0, and means at or below 0 do occur (an 
 it is therefore replaced by the straight line through 0 that meets it there, and by 0 for x < 0, so that the gradient is
 finite everywhere.
 
-The means of cs and l cs, with their analytic gradient, are in cim_dg/nn/local_similarity.py; benchmarks/perceptual.py
-compares the speed with pytorch-msssim's.
+The means of cs and l cs, with their analytic gradient, are in cim_dg/nn/local_similarity.py for CPUs and in
+cim_dg/nn/pyramid_similarity.py for GPUs; benchmarks/perceptual.py compares the speed with pytorch-msssim's.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from torch import Tensor
 
 from cim_dg.errors import UserError
 from cim_dg.nn.local_similarity import halve, local_similarity
+from cim_dg.nn.pyramid_similarity import pyramid_similarity
 
 __all__ = ["ms_ssim", "scales_and_window", "triplet_ms_ssim"]
 
@@ -139,7 +140,7 @@ def triplet_ms_ssim(
         both = [_by_pytorch_msssim(morphed, images[row], data_range, window, scales) for row in rows]
         values = torch.stack(both)
     else:
-        if len(images) > rows.numel():  # a large pool of images: only those in use
+        if len(images) > rows.numel() and _is_on_cpu(images):  # a large pool of images: only those in use
             images = images.index_select(0, rows.flatten())
             rows = torch.arange(rows.numel(), device=rows.device).view_as(rows)
         values = _similarities(morphed, images, rows, data_range, window, scales)
@@ -218,17 +219,28 @@ def _checked_options(
 def _similarities(x: Tensor, y: Tensor, index: Tensor, data_range: float, window: int, scales: int) -> Tensor:
     """(K, A): MS-SSIM of x[a] to y[index[k, a]], for x (A, C, H, W), y (N, C, H, W) and index (K, A)."""
     c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
-    factors = []
-    for scale, weight in enumerate(_weights(scales)):
-        if scale:
-            x, y = halve(x), halve(y)
-        coarsest = scale == scales - 1
-        factors.append(_power(local_similarity(x, y, index, window, c1, c2, with_luminance=coarsest), weight))
+    weights = _weights(scales)
+    if _is_on_cpu(x):
+        factors = []
+        for scale, weight in enumerate(weights):
+            if scale:
+                x, y = halve(x), halve(y)
+            coarsest = scale == scales - 1
+            factors.append(_power(local_similarity(x, y, index, window, c1, c2, with_luminance=coarsest), weight))
+    else:
+        exponents = x.new_empty(scales, 1, 1, 1)
+        for exponent, weight in zip(exponents, weights, strict=True):
+            exponent.fill_(weight)  # a tensor of Python numbers would be copied to the GPU, which waits
+        factors = list(_power(pyramid_similarity(x, y, index, window, scales, c1, c2), exponents).unbind())
     # Factor by factor: the gradient of torch.prod searches for zeros, which waits for the GPU.
     return functools.reduce(torch.mul, factors).mean(-1)
 
 
-def _power(base: Tensor, exponent: float) -> Tensor:
+def _is_on_cpu(images: Tensor) -> bool:
+    return images.device.type == "cpu"
+
+
+def _power(base: Tensor, exponent: float | Tensor) -> Tensor:
     """base^exponent above FLOOR, the straight line from 0 to there below it, 0 for a negative base."""
     curve = base.clamp(min=FLOOR) ** exponent
     line = torch.relu(base) * FLOOR ** (exponent - 1)

@@ -32,46 +32,46 @@ _HPARAMS_WIDTH = 70
 
 def best_hparams(records: Records, rules: Sequence[str]) -> list[Grid]:
     """A grid for each data set and rule: the selected settings, step and model file of every cell."""
-    made = []
+    grids = []
     last = records.frame.groupby("run")["step"].max()
     for rule in rules:
         selected = select(records, rule)
         for dataset, part in selected.groupby("dataset", sort=True):
             rows = []
-            for one in part.sort_values(["harness", "algorithm", "test_env", "trial"]).itertuples():
-                run = records.runs[one.run]
-                domain = domain_names(str(dataset), one.n_envs)[one.test_env]
+            for cell in part.sort_values(["harness", "algorithm", "test_env", "trial"]).itertuples():
+                run = records.runs[cell.run]
+                domain = domain_names(str(dataset), cell.n_envs)[cell.test_env]
                 numbers = [
-                    str(one.trial),
-                    str(one.hparams_seed),
-                    str(one.step),
-                    f"{100 * one.validation:.1f}",
-                    f"{100 * one.value:.1f}",
+                    str(cell.trial),
+                    str(cell.hparams_seed),
+                    str(cell.step),
+                    f"{100 * cell.validation:.1f}",
+                    f"{100 * cell.value:.1f}",
                 ]
                 texts = [
-                    str(one.algorithm),
-                    str(one.harness),
+                    str(cell.algorithm),
+                    str(cell.harness),
                     domain,
                     *numbers,
-                    checkpoint(run, one.step, int(last[one.run])),
+                    checkpoint(run, cell.step, int(last[cell.run])),
                 ]
                 rows.append(
                     [*([text] for text in texts), textwrap.wrap(hparams_text(run), _HPARAMS_WIDTH) or ["unknown"]]
                 )
             title = f"{dataset}: selected hparams and checkpoints [{rule}]"
-            made.append(
+            grids.append(
                 Grid(title, _HEADER, rows, [False] * len(rows), [f"Model selection: {TITLES[rule]}."], _NUMERIC)
             )
-    return made
+    return grids
 
 
 def best_epochs(records: Records, rules: Sequence[str]) -> list[Grid]:
     """The same for WILDS runs, which have one setting each: the selected epoch, under each rule or each run's own."""
-    made = []
+    grids = []
     header = ["Method", "From", "Data set", "Seed", "Epoch", "Checkpoint", "Hparams"]
     for rule, runs in by_rule(records, rules).items():
         rows = []
-        for number, epoch in sorted(epochs_of(records, runs, rule).items(), key=lambda one: str(runs[one[0]].folder)):
+        for number, epoch in sorted(epochs_of(records, runs, rule).items(), key=lambda pair: str(runs[pair[0]].folder)):
             run = runs[number]
             # The harness keeps the model of the epoch that the run itself selected.
             kept = next(run.folder.glob("*_epoch:best_model.pth"), None) if own_rule(run) == rule else None
@@ -85,8 +85,9 @@ def best_epochs(records: Records, rules: Sequence[str]) -> list[Grid]:
             ]
             rows.append([*([text] for text in texts), textwrap.wrap(hparams_text(run), _HPARAMS_WIDTH) or ["unknown"]])
         title = f"WILDS: selected epochs [{rule}]"
-        made.append(Grid(title, header, rows, [False] * len(rows), [], [False, False, False, True, True, False, False]))
-    return made
+        numeric = [name in ("Seed", "Epoch") for name in header]
+        grids.append(Grid(title, header, rows, [False] * len(rows), [], numeric))
+    return grids
 
 
 def hparams_text(run: Run) -> str:

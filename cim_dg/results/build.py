@@ -67,10 +67,10 @@ def report(
     ]
     if names:
         tables = _only(tables, names, domainbed_rules, with_published)
-    found = []
+    selected = []
     if best_hparams:
-        found = [*best.best_hparams(records, domainbed_rules), *best.best_epochs(records, wilds_rules)]
-    return Report(tables, records, found, [*records.report(), *data_copies.sentences(records.runs)])
+        selected = [*best.best_hparams(records, domainbed_rules), *best.best_epochs(records, wilds_rules)]
+    return Report(tables, records, selected, [*records.report(), *data_copies.sentences(records.runs)])
 
 
 def _published(name: str, rules: Sequence[str]) -> list[Table]:
@@ -85,11 +85,11 @@ def _only(tables: list[Table], names: Sequence[str], rules: Sequence[str], with_
     """The tables of these names, published figures alone where no run serves one."""
     chosen = []
     for name in dict.fromkeys(names):
-        made = [table for table in tables if table.name == name]
-        if not made and with_published and name in published.names():
-            made = _published(name, rules)
-        if not made:
+        of_name = [table for table in tables if table.name == name]
+        if not of_name and with_published and name in published.names():
+            of_name = _published(name, rules)
+        if not of_name:
             known = sorted({table.name for table in tables} | set(published.names()))
             raise UserError(f"--table {name}: there is no such table; choose from {', '.join(known)}.")
-        chosen += made
+        chosen += of_name
     return chosen

@@ -97,10 +97,10 @@ def _finish(
     baseline: str,
     with_published: bool,
 ) -> Table:
-    figures = (
-        [one for one in published.figures(table_name(dataset)) if one.dataset == dataset] if with_published else []
-    )
-    shown = published_rows([one for one in figures if one.protocol in ("paper", f"domainbed-{rule}")])
+    figures = []
+    if with_published:
+        figures = [figure for figure in published.figures(table_name(dataset)) if figure.dataset == dataset]
+    shown = published_rows([figure for figure in figures if figure.protocol in ("paper", f"domainbed-{rule}")])
     if shown:
         notes = [*notes, *flag_notes(shown), _protocols(figures, rule)]
     return Table(
@@ -127,7 +127,7 @@ def _environments(records: Records, dataset: str) -> int:
     """How many environments the data set's records speak of."""
     frame = records.frame
     splits = frame["split"][(frame["dataset"] == dataset) & (frame["metric"] == "acc")].unique()
-    numbers = [int(found[1]) for split in splits if (found := re.match(r"env(\d+)_", split))]
+    numbers = [int(match[1]) for split in splits if (match := re.match(r"env(\d+)_", split))]
     return max(numbers, default=-1) + 1
 
 
@@ -165,7 +165,7 @@ def _gaps(method: str, harness: str, by_column: dict[str, Trials], columns: list
         ]
     trials = {name: sorted(by_column[name]) for name in columns}
     if len(set(map(tuple, trials.values()))) > 1:
-        each = "; ".join(f"{name}: {', '.join(map(str, found))}" for name, found in trials.items())
+        each = "; ".join(f"{name}: {', '.join(map(str, numbers))}" for name, numbers in trials.items())
         return [
             f"{method} ({harness}) does not have the same trials everywhere ({each}): its average is the mean of the "
             "columns, and the average's uncertainty is that of the complete trials."
@@ -178,10 +178,10 @@ def _settings(dataset: str, runs: list[Run], variants: Sequence[str]) -> list[st
     notes = []
     for name in ("steps", "holdout_fraction", "uda_holdout_fraction", "task", "hparams"):
         meant = variants if name == "hparams" else ()
-        found = sorted({str(run.args.get(name)) for run in runs if run.algorithm not in meant})
-        if len(found) > 1:
+        values = sorted({str(run.args.get(name)) for run in runs if run.algorithm not in meant})
+        if len(values) > 1:
             notes.append(
-                f"Careful: the runs of {dataset} differ in --{name} ({', '.join(found)}); they are pooled all the "
+                f"Careful: the runs of {dataset} differ in --{name} ({', '.join(values)}); they are pooled all the "
                 "same, as DomainBed pools them."
             )
     if any(run.harness == "domainbed-standin" for run in runs):
@@ -191,7 +191,7 @@ def _settings(dataset: str, runs: list[Run], variants: Sequence[str]) -> list[st
 
 def _protocols(figures: Sequence[published.Figure], rule: str) -> str:
     """Why published rows cannot be compared, with the two figures that show it best."""
-    average = {(one.method, one.protocol): one.printed for one in figures if one.column == AVERAGE}
+    average = {(figure.method, figure.protocol): figure.printed for figure in figures if figure.column == AVERAGE}
     erm, cim = average.get(("ERM", f"domainbed-{rule}")), average.get(("CIM", "paper"))
     example = f" (DomainBed's own ERM averages {erm} under this rule, the paper's CIM {cim})" if erm and cim else ""
     return (

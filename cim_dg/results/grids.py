@@ -29,10 +29,7 @@ class Grid:
 
 def grids(table: Table) -> list[Grid]:
     """The table itself, with its notes, and the paired comparisons where there are any."""
-    made = [_figures(table)]
-    if table.comparisons:
-        made.append(_comparisons(table))
-    return made
+    return [_figures(table), *([_comparisons(table)] if table.comparisons else [])]
 
 
 def _figures(table: Table) -> Grid:
@@ -40,9 +37,9 @@ def _figures(table: Table) -> Grid:
     header = ["Method", "From", "Protocol", *labels, *table.columns, "Trials"]
     rows = [_row(row, table) for row in table.rows]
     notes = list(table.notes)
-    if any(one.interval for row in table.rows for one in row.cells.values()):
+    if any(cell.interval for row in table.rows for cell in row.cells.values()):
         notes.insert(1, "Mean ± standard error over trials; below it the 95% interval of the mean.")
-    if any(one.trials == 1 for row in table.rows for one in row.cells.values()):
+    if any(cell.trials == 1 for row in table.rows for cell in row.cells.values()):
         notes.append("Where there is one trial only there is no interval, and nothing can be tested: run at least 3.")
     if any(column not in row.cells for row in table.rows for column in table.columns):
         notes.append(f"{MISSING} no figure.")
@@ -54,7 +51,7 @@ def _figures(table: Table) -> Grid:
 
 def _row(row: Row, table: Table) -> list[list[str]]:
     labels = [[row.group_labels]] if table.group_labels else []
-    trials = sorted({one.trials for one in row.cells.values() if one.trials})
+    trials = sorted({cell.trials for cell in row.cells.values() if cell.trials})
     counted = MISSING if not trials else str(trials[0]) if len(trials) == 1 else f"{trials[0]} to {trials[-1]}"
     return [
         [row.method + (f" {PUBLISHED}" if row.published else "")],
@@ -84,12 +81,12 @@ def _comparisons(table: Table) -> Grid:
     header = ["Method", "From", "Column", "Difference", "95% interval", "p (Holm)", "", "Trials for 1 point"]
     order = {column: place for place, column in enumerate(table.columns)}
     rows = [
-        [[text] for text in _comparison(one)]
-        for one in sorted(table.comparisons, key=lambda one: (one.method, one.source, order[one.column]))
+        [[text] for text in _comparison(row)]
+        for row in sorted(table.comparisons, key=lambda row: (row.method, row.source, order[row.column]))
     ]
     # The order of the methods is the table's.
     place = {(row.method, row.source): number for number, row in enumerate(table.rows)}
-    rows.sort(key=lambda row: place[row[0][0], row[1][0]])
+    rows.sort(key=lambda cells: place[cells[0][0], cells[1][0]])
     notes = [
         f"Differences to {table.baseline} in points, paired over trials; p by a paired t test, corrected over the "
         "methods of a column (Holm), not over the columns.",
@@ -107,14 +104,14 @@ def _comparisons(table: Table) -> Grid:
     )
 
 
-def _comparison(one: Comparison) -> list[str]:
-    difference = one.difference
+def _comparison(row: Comparison) -> list[str]:
+    difference = row.difference
     interval = (
         MISSING if difference.interval is None else f"[{difference.interval[0]:+.1f}, {difference.interval[1]:+.1f}]"
     )
-    p = MISSING if one.corrected is None else f"{one.corrected:.3f}" if one.corrected >= 0.001 else "< 0.001"
-    if one.needed is not None:
-        needed = str(one.needed)
+    p = MISSING if row.corrected is None else f"{row.corrected:.3f}" if row.corrected >= 0.001 else "< 0.001"
+    if row.needed is not None:
+        needed = str(row.needed)
     else:
         needed = f"over {statistics.MOST_TRIALS}" if difference.spread > 0 else MISSING
-    return [one.method, one.source, one.column, f"{difference.mean:+.1f}", interval, p, one.verdict, needed]
+    return [row.method, row.source, row.column, f"{difference.mean:+.1f}", interval, p, row.verdict, needed]

@@ -33,7 +33,7 @@ def morph_pictures(records: Records) -> list[Picture]:
     """
     chosen: dict[tuple[str, str, str], Run] = {}
     for run in sorted(
-        records.runs, key=lambda one: (one.hparams_seed, one.trial, tuple(-env for env in one.test_envs))
+        records.runs, key=lambda run: (run.hparams_seed, run.trial, tuple(-env for env in run.test_envs))
     ):
         # Only CIM's methods have these hyper-parameters, and only they have a mask.
         if any(name.startswith("cim_") for name in run.hparams) and (run.folder / "model.pkl").is_file():

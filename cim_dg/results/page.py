@@ -50,7 +50,7 @@ def render(report: Report) -> str:
 
 def _plots(table: Table, report: Report) -> list[_Plot]:
     same = "The figures are in the table above."
-    found = [
+    candidates = [
         (
             "Accuracy with 95% intervals",
             f"Dot plot of the accuracy of each method in {_list(table)}. {same}",
@@ -65,9 +65,9 @@ def _plots(table: Table, report: Report) -> list[_Plot]:
             (
                 f"Learning curves{of}: mean over the selected runs, shaded one standard error",
                 f"Line plots of accuracy over training{of} for each method.",
-                plots.learning_curves(table, found_curves),
+                plots.learning_curves(table, learning_curves),
             )
-            for of, found_curves in _curves(table, report)
+            for of, learning_curves in _curves(table, report)
         ),
         (
             "Worst group against average accuracy (published figures hollow)",
@@ -75,7 +75,9 @@ def _plots(table: Table, report: Report) -> list[_Plot]:
             plots.worst_against_average(table),
         ),
     ]
-    return [_Plot(caption, alt, _data("image/svg+xml", svg.encode())) for caption, alt, svg in found if svg is not None]
+    return [
+        _Plot(caption, alt, _data("image/svg+xml", svg.encode())) for caption, alt, svg in candidates if svg is not None
+    ]
 
 
 def _curves(table: Table, report: Report) -> list[tuple[str, pd.DataFrame]]:
@@ -93,14 +95,14 @@ def _curves(table: Table, report: Report) -> list[tuple[str, pd.DataFrame]]:
 
 
 def _pictures(report: Report) -> list[_Plot]:
-    def plot(one: Picture) -> _Plot:
+    def plot(picture: Picture) -> _Plot:
         return _Plot(
-            one.caption,
-            f"Pictures in three rows: images, masks and morphed images. {one.caption}",
-            _data("image/png", one.png),
+            picture.caption,
+            f"Pictures in three rows: images, masks and morphed images. {picture.caption}",
+            _data("image/png", picture.png),
         )
 
-    return [plot(one) for one in morph_pictures(report.records)] if report.records else []
+    return [plot(picture) for picture in morph_pictures(report.records)] if report.records else []
 
 
 def _list(table: Table) -> str:

@@ -37,8 +37,8 @@ def accuracies(table: Table) -> str | None:
 def differences(table: Table) -> str | None:
     """Paired differences to the baseline with 95% intervals, per column; None if there are none."""
     points = {
-        (one.column, (one.method, one.source)): (one.difference.mean, one.difference.interval)
-        for one in table.comparisons
+        (row.column, (row.method, row.source)): (row.difference.mean, row.difference.interval)
+        for row in table.comparisons
     }
     return _forest(points, table, f"difference to {table.baseline} (points)", 0.0) if points else None
 

@@ -29,12 +29,12 @@ class Figure:
 
 def names() -> list[str]:
     """The tables that have published figures."""
-    return list(dict.fromkeys(one.table for one in _all()))
+    return list(dict.fromkeys(figure.table for figure in _all()))
 
 
 def figures(table: str) -> list[Figure]:
     """The published figures of a table, in the order of the file; none for a table that has none."""
-    return [one for one in _all() if one.table == table]
+    return [figure for figure in _all() if figure.table == table]
 
 
 @cache
@@ -78,9 +78,9 @@ def flag(column: str, row: dict[str, str]) -> str | None:
     return f"{column} is printed as {printed}, but {of} {computed.quantize(unit)}"
 
 
-def rows(found: Sequence[Figure]) -> dict[tuple[str, str, str, str], list[Figure]]:
+def rows(figures: Sequence[Figure]) -> dict[tuple[str, str, str, str], list[Figure]]:
     """Figures by row of a table: (method, protocol, source, group labels) -> its figures."""
     grouped: dict[tuple[str, str, str, str], list[Figure]] = {}
-    for figure in found:
+    for figure in figures:
         grouped.setdefault((figure.method, figure.protocol, figure.source, figure.group_labels), []).append(figure)
     return grouped

@@ -121,8 +121,8 @@ def _layout(record: dict[str, Any], collector: Collector) -> tuple[list[str], in
 
 @cache
 def _split_and_metric(key: str) -> tuple[str, str]:
-    found = _ACCURACY.fullmatch(key)
-    return (found[1], found[2]) if found else ("train", key)
+    match = _ACCURACY.fullmatch(key)
+    return (match[1], match[2]) if match else ("train", key)
 
 
 def _object(path: Path) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def read(folder: Path, names: Set[str], collector: Collector) -> None:
         return
     run = collector.begin(_run(folder, about, epochs))
     for epoch, values in sorted(epochs.items()):
-        if all(one in values for one in _GAP_OF):
+        if all(split in values for split in _GAP_OF):
             values[GAP] = values[_GAP_OF[0]] - values[_GAP_OF[1]]
         collector.add(run, epoch, collector.layout(tuple(values)), list(values.values()))
 
@@ -108,13 +108,13 @@ def _by_class(groups: Mapping[str, float], values: Mapping[str, float]) -> list[
     hits: dict[str, float] = {}
     counts: dict[str, float] = {}
     for group, accuracy in groups.items():
-        found = re.search(r"(?:^|_)y:\s*([^_]+)", group)
-        if found is None:
+        match = re.search(r"(?:^|_)y:\s*([^_]+)", group)
+        if match is None:
             return []
         count = values[f"count_{group}"]
-        hits[found[1]] = hits.get(found[1], 0.0) + accuracy * count
-        counts[found[1]] = counts.get(found[1], 0.0) + count
-    return [hits[one] / counts[one] for one in hits if counts[one]]
+        hits[match[1]] = hits.get(match[1], 0.0) + accuracy * count
+        counts[match[1]] = counts.get(match[1], 0.0) + count
+    return [hits[label] / counts[label] for label in hits if counts[label]]
 
 
 def _own(path: Path) -> dict[str, Any] | None:

@@ -133,12 +133,12 @@ class Collector:
         sizes = np.array([len(names) for names in columns], dtype=np.int64)[kind]
         order = np.repeat(run, sizes)
         of_run = {
-            name: pd.Categorical([str(getattr(one, name)) for one in self.runs]).take(order)
+            name: pd.Categorical([str(getattr(run, name)) for run in self.runs]).take(order)
             for name in ("harness", "dataset", "algorithm")
         }
-        of_run["test_envs"] = pd.Categorical([",".join(map(str, one.test_envs)) for one in self.runs]).take(order)
+        of_run["test_envs"] = pd.Categorical([",".join(map(str, run.test_envs)) for run in self.runs]).take(order)
         numbers = {
-            name: np.array([getattr(one, name) for one in self.runs], dtype=np.int64)[order]
+            name: np.array([getattr(run, name) for run in self.runs], dtype=np.int64)[order]
             for name in ("hparams_seed", "trial")
         }
         frame = pd.DataFrame(
@@ -166,7 +166,7 @@ def _spread(texts: list[list[str]], kind: np.ndarray) -> pd.Categorical:
     categories = sorted({text for row in texts for text in row})
     code = {text: number for number, text in enumerate(categories)}
     codes = [np.array([code[text] for text in row], dtype=np.int32) for row in texts]
-    joined = np.concatenate([codes[one] for one in kind]) if len(kind) else np.empty(0, dtype=np.int32)
+    joined = np.concatenate([codes[layout] for layout in kind]) if len(kind) else np.empty(0, dtype=np.int32)
     return pd.Categorical.from_codes(joined, categories=categories)
 
 

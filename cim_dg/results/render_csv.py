@@ -21,21 +21,23 @@ def render(report: Report) -> str:
     writer = csv.DictWriter(out, FIELDS, lineterminator="\n")
     writer.writeheader()
     for table in report.tables:
-        compared = {(one.method, one.source, one.column): one for one in table.comparisons}
+        compared = {
+            (comparison.method, comparison.source, comparison.column): comparison for comparison in table.comparisons
+        }
         for row in table.rows:
             for column, cell in row.cells.items():
                 line = _figure(table, row, column, cell)
-                one = None if row.published else compared.get((row.method, row.source, column))
-                if one is not None:
-                    low, high = one.difference.interval or ("", "")
+                comparison = None if row.published else compared.get((row.method, row.source, column))
+                if comparison is not None:
+                    low, high = comparison.difference.interval or ("", "")
                     line |= {
                         "baseline": table.baseline,
-                        "difference": one.difference.mean,
+                        "difference": comparison.difference.mean,
                         "difference_low": low,
                         "difference_high": high,
-                        "p_holm": "" if one.corrected is None else one.corrected,
-                        "verdict": one.verdict,
-                        "trials_for_one_point": one.needed or "",
+                        "p_holm": "" if comparison.corrected is None else comparison.corrected,
+                        "verdict": comparison.verdict,
+                        "trials_for_one_point": comparison.needed or "",
                     }
                 writer.writerow(line)
     return out.getvalue()

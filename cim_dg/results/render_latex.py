@@ -46,17 +46,17 @@ def render(grids: Sequence[Grid]) -> str:
 
 def escape(text: str) -> str:
     """Plain text as LaTeX; characters that no font of LaTeX's own has are shown by their number."""
-    escaped = _SPECIAL.sub(lambda found: _ESCAPES[found[0]], text)
+    escaped = _SPECIAL.sub(lambda match: _ESCAPES[match[0]], text)
     # A minus before a digit, not the hyphen of a name; and what T1 does not have.
     escaped = re.sub(r"(?<![\w}])-(?=\d)", "$-$", escaped)
-    return "".join(one if ord(one) < 0x180 else f"(U+{ord(one):04X})" for one in escaped)
+    return "".join(character if ord(character) < 0x180 else f"(U+{ord(character):04X})" for character in escaped)
 
 
 def _grid(grid: Grid) -> str:
     lines = [f"\n\\subsection*{{{escape(grid.title)}}}"]
     if grid.rows:
         lines += [
-            f"\\begin{{longtable}}{{{''.join('r' if one else 'l' for one in grid.numeric)}}}",
+            f"\\begin{{longtable}}{{{''.join('r' if numeric else 'l' for numeric in grid.numeric)}}}",
             "\\toprule",
             _row([escape(name) for name in grid.header]),
             "\\midrule",

@@ -20,7 +20,7 @@ def _grid(grid: Grid) -> str:
     if grid.rows:
         lines += [
             _row([_escape(name) for name in grid.header]),
-            _row(["---:" if one else "---" for one in grid.numeric]),
+            _row(["---:" if numeric else "---" for numeric in grid.numeric]),
         ]
         lines += [_row(["<br>".join(_escape(line) for line in cell) for cell in row]) for row in grid.rows]
         lines.append("")

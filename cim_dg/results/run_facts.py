@@ -29,25 +29,25 @@ def groups(runs: Sequence[Run]) -> list[Group]:
     by_method: dict[tuple[str, str, str], list[Run]] = {}
     for run in runs:
         by_method.setdefault((run.dataset, run.harness, run.algorithm), []).append(run)
-    return [_group(*key, found) for key, found in sorted(by_method.items())]
+    return [_group(*key, of_method) for key, of_method in sorted(by_method.items())]
 
 
 def facts(run: Run) -> dict[str, str]:
     """Everything worth knowing about a run, name -> text."""
-    said = run.provenance
+    provenance = run.provenance
     return {
         "Test domain": ", ".join(domains(run)) or "—",
         "Trial": str(run.trial),
         "Hparams seed": str(run.hparams_seed),
-        "Seed": _text(_either(said.get("seeds", {}).get("seed"), run.args.get("seed"))),
+        "Seed": _text(_either(provenance.get("seeds", {}).get("seed"), run.args.get("seed"))),
         "Finished": "yes" if run.finished else "no",
         "Harness": run.harness,
         "Versions": _versions(run),
-        "Commit": _text(_either(said.get("git_commit"), said.get("commit"))),
-        "Device": _text(said.get("device")),
+        "Commit": _text(_either(provenance.get("git_commit"), provenance.get("commit"))),
+        "Device": _text(provenance.get("device")),
         "Data": described(run),
-        "Weights at the start": _text(said.get("weights")),
-        "Started": _text(said.get("started")),
+        "Weights at the start": _text(provenance.get("weights")),
+        "Started": _text(provenance.get("started")),
         "Hparams": hparams_text(run) or UNKNOWN,
         "Command": _command(run),
         "Folder": str(run.folder),
@@ -55,16 +55,16 @@ def facts(run: Run) -> dict[str, str]:
 
 
 def _group(dataset: str, harness: str, algorithm: str, runs: Sequence[Run]) -> Group:
-    all_facts = [facts(run) for run in sorted(runs, key=lambda one: (one.trial, one.test_envs, one.hparams_seed))]
+    all_facts = [facts(run) for run in sorted(runs, key=lambda run: (run.trial, run.test_envs, run.hparams_seed))]
     names = list(all_facts[0])
-    shared = [name for name in names if len({one[name] for one in all_facts}) == 1 and len(runs) > 1]
+    shared = [name for name in names if len({run_facts[name] for run_facts in all_facts}) == 1 and len(runs) > 1]
     own = [name for name in names if name not in shared]
     count = f"{len(runs)} run" + ("s" if len(runs) > 1 else "")
     return Group(
         title=f"{dataset}: {algorithm} ({harness}), {count}",
         shared=[(name, all_facts[0][name]) for name in shared],
         header=own,
-        rows=[[one[name] for name in own] for one in all_facts],
+        rows=[[run_facts[name] for name in own] for run_facts in all_facts],
     )
 
 

@@ -80,8 +80,8 @@ def interval(values: np.ndarray) -> tuple[float, float] | None:
     from scipy.stats import bootstrap
 
     rng = np.random.default_rng(0)
-    found = bootstrap((values,), np.mean, n_resamples=_RESAMPLES, confidence_level=CONFIDENCE, rng=rng)
-    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+    result = bootstrap((values,), np.mean, n_resamples=_RESAMPLES, confidence_level=CONFIDENCE, rng=rng)
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
 def t_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

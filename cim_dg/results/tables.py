@@ -109,7 +109,7 @@ def compare(
     Args:
         of: (method, source) -> column -> trial -> value, 0 to 1.
     """
-    found: dict[tuple[str, str, str], Difference] = {}
+    differences: dict[tuple[str, str, str], Difference] = {}
     for (method, source), row in of.items():
         against = of.get((baseline, source))
         if method == baseline or against is None:
@@ -118,15 +118,17 @@ def compare(
             mine, theirs = row.get(column, {}), against.get(column, {})
             both = [trial for trial in mine if trial in theirs]
             if both:
-                found[method, source, column] = statistics.paired(
+                differences[method, source, column] = statistics.paired(
                     [mine[t] for t in both], [theirs[t] for t in both], scale=100.0
                 )
     corrected: dict[tuple[str, str, str], float] = {}
     family_size: dict[tuple[str, str], int] = {}
-    for source, column in {(source, column) for _, source, column in found}:
-        family = [key for key, one in found.items() if key[1:] == (source, column) and one.p is not None]
+    for source, column in {(source, column) for _, source, column in differences}:
+        family = [
+            key for key, difference in differences.items() if key[1:] == (source, column) and difference.p is not None
+        ]
         family_size[source, column] = len(family)
-        ps = statistics.holm([p for key in family if (p := found[key].p) is not None])
+        ps = statistics.holm([p for key in family if (p := differences[key].p) is not None])
         corrected.update(zip(family, ps.tolist(), strict=True))
     return [
         Comparison(
@@ -135,33 +137,33 @@ def compare(
             corrected.get(key),
             statistics.trials_needed(difference.spread, 1.0, family_size[key[1:]]) if difference.spread > 0 else None,
         )
-        for key, difference in found.items()
+        for key, difference in differences.items()
     ]
 
 
 def published_rows(figures: Sequence[published.Figure]) -> list[Row]:
     """Published figures of one data set as rows, each flagged where its row does not add up."""
-    made = []
+    rows = []
     for (method, protocol, source, labels), row in published.rows(figures).items():
-        printed = {one.column: one.printed for one in row}
+        printed = {figure.column: figure.printed for figure in row}
         cells = {
-            one.column: Cell(
-                float(one.printed),
-                float(one.stderr) if one.stderr else None,
-                printed=f"{one.printed} ± {one.stderr}" if one.stderr else one.printed,
-                flag=published.flag(one.column, printed),
+            figure.column: Cell(
+                float(figure.printed),
+                float(figure.stderr) if figure.stderr else None,
+                printed=f"{figure.printed} ± {figure.stderr}" if figure.stderr else figure.printed,
+                flag=published.flag(figure.column, printed),
             )
-            for one in row
+            for figure in row
         }
-        made.append(Row(method, source, protocol, cells, published=True, group_labels=labels))
-    return made
+        rows.append(Row(method, source, protocol, cells, published=True, group_labels=labels))
+    return rows
 
 
 def flag_notes(rows: Sequence[Row]) -> list[str]:
     """A sentence for each published figure that does not add up."""
     return [
-        f"! {row.method} ({row.source}): {one.flag}; shown as printed."
+        f"! {row.method} ({row.source}): {cell.flag}; shown as printed."
         for row in rows
-        for one in row.cells.values()
-        if one.flag is not None
+        for cell in row.cells.values()
+        if cell.flag is not None
     ]

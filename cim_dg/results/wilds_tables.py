@@ -124,12 +124,12 @@ def _table(
     names = _row_names(runs, rule)
     validation = ("val", RULES.get(rule, rule))
     # Of two runs with one seed the better on validation counts: it comes last and replaces the other.
-    for number in sorted(runs, key=lambda one: best.get(one, {}).get(validation, -1.0)):
+    for number in sorted(runs, key=lambda run: best.get(run, {}).get(validation, -1.0)):
         run, key = runs[number], (names[number], runs[number].harness)
         labels[key] = group_labels(run, rule)
         row = trials.setdefault(key, {})
         for column, (dataset, keys) in columns.items():
-            value = next((best[number][one] for one in keys if one in best.get(number, {})), None)
+            value = next((best[number][key] for key in keys if key in best.get(number, {})), None)
             if run.dataset == dataset and value is not None:
                 row.setdefault(column, {})[run.trial] = value
     rows = [
@@ -154,17 +154,17 @@ def _columns(
     if name == SUBGROUPS:
         shown = _PAPER if with_published else datasets
         return {
-            f"{one} {kind}": (one, keys)
-            for one in shown
+            f"{dataset} {kind}": (dataset, keys)
+            for dataset in shown
             for kind, keys in zip(_GROUP_COLUMNS, (worst, average), strict=True)
         }
     if name.startswith(BACKGROUNDS):
-        there = {key for one in figures for key in one}
+        there = {key for figure in figures for key in figure}
         return {title: (datasets[0], [key]) for title, key in _BACKGROUND_COLUMNS.items() if key in there}
     (dataset,) = datasets
     if "format" in dataset:
         return {kind: (dataset, keys) for kind, keys in zip(_GROUP_COLUMNS, (worst, average), strict=True)}
-    there = {key for one in figures for key in one}
+    there = {key for figure in figures for key in figure}
     metrics = _HEADLINES.get(dataset, ("average",))
     return {
         f"{split} {metric.replace('_', ' ')}": (dataset, [(split, metric)])
@@ -217,7 +217,7 @@ def _published(name: str) -> list[Row]:
         return published_rows(published.figures(name)) if name == BACKGROUNDS else []
     merged: dict[tuple[str, str], Row] = {}
     for dataset in _PAPER:
-        figures = [one for one in published.figures(SUBGROUPS) if one.dataset == dataset]
+        figures = [figure for figure in published.figures(SUBGROUPS) if figure.dataset == dataset]
         for row in published_rows(figures):
             cells = {f"{dataset} {column.replace('_', ' ')}": one for column, one in row.cells.items()}
             labels = f"{dataset}: {row.group_labels or 'not stated'}"
@@ -230,8 +230,8 @@ def _published(name: str) -> list[Row]:
 
 def _shorter(labels: str) -> str:
     """'no' instead of 'CelebA: no; Waterbirds: no'."""
-    said = {part.split(": ")[1] for part in labels.split("; ")}
-    return said.pop() if len(said) == 1 else labels
+    uses = {part.split(": ")[1] for part in labels.split("; ")}
+    return uses.pop() if len(uses) == 1 else labels
 
 
 def _group_columns(datasets: Sequence[str]) -> list[str]:
@@ -279,7 +279,7 @@ def _notes(runs: Mapping[int, Run], best: Mapping[int, Figures], rule: str) -> l
     if odd := sorted({run.dataset for run in runs.values() if "format" in run.dataset}):
         notes.append(f"{', '.join(odd)}: not the official data, so no published figure stands beside it.")
     for name in ("model", "frac", "split_scheme"):
-        found = Counter(str(run.args[name]) for run in runs.values() if name in run.args)
-        if len(found) > 1:
-            notes.append(f"Careful: the runs differ in --{name} ({', '.join(sorted(found))}).")
+        counts = Counter(str(run.args[name]) for run in runs.values() if name in run.args)
+        if len(counts) > 1:
+            notes.append(f"Careful: the runs differ in --{name} ({', '.join(sorted(counts))}).")
     return notes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import random
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 
 from cim_dg.errors import UserError
+from cim_dg.runtime import settings
 from cim_dg.runtime.files import write_atomically
 
 
@@ -50,6 +52,31 @@ def preserved_randomness() -> Iterator[None]:
         yield
     finally:
         restore_random_state(state)
+
+
+class Interval:
+    """Tells when to write a checkpoint: after CIM_DG_CHECKPOINT_SECONDS, and a multiple of the time that writing takes.
+
+    Args:
+        share: training between two checkpoints takes at least so many times as long as writing one: disks may be slow,
+            models large.
+    """
+
+    def __init__(self, share: int = 20) -> None:
+        self._seconds, self._share = settings.get("CIM_DG_CHECKPOINT_SECONDS"), share
+        self._written, self._took = time.monotonic(), 0.0
+
+    def is_due(self) -> bool:
+        """Whether it is time to write one."""
+        return time.monotonic() - self._written >= max(self._seconds, self._share * self._took)
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """The time inside is that of writing a checkpoint."""
+        start = time.monotonic()
+        yield
+        self._written = time.monotonic()
+        self._took = self._written - start
 
 
 def save(path: Path, state: dict[str, Any]) -> None:

@@ -64,15 +64,15 @@ def choose_device(name: str) -> torch.device:
     )
 
 
-def check_required() -> None:
-    """Where CIM_DG_REQUIRE_GPU is set, refuse to run on the CPU.
+def check_required(always: bool = False) -> None:
+    """Where CIM_DG_REQUIRE_GPU is set (or `always`), refuse to run on the CPU.
 
     Raises:
         UserError: torch can use no GPU; with its reason.
     """
     import torch
 
-    if not settings.get("CIM_DG_REQUIRE_GPU") or torch.cuda.is_available():
+    if not (always or settings.get("CIM_DG_REQUIRE_GPU")) or torch.cuda.is_available():
         return
     try:
         torch.cuda.init()

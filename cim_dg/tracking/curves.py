@@ -40,9 +40,9 @@ class Curves:
         Raises:
             UserError: a folder is not there, or holds no result.
         """
-        found = read(self._folders)
-        for number, rows in found.frame.groupby("run", sort=False):
-            self._write(found.runs[number], _checkpoints(rows))
+        records = read(self._folders)
+        for number, rows in records.frame.groupby("run", sort=False):
+            self._write(records.runs[number], _checkpoints(rows))
         return len(self._runs)
 
     def _write(self, run: Run, checkpoints: list[Checkpoint]) -> None:
@@ -76,8 +76,8 @@ def _close(written: _Written) -> None:
 
 def _checkpoints(rows: Any) -> list[Checkpoint]:
     """A run's rows of the frame as its checkpoints: the step, and values named such as train/loss and env0_in/acc."""
-    found: dict[int, Checkpoint] = {}
+    checkpoints: dict[int, Checkpoint] = {}
     columns = (rows[name] for name in ("checkpoint", "step", "split", "metric", "value"))
     for checkpoint, step, split, metric, value in zip(*columns, strict=True):
-        found.setdefault(checkpoint, (int(step), {}))[1][f"{split}/{metric}"] = float(value)
-    return list(found.values())
+        checkpoints.setdefault(checkpoint, (int(step), {}))[1][f"{split}/{metric}"] = float(value)
+    return list(checkpoints.values())

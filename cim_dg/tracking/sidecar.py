@@ -1,7 +1,7 @@
-"""Curves while a run goes on, by a process beside it, where the environment variable CIM_DG_LOG says so.
+"""Live curves of a run, written by a sidecar process, if the setting CIM_DG_LOG asks for them.
 
 The process reads the run's folder, as `cim-dg log` does; training is not touched, nor are its random numbers. A byte on
-its standard input ends it, and so does the end of the run's process, however that comes; it then writes what is left.
+its standard input ends it, and so does the end of the run's process, for whatever reason; it then writes what is left.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SECONDS = 2.0
 
 
 @contextlib.contextmanager
-def beside(folder: str | Path) -> Iterator[None]:
+def track(folder: str | Path) -> Iterator[None]:
     """While a run writes into `folder`, pass its curves on to what CIM_DG_LOG names (tensorboard,wandb).
 
     Raises:
@@ -52,20 +52,21 @@ def tracked(train: Callable[[argparse.Namespace], None]) -> Callable[[argparse.N
 
     @functools.wraps(train)
     def wrapped(args: argparse.Namespace) -> None:
-        with beside(args.output_dir):
+        with track(args.output_dir):
             train(args)
 
     return wrapped
 
 
-def beside_domainbed(output_dir: str) -> None:
+def track_domainbed(output_dir: str) -> None:
     """Pass on the curves of the real DomainBed's `train`, the program that runs, until it ends."""
     stack = contextlib.ExitStack()
-    stack.enter_context(beside(output_dir))
+    stack.enter_context(track(output_dir))
     atexit.register(stack.close)
 
 
 def main() -> None:
+    """The sidecar process: its arguments are the folder and the targets."""
     from cim_dg.tracking.curves import Curves
 
     folder, *targets = sys.argv[1:]

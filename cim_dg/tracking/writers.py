@@ -18,8 +18,11 @@ from cim_dg.results.records import Run
 class Writer(Protocol):
     """One run's curves. Made anew, it writes all of them again, in place of what one before it has written."""
 
-    def add(self, step: int, values: Mapping[str, float]) -> None: ...
-    def close(self) -> None: ...
+    def add(self, step: int, values: Mapping[str, float]) -> None:
+        """Add the values of a checkpoint."""
+
+    def close(self) -> None:
+        """Write out what is left."""
 
 
 class TensorBoard:
@@ -84,7 +87,7 @@ WRITERS: dict[str, type[TensorBoard | WandB]] = {"tensorboard": TensorBoard, "wa
 
 
 def check(targets: Iterable[str]) -> None:
-    """Refuse what cannot be written to.
+    """Check that curves can be written to all `targets`.
 
     Raises:
         UserError: a target is unknown or not installed, or WANDB_MODE is not a mode.

@@ -9,10 +9,10 @@ from typing import Any
 from cim_dg import hparams as spaces
 from cim_dg.algorithms import methods
 from cim_dg.errors import UserError
+from cim_dg.harness.domains import asks_for_domains
 from cim_dg.hparams import HParam
 
 ALIASES = {"groupDRO": "GroupDRO"}  # as WILDS writes it
-USES_DOMAINS = {"cim_positives": "other_domain", "cim_negatives": "same_domain"}
 
 
 def canonical(algorithm: str) -> str:
@@ -77,11 +77,8 @@ def check_domains(algorithm: str, hparams: Mapping[str, Any], use_domains: bool)
     Raises:
         UserError: a hyper-parameter that needs domains, without `use_domains`.
     """
-    for name, value in USES_DOMAINS.items():
-        if hparams.get(name) == value and not use_domains:
-            raise UserError(
-                f"{name} {value} uses domain labels, which on some datasets are the groups; add --use_domains True"
-            )
+    if (asking := asks_for_domains(hparams)) and not use_domains:
+        raise UserError(f"{asking} uses domain labels, which on some datasets are the groups; add --use_domains True")
     return use_domains or methods()[algorithm].needs_domains
 
 

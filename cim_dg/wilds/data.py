@@ -7,7 +7,7 @@ import functools
 import io
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,11 @@ from cim_dg.backgrounds.in9 import IN9
 from cim_dg.data import own
 from cim_dg.data.present import sentence
 from cim_dg.errors import UserError
+from cim_dg.runtime import checkpoint
 from cim_dg.wilds import compat
 from cim_dg.wilds.config import Config
 from cim_dg.wilds.own_dataset import OwnDataset
-from cim_dg.wilds.transforms import make_transform
+from cim_dg.wilds.transforms import RANDOM_TRANSFORMS, make_transform
 
 
 class ReadableSubset(WILDSSubset):
@@ -78,6 +79,55 @@ class ClassMates(Sampler[list[int]]):
         # An offset of 1 to len - 1 along the class never comes back to the image itself.
         offsets = torch.randint(1, len(members), (self.per_class - 1,))
         return members[(self.place[lead] + offsets) % len(members)].tolist()
+
+
+class EpochBatches(Sampler[list[int]]):
+    """A sampler's batches, all drawn at the start of an epoch, so that an epoch can go on at any of them.
+
+    Attributes:
+        skip: how many batches the next epoch leaves out; 0 again when that has begun.
+        drawn: called when the next epoch's batches have been drawn, once.
+    """
+
+    def __init__(self, batches: Any) -> None:
+        self._batches = batches
+        self.skip = 0
+        self.drawn: Callable[[], None] | None = None
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        skip, self.skip = self.skip, 0
+        drawn, self.drawn = self.drawn, None
+        batches = [list(batch) for batch in self._batches][skip:]
+        if drawn is not None:
+            drawn()
+        yield from batches
+
+
+def batches_after(loader: DataLoader, transform: str, partial: Mapping[str, Any]) -> Iterator[Any]:
+    """The batches of an epoch that are left after a checkpoint within it, as an undisturbed run would see them.
+
+    Args:
+        loader: of training.
+        transform: the name of its transform.
+        partial: the checkpoint; it has `batches`, how many are done, and the random states at the epoch's start
+            (`random_at_start`) and now (`random`).
+    """
+    epoch = loader.batch_sampler
+    assert isinstance(epoch, EpochBatches)
+    checkpoint.restore_random_state(partial["random_at_start"])
+    if loader.num_workers == 0 or transform not in RANDOM_TRANSFORMS:
+        epoch.skip = partial["batches"]
+        epoch.drawn = lambda: checkpoint.restore_random_state(partial["random"])
+        return iter(loader)
+    # What is drawn in the loader's processes is only the same again if they load all images again.
+    batches = iter(loader)
+    for _ in range(partial["batches"]):
+        next(batches)
+    checkpoint.restore_random_state(partial["random"])
+    return batches
 
 
 @dataclass(frozen=True)
@@ -216,8 +266,15 @@ def _train_loader(
     config: Config, train: WILDSSubset, domains: CombinatorialGrouper, kwargs: dict[str, Any]
 ) -> DataLoader:
     if config.images_per_class > 1:
-        sampler = ClassMates(train.y_array, config.batch_size, config.images_per_class)
-        return DataLoader(train, batch_sampler=sampler, collate_fn=train.collate, **kwargs)
+        batches: Any = ClassMates(train.y_array, config.batch_size, config.images_per_class)
+    else:
+        batches = _wilds_loader(config, train, domains, kwargs).batch_sampler
+    return DataLoader(train, batch_sampler=EpochBatches(batches), collate_fn=train.collate, **kwargs)
+
+
+def _wilds_loader(
+    config: Config, train: WILDSSubset, domains: CombinatorialGrouper, kwargs: dict[str, Any]
+) -> DataLoader:
     try:
         return get_train_loader(
             config.train_loader,

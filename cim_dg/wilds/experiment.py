@@ -24,8 +24,12 @@ from cim_dg.wilds.training import Trainer
 from cim_dg.wilds.transforms import pixel_space
 
 
-def train(config: Config) -> dict[str, Any]:
+def train(config: Config, keep_models: bool = True) -> dict[str, Any]:
     """Run `config`; returns what its run.json holds at the end.
+
+    Args:
+        config: what to run.
+        keep_models: whether the checkpoints stay when the run is done.
 
     Raises:
         UserError: wrong input.
@@ -80,6 +84,8 @@ def train(config: Config) -> dict[str, Any]:
         remove_partial(folder.path)
         trainer = Trainer(config, data, method, sees_domains, folder, record, device)
         trainer.fit()
+        if not keep_models:
+            folder.remove_models()
     folder.log(
         f"\nSelected epoch {trainer.progress.best_epoch} by {config.selection} of validation; see {folder.record}"
     )

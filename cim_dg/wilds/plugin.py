@@ -14,6 +14,8 @@ import sys
 from types import ModuleType
 from typing import Any
 
+from cim_dg.harness.compat import restore_adamw
+
 HOOKS = {
     "transformers": "cim_dg.wilds.plugin:on_transformers",
     "transforms": "cim_dg.wilds.plugin:on_transforms",
@@ -45,13 +47,8 @@ def on_wilds(module: ModuleType) -> None:
 
 
 def on_transformers(module: ModuleType) -> None:
-    """Give transformers 4.50 and later the AdamW that the harness imports: PyTorch's, with the old one's defaults."""
-    # transformers puts a lazily importing module in place of the one that was executed.
-    served = sys.modules[module.__name__]
-    if not hasattr(served, "AdamW"):
-        import torch
-
-        served.AdamW = functools.partial(torch.optim.AdamW, eps=1e-6, weight_decay=0.0)  # type: ignore[attr-defined]
+    """Give back the AdamW that the harness imports."""
+    restore_adamw()
 
 
 def on_transforms(module: ModuleType) -> None:

@@ -53,6 +53,16 @@ class RunFolder:
         """The checkpoint of epoch `which`: best or last."""
         return self.path / f"{self.dataset}_seed:{self.seed}_epoch:{which}_model.pth"
 
+    @property
+    def partial(self) -> Path:
+        """The checkpoint within an epoch, which is removed when that is done."""
+        return self.path / f"{self.dataset}_seed:{self.seed}_checkpoint.pt"
+
+    def remove_models(self) -> None:
+        """Remove the checkpoints of the epochs `best` and `last`."""
+        for which in ("best", "last"):
+            self.model(which).unlink(missing_ok=True)
+
     def prediction(self, split: str, which: str) -> Path:
         """The predictions on `split` of epoch `which`: best or last."""
         return self.path / f"{self.dataset}_split:{split}_seed:{self.seed}_epoch:{which}_pred.csv"

@@ -9,22 +9,23 @@ from collections.abc import Callable
 from typing import Any
 
 from cim_dg.errors import UserError
-from cim_dg.tracking.sidecar import beside
-from cim_dg.wilds import config as settings
-from cim_dg.wilds.config import FIELDS, make_config
+from cim_dg.runtime import devices, settings
+from cim_dg.tracking.sidecar import track
+from cim_dg.wilds import config as options
+from cim_dg.wilds.config import FIELDS, Config, make_config
 
 
 def add_parser(subparsers: Any) -> None:
     """Add the command `train`; `subparsers` makes parsers of the class `LateParser`."""
     parser = subparsers.add_parser("train", help="train a method on a WILDS dataset", allow_abbrev=False)
     add = parser.add_argument
-    add("-d", "--dataset", choices=settings.datasets(), required=True)
+    add("-d", "--dataset", choices=options.datasets(), required=True)
     add("--algorithm", required=True, help="CIM, CIM_VIB, SCL, CCSA, DCoDR, TransformInvariance, VIB, ERM or GroupDRO")
     add("--root_dir", required=True, help="folder that holds the datasets, such as waterbirds_v1.0")
     add("--log_dir", help="folder of this run (default logs)")
     add("--defaults", help="named defaults or a YAML file instead of the dataset's, such as waterbirds-group_dro")
     add("--seed", type=int)
-    add("--selection", choices=settings.SELECTIONS, help="which epoch counts as best on validation (default average)")
+    add("--selection", choices=options.SELECTIONS, help="which epoch counts as best on validation (default average)")
     flag(parser, "--use_domains", help="let the method see the domain labels, which on some datasets are the groups")
 
     group = parser.add_argument_group("data")
@@ -35,7 +36,7 @@ def add_parser(subparsers: Any) -> None:
     flag(group, "--download")
     add("--frac", type=float, help="share of every split that is used, to try things out")
     add("--eval_splits", nargs="+", help="splits that are evaluated (default all)")
-    add("--transform", choices=settings.TRANSFORMS)
+    add("--transform", choices=options.TRANSFORMS)
     add("--target_resolution", nargs="+", type=int, help="height and width")
     add("--resize_scale", type=float)
     add("--batch_size", type=int)
@@ -50,16 +51,16 @@ def add_parser(subparsers: Any) -> None:
 
     group = parser.add_argument_group("model and optimisation")
     add = group.add_argument
-    add("--model", choices=settings.MODELS)
+    add("--model", choices=options.MODELS)
     add("--model_kwargs", nargs="*", action=KeyValues, help="such as pretrained=False")
     add("--pretrained_model_path", help="file with weights of the model, taken instead of ImageNet's")
     add("--n_epochs", type=int)
-    add("--optimizer", choices=settings.OPTIMIZERS)
+    add("--optimizer", choices=options.OPTIMIZERS)
     add("--lr", type=float)
     add("--weight_decay", type=float)
     add("--optimizer_kwargs", nargs="*", action=KeyValues)
     add("--max_grad_norm", type=float)
-    add("--scheduler", choices=settings.SCHEDULERS)
+    add("--scheduler", choices=options.SCHEDULERS)
     add("--scheduler_kwargs", nargs="*", action=KeyValues)
     add("--scheduler_metric_name", help="column of val_eval.csv for ReduceLROnPlateau")
 
@@ -69,6 +70,8 @@ def add_parser(subparsers: Any) -> None:
     flag(group, "--bf16", help="autocast to bfloat16; worth it on a GPU")
     flag(group, "--resume", help="go on from the last epoch in log_dir")
     flag(group, "--progress_bar")
+    group.add_argument("--require_gpu", action="store_true", help="fail where no GPU can be used")
+    group.add_argument("--skip_model_save", action="store_true", help="keep no model of the finished run")
     add("--log_every", type=int, help="batches between two lines of the log")
     parser.before_parsing = _add_hparam_options
     parser.set_defaults(run=run)
@@ -128,13 +131,25 @@ def run(arguments: argparse.Namespace) -> int:
     """Train as the arguments say; 0, or an error."""
     if importlib.util.find_spec("wilds") is None:
         raise UserError("wilds train needs the package wilds: pip install wilds")
-    from cim_dg.wilds.adapter import canonical, read_hparam_options
     from cim_dg.wilds.experiment import train
+
+    if arguments.require_gpu:
+        devices.check_required(always=True)
+    config = config_of(arguments)
+    with track(config.log_dir):
+        train(config, keep_models=not (arguments.skip_model_save or settings.get("CIM_DG_SKIP_MODEL_SAVE")))
+    return 0
+
+
+def config_of(arguments: argparse.Namespace) -> Config:
+    """The run that the arguments ask for.
+
+    Raises:
+        UserError: a value that is not accepted, or one that is missing.
+    """
+    from cim_dg.wilds.adapter import canonical, read_hparam_options
 
     algorithm = canonical(arguments.algorithm)
     given = {name: getattr(arguments, name, None) for name in FIELDS}
     given |= {"algorithm": algorithm, "hparams": read_hparam_options(arguments, algorithm)}
-    config = make_config(given, arguments.defaults)
-    with beside(config.log_dir):
-        train(config)
-    return 0
+    return make_config(given, arguments.defaults)

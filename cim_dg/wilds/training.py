@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from cim_dg.algorithms import Algorithm, Batch
@@ -18,7 +18,7 @@ from cim_dg.errors import UserError
 from cim_dg.harness.step import TrainingStep, parameter_groups
 from cim_dg.runtime import checkpoint
 from cim_dg.wilds.config import Config
-from cim_dg.wilds.data import Data
+from cim_dg.wilds.data import Data, batches_after
 from cim_dg.wilds.evaluation import Report, format_report, make_report
 from cim_dg.wilds.optimisers import Schedule, make_optimizer
 from cim_dg.wilds.record import RunFolder
@@ -82,6 +82,7 @@ class Trainer:
         self.step = TrainingStep(self.method, config.bf16, config.max_grad_norm)
         self.shares = data.train_shares() if config.adjust_average else None
         self.progress = Progress()
+        self.interval = checkpoint.Interval()
         self._clock = time.monotonic()
 
     def fit(self) -> Progress:
@@ -91,12 +92,12 @@ class Trainer:
             RunError: a term of the loss is not finite.
             UserError: the checkpoint is of another run.
         """
-        if self.config.resume and self.folder.model("last").exists():
-            self._restore()
+        partial = self._resume() if self.config.resume else None
         self.folder.write_record(self.full_record())
         for epoch in range(self.progress.epochs, self.config.n_epochs):
             self.folder.log(f"\nEpoch [{epoch}]:")
-            outcomes = {"train": self.train_epoch(epoch)} | self.evaluate()
+            outcomes = {"train": self.train_epoch(epoch, partial)} | self.evaluate()
+            partial = None
             reports = {split: self._report(*outcome) for split, outcome in outcomes.items()}
             for split, report in reports.items():
                 self.folder.log(format_report(split, report))
@@ -105,21 +106,33 @@ class Trainer:
             self._meet_challenge(self.data.challenge)
         return self.progress
 
-    def train_epoch(self, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
-        """One pass over the training split; returns predictions made on the way, labels and metadata."""
+    def train_epoch(self, epoch: int, partial: dict[str, Any] | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """One pass over the training split; returns predictions made on the way, labels and metadata.
+
+        Args:
+            epoch: its number, from 0.
+            partial: the checkpoint within this epoch from which it goes on.
+        """
         self.method.train()
-        seen, since_log = [], []
-        loader = self._bar(self.data.loaders["train"], f"epoch {epoch}")
-        for index, (x, y, metadata) in enumerate(loader):
+        at_start = checkpoint.random_state() if partial is None else partial["random_at_start"]
+        seen, since_log = ([], []) if partial is None else ([partial["seen"]], partial["since_log"])
+        first = 0 if partial is None else partial["batches"]
+        loader = self.data.loaders["train"]
+        batches = loader if partial is None else batches_after(loader, self.config.transform, partial)
+        for index, (x, y, metadata) in enumerate(self._bar(batches, f"epoch {epoch}", first), start=first):
             x, y = x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
             domain = self.data.domains.metadata_to_group(metadata).to(self.device) if self.sees_domains else None
             output, terms = self.step(Batch(x, y, domain), self.optimizer, f"epoch {epoch}, batch {index}")
             self.schedule.after_batch()
             since_log.append(terms)
             seen.append((output.logits.detach().argmax(dim=1).cpu(), y.cpu(), metadata))
-            if (index + 1) % self.config.log_every == 0 or index + 1 == len(loader):
+            last = index + 1 == len(loader)
+            if (index + 1) % self.config.log_every == 0 or last:
                 self._log_terms(epoch, index + 1, since_log)
                 since_log = []
+            if not last and self.interval.is_due():
+                seen = [_joined(seen)]
+                self._save_partial(index + 1, at_start, seen[0], since_log)
         return _joined(seen)
 
     @torch.no_grad()
@@ -204,8 +217,31 @@ class Trainer:
         self.folder.log(f"batch {batch}: " + ", ".join(f"{name} {value:.4f}" for name, value in means.items()))
 
     def _save(self, also: str | None) -> None:
+        state = self._state()
+        with self.interval.writing():
+            for which in (*([also] if also else []), "last"):
+                checkpoint.save(self.folder.model(which), state)
+        self.folder.partial.unlink(missing_ok=True)
+
+    def _save_partial(
+        self, batches: int, at_start: dict[str, Any], seen: tuple[Tensor, ...], since_log: list[dict[str, float]]
+    ) -> None:
+        """Write a checkpoint within an epoch. On a disk that is full, the last one stays and the training goes on."""
+        state = self._state() | {
+            "batches": batches,
+            "random_at_start": at_start,
+            "seen": seen,
+            "since_log": since_log,
+        }
+        with self.interval.writing():
+            try:
+                checkpoint.save(self.folder.partial, state)
+            except OSError as error:
+                self.folder.log(f"warning: no checkpoint after batch {batches}: {error.strerror}")
+
+    def _state(self) -> dict[str, Any]:
         self._measure()
-        state = {
+        return {
             "algorithm": self.method.state_dict(),
             "epoch": self.progress.epochs - 1,
             "best_val_metric": self.progress.best_value,
@@ -216,11 +252,21 @@ class Trainer:
             "progress": dataclasses.asdict(self.progress),
             "config": self._identity(),
         }
-        for which in (*([also] if also else []), "last"):
-            checkpoint.save(self.folder.model(which), state)
 
-    def _restore(self) -> None:
-        state = checkpoint.load(self.folder.model("last"), self.device)
+    def _resume(self) -> dict[str, Any] | None:
+        """Go on from the last checkpoint, if there is one; returns it if it is one within an epoch."""
+        last, partial = self.folder.model("last"), self.folder.partial
+        state = checkpoint.load(last, self.device) if last.exists() else None
+        within = checkpoint.load(partial, self.device) if partial.exists() else None
+        if within is not None and state is not None and within["epoch"] != state["epoch"]:
+            within = None  # its epoch has been finished since
+        if within is not None or state is not None:
+            self._restore(within or state or {})
+        if within is not None:
+            self.folder.log(f"after batch {within['batches']}")
+        return within
+
+    def _restore(self, state: dict[str, Any]) -> None:
         before, now = state.get("config", {}), self._identity()
         for name in now:
             if before.get(name) != now[name]:
@@ -262,8 +308,8 @@ class Trainer:
             "results": progress.results,
         }
 
-    def _bar(self, loader: DataLoader, what: str) -> Any:
-        return tqdm(loader, desc=what, leave=False) if self.config.progress_bar else loader
+    def _bar(self, batches: Iterable[Any], what: str, first: int = 0) -> Any:
+        return tqdm(batches, desc=what, leave=False, initial=first) if self.config.progress_bar else batches
 
 
 def _joined(seen: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:

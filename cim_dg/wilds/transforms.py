@@ -18,6 +18,8 @@ from cim_dg.errors import UserError
 from cim_dg.nn.pixels import NAMED, PixelSpace
 
 Transform = Callable[[Any], Tensor]
+RANDOM_TRANSFORMS = ("imagenet", "rxrx1")
+"""Those that draw random numbers in training."""
 
 
 def make_transform(

@@ -75,3 +75,33 @@ def evaluator_of(batches):
             return algorithm
 
     return SimpleNamespace(Evaluator=Evaluator)
+
+
+class SubpopAlgorithm(nn.Module):
+    """The base class of SubpopBench's algorithms, as far as ours lean on it."""
+
+    def __init__(self, data_type, input_shape, num_classes, num_attributes, num_examples, hparams, grp_sizes=None):
+        super().__init__()
+        self.hparams = hparams
+
+
+def subpopbench_modules() -> dict[str, ModuleType]:
+    """`subpopbench` and those of its modules that the plugin and an adapter use."""
+    modules = {
+        name: ModuleType(f"subpopbench{name and '.'}{name}")
+        for name in ("", "hparams_registry", "learning", "learning.algorithms", "learning.optimizers", "models")
+    }
+    modules["models.networks"] = networks = ModuleType("subpopbench.models.networks")
+    algorithms = modules["learning.algorithms"]
+    algorithms.Algorithm, algorithms.ERM, algorithms.ALGORITHMS = SubpopAlgorithm, SubpopAlgorithm, ["ERM"]
+    algorithms.get_algorithm_class = lambda name: vars(algorithms)[name]
+    modules["learning.optimizers"].get_optimizers = {
+        "sgd": lambda network, lr, decay: torch.optim.SGD(network.parameters(), lr, momentum=0.9, weight_decay=decay)
+    }
+    networks.Featurizer = lambda data_type, input_shape, hparams: SmallCNN(input_shape[0], width=8)
+    networks.Classifier = lambda n, k, nonlinear: nn.Linear(n, k)
+    hparams = {"lr": 0.1, "weight_decay": 1e-4, "batch_size": 108, "nonlinear_classifier": False, "resnet18": False}
+    modules["hparams_registry"].default_hparams = lambda algorithm, dataset: dict(hparams)
+    modules["hparams_registry"].random_hparams = lambda algorithm, dataset, seed: hparams | {"lr": np.float64(seed)}
+    modules[""].hparams_registry, modules["models"].networks = modules["hparams_registry"], networks
+    return {module.__name__: module for module in modules.values()}

@@ -18,7 +18,7 @@ from cim_dg.errors import UserError
 from cim_dg.tracking import writers
 from cim_dg.tracking.command import TARGETS
 from cim_dg.tracking.curves import Curves
-from cim_dg.tracking.sidecar import beside
+from cim_dg.tracking.sidecar import track
 
 NAME = "VLCS-CIM-env0+2-trial1-hparams4"
 
@@ -107,7 +107,7 @@ def test_what_is_missing_is_said_in_a_sentence(tmp_path, monkeypatch, capsys):
     assert cli.main(["log", str(tmp_path), "--to", "wandb"]) == 2
     assert "wandb, which is not installed: pip install 'cim-dg[wandb]'" in capsys.readouterr().err
     monkeypatch.setenv("CIM_DG_LOG", "visdom")
-    with pytest.raises(UserError, match="'visdom'; accepted are tensorboard and wandb"), beside(tmp_path):
+    with pytest.raises(UserError, match="'visdom'; accepted are tensorboard and wandb"), track(tmp_path):
         pass
 
 
@@ -117,7 +117,7 @@ def test_beside_a_run_that_ends_and_one_that_is_killed(tmp_path, monkeypatch):
     code = (
         f"import sys; sys.path[:0] = {[str(Path(__file__).parent), *sys.path]!r}\n"
         "import os, signal, test_tracking as t; from pathlib import Path\n"
-        "with t.beside(folder := Path(sys.argv[1])):\n"
+        "with t.track(folder := Path(sys.argv[1])):\n"
         "    t.add_checkpoint(folder, 0, loss=2.0)\n"
         "    if sys.argv[2] == 'killed': os.kill(os.getpid(), signal.SIGKILL)\n"
     )

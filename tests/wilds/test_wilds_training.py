@@ -15,6 +15,8 @@ import pytest
 import torch
 from small_datasets import QUICK
 
+from cim_dg.errors import LEFT
+from cim_dg.runtime import checkpoint, locks
 from cim_dg.wilds import training
 
 Train = Callable[..., Path]
@@ -179,6 +181,82 @@ def test_a_killed_run_ends_as_one_that_was_not(train: Train, small_root: Path, t
     assert predictions(killed, "best") == predictions(whole, "best")
     assert rows(killed / "val_eval.csv") == rows(whole / "val_eval.csv")
     assert rows(killed / "train_algo.csv") == rows(whole / "train_algo.csv")
+
+
+class Stopped(BaseException):
+    """Like SIGKILL, nobody handles it."""
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "options"),
+    [
+        ("VIB", ["--scheduler", "cosine_schedule_with_warmup", "--scheduler_kwargs", "num_warmup_steps=2"]),
+        ("CIM", ["--images_per_class", "2"]),
+        ("GroupDRO", []),
+        ("CCSA", ["--train_loader", "group", "--n_groups_per_batch", "2"]),
+        ("ERM", ["--transform", "imagenet"]),
+        pytest.param("ERM", ["--transform", "imagenet", "--loader_kwargs", "num_workers=2"], marks=pytest.mark.slow),
+        pytest.param("VIB", ["--loader_kwargs", "num_workers=2"], marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_stopped_within_an_epoch_ends_as_one_in_peace(
+    algorithm: str, options: list[str], train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ["--n_epochs", "2", "--log_every", "3", *options]
+    whole = train("waterbirds", algorithm, *options, log_dir=tmp_path / "whole")
+    monkeypatch.setenv("CIM_DG_CHECKPOINT_SECONDS", "0")
+    monkeypatch.setattr(checkpoint.Interval, "is_due", lambda self: True)
+    stopped = tmp_path / "stopped"
+    save = training.Trainer._save_partial
+    saved = 0
+
+    def save_and_stop(self: training.Trainer, *args: Any) -> None:
+        nonlocal saved
+        save(self, *args)
+        saved += 1
+        if saved in (2, 7):  # in the first epoch, and in the second
+            raise Stopped
+
+    monkeypatch.setattr(training.Trainer, "_save_partial", save_and_stop)
+    for attempt in range(2):
+        with pytest.raises(Stopped):
+            train("waterbirds", algorithm, *options, *(["--resume"] if attempt else []), log_dir=stopped)
+        torch.rand(3)
+    train("waterbirds", algorithm, *options, "--resume", log_dir=stopped)
+    assert "after batch 2" in (stopped / "log.txt").read_text()
+    assert predictions(stopped) == predictions(whole) and predictions(stopped)
+    for name in ("train_eval.csv", "val_eval.csv", "test_eval.csv", "train_algo.csv"):
+        assert rows(stopped / name) == rows(whole / name)
+    assert not list(stopped.glob("*_checkpoint.pt"))
+
+
+def test_models_of_a_finished_run_can_be_left_out(
+    train: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert not list(train("waterbirds", "ERM", "--skip_model_save", log_dir=tmp_path / "a").glob("*.pth"))
+    monkeypatch.setenv("CIM_DG_SKIP_MODEL_SAVE", "1")
+    assert not list(train("waterbirds", "ERM", log_dir=tmp_path / "b").glob("*.pth"))
+
+
+def test_a_run_that_another_process_has_is_left_to_it(
+    train: Train, command: Callable[..., int], small_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "PATIENCE", 0)
+    (tmp_path / "run").mkdir()
+    words = ["wilds", "train", "--dataset", "waterbirds", "--algorithm", "ERM", "--root_dir", small_root]
+    with locks.claim(tmp_path / "run"):  # type: ignore[union-attr]
+        assert command(*words, "--log_dir", tmp_path / "run", *QUICK) == LEFT
+    assert command(*words, "--log_dir", tmp_path / "run", *QUICK) == 0
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_required_gpu_that_is_not_there_is_an_error(
+    command: Callable[..., int], small_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    words = ["wilds", "train", "--dataset", "waterbirds", "--algorithm", "ERM", "--root_dir", small_root]
+    assert command(*words, "--log_dir", tmp_path / "run", *QUICK, "--require_gpu") == 2
+    assert "a GPU is required (CIM_DG_REQUIRE_GPU, --require_gpu) and cannot be used: " in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_another_run_is_neither_overwritten_nor_resumed(

@@ -101,11 +101,15 @@ class _Debug(MultipleDomainDataset):
 
 
 class Debug28(_Debug):
+    """Noise of 28x28 pixels."""
+
     INPUT_SHAPE = (3, 28, 28)
     ENVIRONMENTS: ClassVar = ["0", "1", "2"]
 
 
 class Debug224(_Debug):
+    """Noise of 224x224 pixels."""
+
     INPUT_SHAPE = (3, 224, 224)
     ENVIRONMENTS: ClassVar = ["0", "1", "2"]
 
@@ -211,10 +215,10 @@ class MultipleEnvironmentImageFolder(MultipleDomainDataset):
                 f"environments ({', '.join(self.ENVIRONMENTS)}) with a folder of images for each class"
                 f"{_how(type(self).__name__, folder.parent)}"
             )
-        found = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
-        if len(found) != len(self.ENVIRONMENTS):
+        names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+        if len(names) != len(self.ENVIRONMENTS):
             raise UserError(
-                f"{folder} has {len(found)} folders ({', '.join(found)}); {type(self).__name__} needs "
+                f"{folder} has {len(names)} folders ({', '.join(names)}); {type(self).__name__} needs "
                 f"{len(self.ENVIRONMENTS)}, one for each of its environments ({', '.join(self.ENVIRONMENTS)})"
             )
         # Here: this imports torchvision, which takes seconds, and jobs on data in memory do without.
@@ -223,15 +227,15 @@ class MultipleEnvironmentImageFolder(MultipleDomainDataset):
         try:
             self.datasets = [
                 ImageFolderEnvironment(folder / name, augmented=augment and env not in test_envs)
-                for env, name in enumerate(found)
+                for env, name in enumerate(names)
             ]
         except FileNotFoundError as error:
             raise UserError(f"{folder} is not as {type(self).__name__} should be: {error}") from None
-        for name, environment in zip(found, self.datasets, strict=True):
+        for name, environment in zip(names, self.datasets, strict=True):
             if environment.classes != self.datasets[-1].classes:
                 raise UserError(
                     f"the classes of {folder / name} ({', '.join(environment.classes)}) are not those of "
-                    f"{folder / found[-1]} ({', '.join(self.datasets[-1].classes)})"
+                    f"{folder / names[-1]} ({', '.join(self.datasets[-1].classes)})"
                 )
         cache = image_cache()
         if cache is not None:
@@ -257,31 +261,43 @@ class _Photographs(MultipleEnvironmentImageFolder):
 
 
 class VLCS(_Photographs):
+    """Caltech101, LabelMe, SUN09 and VOC2007: 5 classes of photographs (Fang et al., 2013)."""
+
     FOLDER = "VLCS"
     ENVIRONMENTS: ClassVar = ["C", "L", "S", "V"]
 
 
 class PACS(_Photographs):
+    """Art paintings, cartoons, photographs and sketches of 7 classes (Li et al., 2017)."""
+
     FOLDER = "PACS"
     ENVIRONMENTS: ClassVar = ["A", "C", "P", "S"]
 
 
 class OfficeHome(_Photographs):
+    """Art, clip art, product pictures and photographs of 65 classes (Venkateswara et al., 2017)."""
+
     FOLDER = "office_home"
     ENVIRONMENTS: ClassVar = ["A", "C", "P", "R"]
 
 
 class TerraIncognita(_Photographs):
+    """10 classes of animals at four camera traps (Beery et al., 2018)."""
+
     FOLDER = "terra_incognita"
     ENVIRONMENTS: ClassVar = ["L100", "L38", "L43", "L46"]
 
 
 class DomainNet(_Photographs):
+    """Six kinds of pictures of 345 classes (Peng et al., 2019)."""
+
     FOLDER = "domain_net"
     CHECKPOINT_FREQ = 1000
     ENVIRONMENTS: ClassVar = ["clip", "info", "paint", "quick", "real", "sketch"]
 
 
 class SVIRO(_Photographs):
+    """Rear seats of ten cars (Dias Da Cruz et al., 2020)."""
+
     FOLDER = "sviro"
     ENVIRONMENTS: ClassVar = ["aclass", "escape", "hilux", "i3", "lexus", "tesla", "tiguan", "tucson", "x5", "zoe"]

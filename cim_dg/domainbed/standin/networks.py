@@ -34,6 +34,7 @@ class MNIST_CNN(nn.Module):
         self.bn3 = nn.GroupNorm(num_groups=8, num_channels=128)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Features (N, 128) of images (N, C, 28, 28)."""
         stages = ((self.conv1, self.bn0), (self.conv2, self.bn1), (self.conv3, self.bn2), (self.conv4, self.bn3))
         for convolution, norm in stages:
             x = norm(F.relu(convolution(x)))
@@ -79,6 +80,7 @@ class ResNet(nn.Module):
         self.network.conv1 = first
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Features (N, n_outputs) of images (N, C, 224, 224)."""
         return self.dropout(self.network(x))
 
     def train(self, mode: bool = True) -> ResNet:

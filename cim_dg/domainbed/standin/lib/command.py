@@ -21,8 +21,11 @@ ANNOUNCED = "CIM_DG_STANDIN_ANNOUNCED"
 class Writable(Protocol):
     """What `print` needs of a stream."""
 
-    def write(self, text: str, /) -> object: ...
-    def flush(self) -> object: ...
+    def write(self, text: str, /) -> object:
+        """Write the text."""
+
+    def flush(self) -> object:
+        """Write out what is buffered."""
 
 
 def announce(stream: Writable | None = None) -> None:

@@ -31,10 +31,10 @@ class Splits:
 
 
 def check_test_envs(test_envs: list[int], environments: list[str]) -> None:
-    """Refuse test environments that are not different ones of `environments`, or that leave none to train on.
+    """Check the test environments.
 
     Raises:
-        UserError: as said.
+        UserError: one is not among `environments` or is named twice, or none is left to train on.
     """
     count = len(environments)
     for env in test_envs:

@@ -74,15 +74,23 @@ def make_weights_for_balanced_classes(split: Split) -> torch.Tensor:
 class Transferable(Protocol):
     """Images that can be moved to a device as a tensor: a tensor, or an `ImageBatch`."""
 
-    def to(self, device: str | torch.device, /) -> torch.Tensor: ...
+    def to(self, device: str | torch.device, /) -> torch.Tensor:
+        """The images on the device."""
+        ...
 
 
 class Predictor(Protocol):
     """What `accuracy` needs of an algorithm."""
 
-    def predict(self, x: torch.Tensor) -> torch.Tensor: ...
-    def eval(self) -> Any: ...
-    def train(self) -> Any: ...
+    def predict(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits (N, K) of images (N, C, H, W)."""
+        ...
+
+    def eval(self) -> Any:
+        """Turn on evaluation mode."""
+
+    def train(self) -> Any:
+        """Turn on training mode."""
 
 
 def accuracy(
@@ -114,6 +122,7 @@ class Tee(io.TextIOBase):
         self.file = open(path, mode, encoding="utf-8")  # noqa: SIM115 - closed by close()
 
     def write(self, text: str) -> int:
+        """Write to both; returns the number of characters."""
         self.stream.write(text)
         with contextlib.suppress(OSError):
             self.file.write(text)
@@ -121,15 +130,18 @@ class Tee(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
+        """Flush both."""
         self.stream.flush()
         with contextlib.suppress(OSError):
             if not self.file.closed:
                 self.file.flush()
 
     def isatty(self) -> bool:
+        """Whether the stream is a terminal."""
         return self.stream.isatty()
 
     def close(self) -> None:
+        """Close the file; the stream stays open."""
         with contextlib.suppress(OSError):
             self.file.close()
         super().close()

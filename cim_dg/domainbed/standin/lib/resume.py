@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from cim_dg.errors import UserError
-from cim_dg.runtime import checkpoint, settings
+from cim_dg.runtime import checkpoint
 
 from .environments import Loaders
 from .results import Results, identity
 
 NAME = "checkpoint.pt"
 SHARE = 20
-"""Training between two is at least so many times as long as writing one: disks may be slow, models large."""
+"""Training between two is at least so many times as long as writing one."""
 
 _PLAIN = (bool, int, float, str, type(None), Tensor)
 
@@ -51,8 +50,7 @@ class Resume:
         self.path = Path(folder, NAME)
         self._identity = {"args": identity(args), "hparams": hparams}
         self._algorithm, self._loaders, self._results, self._device = algorithm, loaders, results, device
-        self._seconds = settings.get("CIM_DG_CHECKPOINT_SECONDS")
-        self._saved, self._took = time.monotonic(), 0.0
+        self._interval = checkpoint.Interval(SHARE)
 
     def start(self) -> tuple[int, dict[str, list[float]]]:
         """Bring everything to where the checkpoint is, or results.jsonl to where a run begins if there is none to use.
@@ -75,8 +73,7 @@ class Resume:
 
     def after_step(self, steps: int, since_record: dict[str, list[float]]) -> None:
         """Write a checkpoint if it is time to. On a disk that is full, the last one stays and the training goes on."""
-        start = time.monotonic()
-        if start - self._saved < max(self._seconds, SHARE * self._took):
+        if not self._interval.is_due():
             return
         state = {
             "identity": self._identity,
@@ -89,12 +86,11 @@ class Resume:
             "random": checkpoint.random_state(),
             "threads": torch.get_num_threads(),
         }
-        try:
-            checkpoint.save(self.path, state)
-        except OSError as error:
-            print(f"warning: no checkpoint after step {steps - 1}: {error.strerror}", file=sys.stderr)
-        self._saved = time.monotonic()
-        self._took = self._saved - start
+        with self._interval.writing():
+            try:
+                checkpoint.save(self.path, state)
+            except OSError as error:
+                print(f"warning: no checkpoint after step {steps - 1}: {error.strerror}", file=sys.stderr)
 
     def remove(self) -> None:
         """The run is over, or begins anew: there is nothing to go on from."""

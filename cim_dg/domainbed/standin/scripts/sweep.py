@@ -95,6 +95,7 @@ def _flag(argument: tuple[str, Any]) -> str:
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command\'s arguments."""
     parser = argparse.ArgumentParser(prog="domainbed.scripts.sweep", description=__doc__)
     parser.add_argument("command", choices=["launch", "delete_incomplete"])
     all_datasets = [name for name in datasets.DATASETS if "Debug" not in name]
@@ -123,6 +124,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
     args = parse_args(argv)
     command.announce()
     os.environ[command.ANNOUNCED] = "1"
@@ -166,10 +168,10 @@ def sweep(args: argparse.Namespace) -> None:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Refuse, before anything is started, what every run would refuse.
+    """Check, before anything starts, what every run would refuse.
 
     Raises:
-        UserError: as said.
+        UserError: a launcher, algorithm, data set or hyper-parameter is unknown, or there are too few environments.
     """
     if args.command_launcher not in command_launchers.REGISTRY:
         known = ", ".join(command_launchers.REGISTRY)
@@ -221,6 +223,11 @@ def test_env_choices(count: int, single: bool) -> Iterator[list[int]]:
 
 
 def confirmed() -> bool:
+    """Ask on the terminal; returns whether the answer is yes.
+
+    Raises:
+        UserError: there is no terminal to ask on.
+    """
     try:
         answer = input("Are you sure? (y/n) ")
     except EOFError:

@@ -34,6 +34,7 @@ from ..lib.resume import Resume
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command\'s arguments."""
     parser = argparse.ArgumentParser(prog="domainbed.scripts.train", description=__doc__)
     parser.add_argument("--data_dir", help="the folder of all data sets")
     parser.add_argument("--dataset", default="RotatedMNIST")
@@ -62,6 +63,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
     args = parse_args(argv)
     try:
         os.makedirs(args.output_dir, exist_ok=True)
@@ -196,10 +198,10 @@ def updates(
 
 
 def check(args: argparse.Namespace) -> None:
-    """Refuse arguments that cannot be meant.
+    """Check the arguments.
 
     Raises:
-        UserError: as said.
+        UserError: one is out of range, or names no algorithm, data set or environment.
     """
     devices.check_required()
     algorithms.get_algorithm_class(args.algorithm)
@@ -238,6 +240,7 @@ def environment() -> dict[str, object]:
 
 
 def print_section(title: str, values: dict[str, Any]) -> None:
+    """Print named values under a title, as DomainBed does at the head of a run."""
     print(f"{title}:")
     for name, value in values.items() if title == "Environment" else sorted(values.items()):
         print(f"\t{name}: {value}")
