@@ -35,5 +35,6 @@ def _draw(entry: HParam, random: np.random.RandomState) -> Any:
     if distribution == "choice":
         return values[int(random.choice(len(values)))]
     value = random.uniform(*values)
-    value = {"uniform": value, "log10": 10**value, "log2": 2**value}[distribution]
+    if distribution != "uniform":
+        value = (10 if distribution == "log10" else 2) ** value
     return int(value) if entry.type == "int" else float(value)

@@ -1,4 +1,4 @@
-"""Means of SSIM's local terms between images and rows of a batch, with their analytic gradient, made to be fast.
+"""Means of SSIM's local terms between images and rows of a batch, with their analytic gradient, fast on a CPU.
 
 With local means E[.] under a Gaussian window that lies inside the image, mu = E[x], sigma_x^2 = E[x^2] - mu_x^2 and
 sigma_xy = E[x y] - mu_x mu_y (Wang, Bovik, Sheikh, Simoncelli, "Image quality assessment: from error visibility to
@@ -7,10 +7,10 @@ structural similarity", 2004),
     l  = (2 mu_x mu_y + C1) / (mu_x^2 + mu_y^2 + C1)
     cs = (2 sigma_xy + C2) / (sigma_x^2 + sigma_y^2 + C2).
 
-The cost is that of the window's filter. A triplet (K = 2) filters 10 maps here for its forward and backward pass, where
-two separate SSIM filter 16: the moments of x, and of each row of y, are shared by all the terms, and the adjoint filter
-is applied once to each kind of moment. On a CPU a filtered map is several times as cheap as by a convolution over three
-channels (see `_slide`).
+The window's filter dominates the cost. For a triplet (K = 2), the forward and backward pass filter 10 maps here, and 16
+in two separate SSIM: all terms share the moments of x and of each row of y, and the adjoint filter is applied once to
+each kind of moment. On a CPU, filtering a map this way is several times as fast as a convolution over three channels
+(see `_slide`).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 SIGMA = 1.5  # of the window, in pixels
-ONEDNN_PIXELS = 2**16  # from this many on, a call of oneDNN is worth its overhead
-CPU_PIXELS = 2**20  # what a CPU filters at a time: larger arrays go back to the operating system after every use
+ONEDNN_PIXELS = 2**16  # the smallest map for which oneDNN is worth its overhead
+CPU_PIXELS = 2**20  # filtered at a time on a CPU: the memory of larger arrays returns to the operating system after use
 
 
 def local_similarity(
@@ -56,7 +56,7 @@ class _LocalSimilarity(torch.autograd.Function):
         ctx: Any, x: Tensor, y: Tensor, index: Tensor, window: int, c1: float, c2: float, with_luminance: bool
     ) -> Tensor:
         size = _images_at_a_time(x)
-        # The moments of y are taken once per image, however many anchors look at it.
+        # The moments of y are computed once per image, for any number of anchors.
         moments = [_mean_and_variance(part, window) for part in y.split(size)]
         mu_y, var_y = (torch.cat(maps) for maps in zip(*moments, strict=True))
         half_var_y_c2 = var_y.add_(c2).mul_(0.5)
@@ -88,7 +88,7 @@ class _LocalSimilarity(torch.autograd.Function):
 
             grad_x = F(sum by mu_x) + 2 x F(sum by E[x^2]) + sum of y_k F(by E[x y_k]).
 
-        cs is symmetric in x and y, so the gradient to y has the same form. Where l counts, the product rule adds
+        cs is symmetric in x and y, so the gradient to y has the same form. With luminance, the product rule adds
         the term of dl/dmu_x = 2 (mu_y - l mu_x) / (mu_x^2 + mu_y^2 + C1).
         """
         x, y, index, mu_y, *tensors = ctx.saved_tensors
@@ -129,13 +129,13 @@ class _LocalSimilarity(torch.autograd.Function):
 
 
 def _images_at_a_time(images: Tensor) -> int:
-    """How many to compare in one go: on a CPU few enough that the memory of one round serves the next."""
+    """The number of images to compare at a time: few enough that the next ones reuse their memory."""
     pixels = max(1, images[0].numel()) if len(images) else 1
-    return max(1, CPU_PIXELS // pixels if images.device.type == "cpu" else len(images))
+    return max(1, CPU_PIXELS // pixels)
 
 
 def _add_by_own_moments(grad: Tensor, images: Tensor, mu: Tensor, by_mu: Tensor, cs_d: Tensor, window: int) -> None:
-    """Adds to `grad` what reaches the images through their own mean and mean square."""
+    """Add to `grad` the gradient through the images' own mean and mean square."""
     grad += _blur(by_mu.addcmul_(mu, cs_d), window, adjoint=True)
     grad.addcmul_(images, _blur(cs_d, window, adjoint=True), value=-1)
 
@@ -146,7 +146,7 @@ def _mean_and_variance(images: Tensor, window: int) -> tuple[Tensor, Tensor]:
 
 
 def _luminance(mu_x: Tensor, mu_y: Tensor, c1: float) -> tuple[Tensor, Tensor]:
-    """l, and its denominator."""
+    """l and its denominator."""
     denominator = mu_x**2 + mu_y**2 + c1
     return (2 * mu_x * mu_y + c1) / denominator, denominator
 
@@ -162,8 +162,8 @@ def window_weights(width: int) -> tuple[float, ...]:
 def _blur(maps: Tensor, window: int, adjoint: bool = False) -> Tensor:
     """Weighted means under the window, (..., H, W) -> transposed, (..., W - window + 1, H - window + 1).
 
-    `adjoint` is the way back. The pixelwise statistics do not mind that they are held transposed, and sliding along
-    the rows' index is fast where sliding along the columns' is not.
+    `adjoint` is the transposed map back. Pixelwise statistics may be stored transposed, and sliding along the first
+    index is fast where sliding along the second is not.
     """
     return _slide(_slide(maps, window, adjoint).mT.contiguous(), window, adjoint)
 
@@ -175,13 +175,13 @@ def _slide(maps: Tensor, window: int, adjoint: bool) -> Tensor:
     size = height + (window - 1 if adjoint else 1 - window)
     fast = maps.device.type == "cpu" and maps.dtype == torch.float32 and torch.backends.mkldnn.is_available()
     if fast and maps.numel() >= ONEDNN_PIXELS:
-        # oneDNN's depthwise convolution wants many channels, innermost in memory: the columns serve as such.
+        # oneDNN's depthwise convolution is fast for many channels, innermost in memory: the columns are its channels.
         columns = maps.reshape(-1, 1, height, width).permute(0, 3, 1, 2)
         kernel = maps.new_tensor(weights).expand(width, 1, 1, window)
         with torch.autocast("cpu", enabled=False):
             out = F.conv2d(columns, kernel, padding=(0, window - 1 if adjoint else 0), groups=width)
         return out.permute(0, 2, 3, 1).reshape(*batch, size, width)
-    # Elsewhere, shifted images are added: exact in every type (a GPU's convolution may round to TF32).
+    # Otherwise, shifted images are added: exact in every type.
     out = maps.new_zeros(*batch, size, width)
     for shift, weight in enumerate(weights):
         if adjoint:

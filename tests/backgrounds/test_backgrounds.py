@@ -209,7 +209,7 @@ def test_what_is_not_there_is_one_sentence(
         return error
 
     assert f"need the foregrounds' masks, and there is no folder {data}/fg_mask/val" in refused("--adversarial")
-    assert "github.com/MadryLab" in refused("--download")
+    assert f"`cim-dg data get ImageNet9 --data_dir {data}` gets it" in refused("--download")
     image = data / "original" / "train" / IN9_CLASSES[0] / "n00_01.JPEG"
     image.write_bytes(b"no image")
     assert f"image {image} of backgrounds cannot be read" in refused()

@@ -14,7 +14,7 @@ import pytest
 from data_lookalikes import cub, domain_names, image, mnist, parquet, places, row, tarred, tree, zipped
 from data_server import Server, serving
 from PIL import Image
-from small_datasets import IN9_CLASSES, backgrounds, camelyon17, celeba, fmow, iwildcam, rxrx1, waterbirds
+from small_datasets import IN9_CLASSES, QUICK, backgrounds, camelyon17, celeba, fmow, iwildcam, rxrx1, waterbirds
 
 from cim_dg import cli
 from cim_dg.data import catalogue, download
@@ -337,6 +337,8 @@ def test_waterbirds_from_parquet(tmp_path: Path, hub: tuple[Path, Server]) -> No
     assert loaded.y_array.tolist() == [n % 2 for count in (8, 4, 6) for n in range(count)]
     assert loaded.metadata_array[:, 0].tolist() == [n // 2 % 2 for count in (8, 4, 6) for n in range(count)]
     assert any(name.endswith(".parquet") for name, _ in server.requests)
+    words = ["wilds", "train", "--dataset", "waterbirds", "--algorithm", "ERM", "--root_dir", str(tmp_path / "data")]
+    assert cli.main([*words, "--log_dir", str(tmp_path / "log"), *QUICK]) == 0
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ def stream(seed):
 @pytest.mark.parametrize("seed", range(5))
 def test_values_are_drawn_as_domainbed_draws_them(seed):
     assert hparams.sample(entry("float", uniform=[2, 3]), seed)["a"] == stream(seed).uniform(2, 3)
+    assert hparams.sample(entry("int", uniform=[500, 9e9]), seed)["a"] == int(stream(seed).uniform(500, 9e9))
     assert hparams.sample(entry("float", log10=[-4, 2]), seed)["a"] == 10 ** stream(seed).uniform(-4, 2)
     assert hparams.sample(entry("int", log2=[3, 9]), seed)["a"] == int(2 ** stream(seed).uniform(3, 9))
     assert hparams.sample(entry("float", choice=[0.0, 0.1, 0.5]), seed)["a"] == stream(seed).choice([0.0, 0.1, 0.5])
