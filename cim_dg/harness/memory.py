@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -30,7 +31,7 @@ def gib_line(module: nn.Module, step: Callable[[int], object]) -> tuple[float, f
         module: what is trained, on the CPU.
         step: does one training step, or its forward pass, on so many images, a multiple of 2.
     """
-    few, more = (_kept_bytes(module, lambda n=n: step(n)) for n in FEW)
+    few, more = (_kept_bytes(module, functools.partial(step, n)) for n in FEW)
     per_image = max(0.0, (more - few) / (FEW[1] - FEW[0]))
     parameters = sum(p.numel() * p.element_size() for p in module.parameters())
     fixed = COPIES * parameters + SLACK * max(0.0, few - FEW[0] * per_image)

@@ -17,7 +17,7 @@ from cim_dg.harness.step import TrainingStep
 from cim_dg.wilds.adapter import ALIASES, add_hparam_options, check_domains, read_hparam_options
 from cim_dg.wilds.config import OF_WILDS
 from cim_dg.wilds.models import Featurizer
-from cim_dg.wilds.plugin import our_methods
+from cim_dg.wilds.our_methods import our_methods
 from cim_dg.wilds.record import RunFolder, provenance
 from cim_dg.wilds.transforms import pixel_space
 

@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from cim_dg.harness.compat import restore_adamw
+from cim_dg.wilds.our_methods import our_methods
 
 HOOKS = {
     "transformers": "cim_dg.wilds.plugin:on_transformers",
@@ -24,8 +25,6 @@ HOOKS = {
     "algorithms.initializer": "cim_dg.wilds.plugin:on_initializer",
 }
 """Modules of the harness -> our functions, in the form of `cim_dg.autoload.HOOKS`."""
-
-HARNESS_OWN = ("ERM", "GroupDRO")  # the harness runs its own, so that our methods are compared with what it publishes
 
 
 def is_examples(program: str) -> bool:
@@ -94,13 +93,6 @@ def on_initializer(module: ModuleType) -> None:
         return algorithm
 
     module.initialize_algorithm = initialize_algorithm  # type: ignore[attr-defined]
-
-
-def our_methods() -> list[str]:
-    """The registered methods that the harness does not have itself."""
-    from cim_dg.algorithms import methods
-
-    return [name for name in methods() if name not in HARNESS_OWN]
 
 
 def _extend_parser() -> None:

@@ -10,6 +10,8 @@ import pytest
 import torch
 from agreement_samples import BASELINES, GOLDEN, OURS, PLANS, all_hparams, from_real, planned, trajectory
 
+pytestmark = pytest.mark.figures
+
 NAMES = [*OURS, *BASELINES]
 
 

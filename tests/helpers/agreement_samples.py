@@ -12,13 +12,11 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
+from precision import computing_in
 
 from cim_dg import autoload
 
@@ -80,7 +78,7 @@ def trajectory(name: str, dtype: torch.dtype) -> dict[str, Any]:
     """
     from domainbed import algorithms, hparams_registry
 
-    with _precision(dtype):
+    with computing_in(dtype):
         generator = torch.Generator().manual_seed(0)
         torch.manual_seed(0)
         shape = (3, SIDE, SIDE)
@@ -111,18 +109,6 @@ def _predictions(algorithm: Any, x: torch.Tensor) -> list[list[float]]:
         logits = algorithm.predict(x).tolist()
     algorithm.train()
     return logits
-
-
-@contextmanager
-def _precision(dtype: torch.dtype) -> Iterator[None]:
-    """Compute in `dtype`, float32 or float64, also where methods leave half precision by `.float()`."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        with mock.patch.object(torch.Tensor, "float", lambda self: self.to(dtype)):
-            yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 def from_real(root: Path) -> dict[str, Any]:

@@ -87,11 +87,12 @@ class SubpopAlgorithm(nn.Module):
 
 def subpopbench_modules() -> dict[str, ModuleType]:
     """`subpopbench` and those of its modules that the plugin and an adapter use."""
-    modules = {
+    modules: dict[str, Any] = {
         name: ModuleType(f"subpopbench{name and '.'}{name}")
         for name in ("", "hparams_registry", "learning", "learning.algorithms", "learning.optimizers", "models")
     }
-    modules["models.networks"] = networks = ModuleType("subpopbench.models.networks")
+    networks: Any = ModuleType("subpopbench.models.networks")
+    modules["models.networks"] = networks
     algorithms = modules["learning.algorithms"]
     algorithms.Algorithm, algorithms.ERM, algorithms.ALGORITHMS = SubpopAlgorithm, SubpopAlgorithm, ["ERM"]
     algorithms.get_algorithm_class = lambda name: vars(algorithms)[name]

@@ -63,7 +63,12 @@ def slurm(folder: Path) -> Iterator[None]:
     config = folder / "slurm.conf"
     config.write_text(CONFIG.format(host=socket.gethostname().partition(".")[0], folder=folder, ports=ports))
     os.environ["SLURM_CONF"] = str(config)
-    files = {"key-file": key, "socket": "munge.socket", "pid-file": "munged.pid", "log-file": "munged.log"}
+    files: dict[str, str | Path] = {
+        "key-file": key,
+        "socket": "munge.socket",
+        "pid-file": "munged.pid",
+        "log-file": "munged.log",
+    }
     files |= {"seed-file": "munge.seed"}
     try:
         subprocess.run(

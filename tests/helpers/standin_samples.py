@@ -18,16 +18,16 @@ PAIRS = f"launch --datasets Debug28 VLCS --algorithms ERM GroupDRO {SWEEP}"
 SINGLE = f"launch --datasets RotatedMNIST --algorithms ERM --single_test_envs --steps 5 --skip_confirmation {SWEEP}"
 SINGLE_HPARAMS = '{"lr": 0.01, "resnet18": true}'
 RUNS = {
-    "debug": "--dataset Debug28 --test_envs 1 --steps 12 --checkpoint_freq 5 --seed 3 --trial_seed 2",
-    "coloured": "--dataset ColoredMNIST --test_envs 2 --steps 12 --checkpoint_freq 6 --seed 1 --trial_seed 1",
-    "random": "--dataset ColoredMNIST --test_envs 0 --steps 4 --checkpoint_freq 2 --hparams_seed 2 --trial_seed 1",
+    "debug": "--dataset Debug28 --test_envs 1 --steps 6 --checkpoint_freq 4 --seed 3 --trial_seed 2",
+    "coloured": "--dataset ColoredMNIST --test_envs 2 --steps 5 --checkpoint_freq 3 --seed 1 --trial_seed 1",
+    "random": "--dataset ColoredMNIST --test_envs 0 --steps 3 --checkpoint_freq 2 --hparams_seed 2 --trial_seed 1",
     "adapting": "--dataset ColoredMNIST --test_envs 0 1 --steps 4 --task domain_adaptation --uda_holdout_fraction 0.3",
 }
 RUN_HPARAMS = {
-    "debug": '{"batch_size": 8}',
-    "coloured": '{"batch_size": 8}',
-    "random": '{"batch_size": 8}',
-    "adapting": '{"batch_size": 8, "class_balanced": true}',
+    "debug": '{"batch_size": 4}',
+    "coloured": '{"batch_size": 4}',
+    "random": '{"batch_size": 4}',
+    "adapting": '{"batch_size": 4, "class_balanced": true}',
 }
 TOP = "--dataset ColoredMNIST --algorithm GroupDRO --test_env 1"
 
@@ -72,11 +72,11 @@ def _record(rng: np.random.RandomState, step: int, args: dict[str, Any], hparams
 
 
 def write_mnist(folder: Path) -> None:
-    """MNIST/raw with 180 images for training and 60 for testing, of noise over a blob that depends on the digit."""
+    """MNIST/raw with 90 images for training and 30 for testing, of noise over a blob that depends on the digit."""
     raw = folder / "MNIST" / "raw"
     raw.mkdir(parents=True)
     rng = np.random.RandomState(0)
-    for part, count in (("train", 180), ("t10k", 60)):
+    for part, count in (("train", 90), ("t10k", 30)):
         digits = rng.randint(10, size=count).astype(np.uint8)
         images = rng.randint(60, size=(count, 28, 28)).astype(np.uint8)
         for image, digit in zip(images, digits, strict=True):
@@ -97,7 +97,8 @@ def results_of(folder: Path) -> list[dict[str, Any]]:
     """The lines of results.jsonl without what depends on the machine."""
     records = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
     for record in records:
-        del record["step_time"], record["args"]["data_dir"], record["args"]["output_dir"]
+        record["step_time"] = record["mem_gb"] = None
+        del record["args"]["data_dir"], record["args"]["output_dir"]
     return records
 
 
@@ -131,11 +132,12 @@ def shared_protocol(data_dir: str) -> dict[str, Any]:
             hparams[f"{algorithm} {dataset}"] = {"default": default, "random": differing}
 
     torch.manual_seed(0)
-    network = networks.Featurizer((3, 28, 28), {})
+    network = networks.Featurizer((3, 28, 28), {}).double()
     weights = {
         name: [value.sum().item(), *value.flatten()[:2].tolist()] for name, value in network.state_dict().items()
     }
-    features = network(torch.linspace(0, 1, 2 * 3 * 28 * 28).reshape(2, 3, 28, 28))[:, ::16].tolist()
+    ramp = torch.linspace(0, 1, 2 * 3 * 28 * 28, dtype=torch.float64)
+    features = network(ramp.reshape(2, 3, 28, 28))[:, ::16].tolist()
 
     images = {}
     for name in ("ColoredMNIST", "RotatedMNIST"):
@@ -152,5 +154,5 @@ def fingerprint(minibatches: Any) -> list[Any]:
     told = []
     for x, y in minibatches:
         flat = x.double().flatten(1)
-        told.append([y.tolist()[:20], (flat @ torch.linspace(1, 2, flat.shape[1]).double()).tolist()[:20]])
+        told.append([y.tolist()[:20], (flat @ torch.linspace(1, 2, flat.shape[1], dtype=torch.float64)).tolist()[:20]])
     return told

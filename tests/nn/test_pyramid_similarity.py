@@ -24,7 +24,7 @@ def gpu_path(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def triplet(
-    anchors: int, size: tuple[int, int, int, int], dtype: torch.dtype, both: bool, **options: int
+    anchors: int, size: tuple[int, int, int, int], dtype: torch.dtype, both: bool, **options: Any
 ) -> list[Tensor]:
     """Similarities and gradients of correlated noise, some anchors without a positive or a negative."""
     generator = torch.Generator().manual_seed(0)
@@ -59,7 +59,7 @@ def test_equal_to_the_path_of_cpus(
     monkeypatch: pytest.MonkeyPatch,
     anchors: int,
     size: tuple[int, int, int, int],
-    options: dict[str, int],
+    options: dict[str, Any],
     dtype: torch.dtype,
     tolerance: float,
     both: bool,

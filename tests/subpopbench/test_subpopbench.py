@@ -55,7 +55,9 @@ def test_every_method_trains_with_the_harness_sgd(modules, name):
     assert torch.equal(algorithm.method.classify(features), logits)
 
 
-CLAIMING = [(name, {}) for name in OURS] + [("CIM", {"cim_positives": "other_domain"})]
+CLAIMING: list[tuple[str, dict[str, str]]] = [(name, {}) for name in OURS] + [
+    ("CIM", {"cim_positives": "other_domain"})
+]
 
 
 @pytest.mark.parametrize(("name", "override"), CLAIMING)
@@ -69,7 +71,7 @@ def test_attributes_go_to_no_method_that_claims_none(modules, name, override, mo
     assert isinstance(seen[0], Batch)
     assert (seen[0].domain is not None) == claims
     if claims:
-        assert torch.equal(seen[0].domain, minibatch()[3])
+        assert seen[0].domain is not None and torch.equal(seen[0].domain, minibatch()[3])
         with pytest.raises(UserError, match="needs attributes; use --train_attr yes"):
             made(modules, name, attributes=1, **override)
 

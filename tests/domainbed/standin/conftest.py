@@ -13,6 +13,8 @@ import pytest
 from PIL import Image
 from standin_samples import GOLDEN, write_mnist, write_sweep
 
+pytest.register_assert_rewrite("golden_checks")
+
 
 @pytest.fixture(scope="session", autouse=True)
 def the_standin_is_tested() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "helpers"))
 
+from precision import computing_in
 from standin_samples import (
     GOLDEN,
     PAIRS,
@@ -66,11 +68,18 @@ def make(root: Path, folder: Path) -> None:
         launched = run(*plan, *SINGLE.split(), "--hparams", SINGLE_HPARAMS)
         (folder / "plan_single.txt").write_text(in_fixed_order(launched))
 
-        protocol = json.loads(run(str(Path(__file__).resolve()), "protocol"))
+        inside = str(Path(__file__).resolve())
+        protocol = json.loads(run(inside, "protocol"))
         protocol["runs"] = {}
         for name in RUNS:
-            run("-m", "domainbed.scripts.train", *run_flags(name), "--data_dir", "data", "--output_dir", name)
-            protocol["runs"][name] = results_of(work / name)
+            flags = [*run_flags(name), "--data_dir", "data", "--output_dir"]
+            *_, smallest_margin = run(inside, "train", *flags, name).splitlines()
+            run("-m", "domainbed.scripts.train", *flags, f"{name}-float32", "--steps", "1")
+            protocol["runs"][name] = {
+                "records": results_of(work / name),
+                "smallest_margin": float(smallest_margin),
+                "first_loss": results_of(work / f"{name}-float32")[0]["loss"],
+            }
         sections = [f"{json.dumps(name)}: {json.dumps(protocol[name], sort_keys=True)}" for name in sorted(protocol)]
         (folder / "protocol.json").write_text("{\n" + ",\n".join(sections) + "\n}\n")
 
@@ -97,9 +106,40 @@ def protocol() -> dict[str, Any]:
     return {**data, "batches": seen, "random_after": torch.rand(3).tolist()}
 
 
+def train(flags: list[str]) -> None:
+    """Train in float64 and print last the smallest margin, the difference of the two largest logits of an image, of all
+    evaluations; this runs inside the real `domainbed`.
+    """
+    import torch
+    from domainbed import algorithms
+
+    get_algorithm_class, margins = algorithms.get_algorithm_class, []
+
+    def watched(name: str) -> type:
+        algorithm: Any = get_algorithm_class(name)
+
+        class Watched(algorithm):
+            def predict(self, x: torch.Tensor) -> torch.Tensor:
+                logits = super().predict(x)
+                if not self.training:
+                    first, second = logits.topk(2).values.T
+                    margins.append((first - second).min().item())
+                return logits
+
+        return Watched
+
+    algorithms.get_algorithm_class = watched
+    sys.argv[1:] = flags
+    with computing_in(torch.float64):
+        runpy.run_module("domainbed.scripts.train", run_name="__main__", alter_sys=True)
+    print(min(margins))
+
+
 if __name__ == "__main__":
     if sys.argv[1:] == ["protocol"]:
         print(json.dumps(protocol()))
+    elif sys.argv[1:2] == ["train"]:
+        train(sys.argv[2:])
     else:
         target = Path(sys.argv[1]) if len(sys.argv) > 1 else GOLDEN
         target.mkdir(parents=True, exist_ok=True)

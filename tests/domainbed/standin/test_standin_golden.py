@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from standin_samples import GOLDEN
+from golden_checks import check_batches, check_first_loss, check_hparams, check_network, check_run
+from standin_samples import GOLDEN, RUNS
 
 
 @pytest.mark.harness
 @pytest.mark.slow
-def test_golden_files_are_what_the_real_one_gives(domainbed_root: Path, tmp_path: Path) -> None:
+def test_golden_files_are_what_the_real_one_gives(domainbed_root: Path, tmp_path: Path, golden: dict[str, Any]) -> None:
     script = Path(__file__).with_name("make_golden.py")
     subprocess.run(
         [sys.executable, str(script), str(tmp_path)],
@@ -24,17 +25,16 @@ def test_golden_files_are_what_the_real_one_gives(domainbed_root: Path, tmp_path
     )
     assert sorted(file.name for file in tmp_path.iterdir()) == sorted(file.name for file in GOLDEN.iterdir())
     for file in GOLDEN.iterdir():
-        fresh = (tmp_path / file.name).read_text()
         if file.suffix != ".json":
-            assert fresh == file.read_text(), file.name
-        else:
-            assert dict(_leaves(json.loads(fresh))) == pytest.approx(
-                dict(_leaves(json.loads(file.read_text()))), abs=1e-5
-            )
-
-
-def _leaves(nested: Any, place: str = "") -> list[tuple[str, Any]]:
-    if not isinstance(nested, (dict, list)):
-        return [(place, nested)]
-    parts = nested.items() if isinstance(nested, dict) else enumerate(nested)
-    return [leaf for name, part in parts for leaf in _leaves(part, f"{place}/{name}")]
+            assert (tmp_path / file.name).read_text() == file.read_text(), file.name
+    fresh = json.loads((tmp_path / "protocol.json").read_text())
+    assert fresh.keys() == golden.keys()
+    assert fresh["splits"] == golden["splits"]
+    assert fresh["random_after"] == golden["random_after"]
+    check_hparams(fresh["hparams"], golden["hparams"])
+    check_network(fresh, golden)
+    check_batches([fresh["images"], fresh["batches"]], [golden["images"], golden["batches"]])
+    for name in RUNS:
+        run = fresh["runs"][name]
+        check_run(run["records"], golden["runs"][name])
+        check_first_loss([{"loss": run["first_loss"]}], golden["runs"][name])

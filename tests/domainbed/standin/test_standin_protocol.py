@@ -13,6 +13,7 @@ from domainbed import datasets, hparams_registry, networks
 from domainbed.lib import fast_data_loader
 from domainbed.lib.fast_data_loader import FastDataLoader, InfiniteDataLoader
 from domainbed.lib.misc import Split, accuracy, make_weights_for_balanced_classes, seed_hash, split_dataset
+from golden_checks import check_batches, check_hparams, check_network
 from standin_samples import fingerprint, shared_protocol
 from torch.utils.data import Dataset
 
@@ -24,12 +25,14 @@ def ours(mnist: str) -> dict[str, Any]:
     return json.loads(json.dumps(shared_protocol(mnist)))
 
 
+@pytest.mark.figures
 def test_splits(ours: dict[str, Any], golden: dict[str, Any]) -> None:
     assert ours["splits"] == golden["splits"]
 
 
+@pytest.mark.figures
 def test_default_and_random_hparams(ours: dict[str, Any], golden: dict[str, Any]) -> None:
-    assert ours["hparams"] == golden["hparams"]
+    check_hparams(ours["hparams"], golden["hparams"])
 
 
 def test_hparams_are_plain_python() -> None:
@@ -38,24 +41,18 @@ def test_hparams_are_plain_python() -> None:
             assert type(value) in (bool, int, float)
 
 
-@pytest.mark.parametrize("what", ["weights", "features"])
-def test_mnist_cnn(what: str, ours: dict[str, Any], golden: dict[str, Any]) -> None:
-    assert _values(ours[what]) == pytest.approx(_values(golden[what]), rel=1e-5, abs=1e-6)
+@pytest.mark.figures
+def test_mnist_cnn(ours: dict[str, Any], golden: dict[str, Any]) -> None:
+    check_network(ours, golden)
 
 
-def _values(nested: Any, place: str = "") -> dict[str, float]:
-    """Every number in nested lists and dicts, by its place there."""
-    if isinstance(nested, float):
-        return {place: nested}
-    parts = nested.items() if isinstance(nested, dict) else enumerate(nested)
-    return {key: value for name, part in parts for key, value in _values(part, f"{place}/{name}").items()}
-
-
+@pytest.mark.figures
 @pytest.mark.parametrize("dataset", ["ColoredMNIST", "RotatedMNIST"])
 def test_mnist_images(dataset: str, ours: dict[str, Any], golden: dict[str, Any]) -> None:
-    _assert_same_batches(ours["images"][dataset], golden["images"][dataset])
+    check_batches(ours["images"][dataset], golden["images"][dataset])
 
 
+@pytest.mark.figures
 def test_minibatches_and_the_state_of_the_generator(mnist: str, golden: dict[str, Any]) -> None:
     # The same calls as in make_golden.protocol, where each environment has a loader of its own.
     torch.manual_seed(5)
@@ -67,15 +64,8 @@ def test_minibatches_and_the_state_of_the_generator(mnist: str, golden: dict[str
     seen = [fingerprint(next(train)) for _ in range(25)]
     seen += [fingerprint([batch]) for batch in evaluation]
     seen += [fingerprint(next(train)) for _ in range(3)]
-    _assert_same_batches(seen, golden["batches"])
-    assert torch.rand(3).tolist() == pytest.approx(golden["random_after"])
-
-
-def _assert_same_batches(one: list[Any], other: list[Any]) -> None:
-    labels, sums = ([[batch[part] for step in steps for batch in step] for steps in (one, other)] for part in (0, 1))
-    assert labels[0] == labels[1]
-    for ours, theirs in zip(*sums, strict=True):
-        assert ours == pytest.approx(theirs, rel=1e-6)
+    check_batches(seen, golden["batches"])
+    assert torch.rand(3).tolist() == golden["random_after"]
 
 
 class _Noisy(Dataset[Any]):

@@ -1,0 +1,13 @@
+"""Which methods are added to WILDS' examples harness."""
+
+from __future__ import annotations
+
+HARNESS_OWN = ("ERM", "GroupDRO")
+"""The harness runs its own, so that our methods are compared with what it publishes."""
+
+
+def our_methods() -> list[str]:
+    """The registered methods that the harness does not have itself."""
+    from cim_dg.algorithms import methods
+
+    return [name for name in methods() if name not in HARNESS_OWN]
