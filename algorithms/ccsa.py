@@ -44,6 +44,7 @@ class CCSA(Algorithm):
     needs_domains = True
 
     def objective(self, features: Tensor, batch: Batch) -> Output:
+        """The weighted sum of cross entropy, alignment and separation; see `semantic_alignment`."""
         domain = self.domains(batch)
         logits = self.classify(features)
         supervised = F.cross_entropy(logits, batch.y)

@@ -152,10 +152,12 @@ class Morphing(Algorithm):
     """
 
     def build(self, n_features: int, make_classifier: Callable[[int], nn.Module]) -> None:
+        """Create the other method's modules, then the transformation network."""
         super().build(n_features, make_classifier)
         self.morphing = InputMorphing(self.pixel_space, self.hparams)
 
     def forward(self, batch: Batch) -> Output:
+        """The other method's objective on the morphed images, plus the weighted contrast."""
         morph = self.morphing(batch.x)
         output = self.objective(super().encode(morph.inputs), batch)
         contrast = self.morphing.contrast(morph, batch)
@@ -168,6 +170,7 @@ class Morphing(Algorithm):
         )
 
     def encode(self, x: Tensor) -> Tensor:
+        """The features (N, F) of the morphs of `x` (N, C, H, W)."""
         return super().encode(self.morphing(x).inputs)
 
     def morph(self, x: Tensor) -> Morph:
@@ -175,6 +178,7 @@ class Morphing(Algorithm):
         return self.morphing(x)
 
     def after_step(self) -> None:
+        """Advance the other method's state and the morphing's."""
         super().after_step()
         self.morphing.after_step()
 

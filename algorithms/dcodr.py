@@ -108,6 +108,7 @@ class DCoDR(Algorithm):
     needs_domains = True
 
     def build(self, n_features: int, make_classifier: Callable[[int], nn.Module]) -> None:
+        """Create the classifier and, if the images are reconstructed, the generator."""
         super().build(n_features, make_classifier)
         self.generator = (
             DomainGenerator(n_features, self.num_domains, self.pixel_space.channels)
@@ -116,6 +117,7 @@ class DCoDR(Algorithm):
         )
 
     def forward(self, batch: Batch) -> Output:
+        """Cross entropy, the contrast with augmented images, and the reconstruction if there is one."""
         domain = self.domains(batch)
         pixels = self.pixel_space.to_pixels(batch.x)
         # Not in half precision, which would round the pixels.

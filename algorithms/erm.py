@@ -13,5 +13,6 @@ class ERM(Algorithm):
     r"""Minimises the mean cross entropy :math:`L_{sup}` of the batch."""
 
     def objective(self, features: Tensor, batch: Batch) -> Output:
+        """The mean cross entropy."""
         logits = self.classify(features)
         return Output.of(logits, F.cross_entropy(logits, batch.y))

@@ -26,11 +26,13 @@ class GroupDRO(Algorithm):
     needs_domains = True
 
     def build(self, n_features: int, make_classifier: Callable[[int], nn.Module]) -> None:
+        """Create the classifier and the domains' weights q, equal at the start."""
         super().build(n_features, make_classifier)
         self.register_buffer("q", torch.ones(self.num_domains))
         self._next_q: Tensor | None = None
 
     def objective(self, features: Tensor, batch: Batch) -> Output:
+        """The domains' losses weighted by the updated q, which `after_step` stores."""
         domain = self.domains(batch)
         logits = self.classify(features)
         losses = F.cross_entropy(logits, batch.y, reduction="none")
@@ -43,6 +45,7 @@ class GroupDRO(Algorithm):
         return Output.of(logits, matmul(domain_losses, q), worst_domain=domain_losses.max())
 
     def after_step(self) -> None:
+        """Store the q of the last training step."""
         super().after_step()
         if self._next_q is not None:
             self.q.copy_(self._next_q)

@@ -44,10 +44,12 @@ class SCL(Algorithm):
     r"""Minimises :math:`L_{sup} + w L_{out}` in one step, the contrast on a projection of the features."""
 
     def build(self, n_features: int, make_classifier: Callable[[int], nn.Module]) -> None:
+        """Create the classifier and the projection head."""
         super().build(n_features, make_classifier)
         self.projection = ProjectionHead(n_features, self.hparams["scl_dim"])
 
     def objective(self, features: Tensor, batch: Batch) -> Output:
+        """Cross entropy plus the weighted contrast of the projected features."""
         logits = self.classify(features)
         supervised = F.cross_entropy(logits, batch.y)
         z = self.projection(features).float()  # exponents of z / temperature: too coarse in half precision

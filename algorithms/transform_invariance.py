@@ -50,11 +50,13 @@ class TransformInvariance(Algorithm):
     """
 
     def build(self, n_features: int, make_classifier: Callable[[int], nn.Module]) -> None:
+        """Create the classifier and, for the contrastive objective, the projection head."""
         super().build(n_features, make_classifier)
         contrastive = self.hparams["ti_objective"] == "contrastive"
         self.projection = ProjectionHead(n_features, self.hparams["scl_dim"]) if contrastive else None
 
     def forward(self, batch: Batch) -> Output:
+        """Cross entropy plus the weighted gradient penalty, on images in random colours."""
         device, strength = batch.x.device, self.hparams["ti_strength"]
         generator = None if self.training else torch.Generator(device).manual_seed(0)
         parameters = draw_colours(len(batch.x), strength=strength, generator=generator, device=device)

@@ -64,16 +64,20 @@ class VIB(Algorithm):
     classifier: BottleneckClassifier
 
     def build(self, n_features: int, make_classifier: Callable[[int], nn.Module]) -> None:
+        """Create the bottleneck and the classifier of its code."""
         self.classifier = BottleneckClassifier(n_features, make_classifier, self.hparams)
 
     def objective(self, features: Tensor, batch: Batch) -> Output:
+        """The cross entropy of sampled codes plus beta times the KL divergence."""
         logits, kl = self.classifier(features)
         supervised, kl = F.cross_entropy(logits, batch.y), kl.mean()
         return Output.of(logits, supervised + self.classifier.beta * kl, supervised=supervised, kl=kl)
 
     def classify(self, features: Tensor) -> Tensor:
+        """Features (N, F) -> logits (N, K) of the code's mean in evaluation, of a sample in training."""
         return self.classifier(features)[0]
 
     def after_step(self) -> None:
+        """Advance the warm-up of beta."""
         super().after_step()
         self.classifier.after_step()

@@ -63,6 +63,7 @@ class Finder:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
+        """The spec of a module that we extend, or of the stand-in; None for every other name."""
         if (name not in HOOKS and name != STANDIN) or name in self._asking:
             return None
         if name == STANDIN:

@@ -59,6 +59,7 @@ def days_on(gpus: int, seconds: list[float]) -> float:
 
 
 def main() -> None:
+    """Print the cost of a sweep, from the pilot given on the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pilot", type=Path)
     parser.add_argument("--sweep", default="vlcs", help="a sweep of DomainBed, as `cim-dg sweep` takes it")

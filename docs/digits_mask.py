@@ -33,6 +33,7 @@ def mask_means(checkpoint_file: Path) -> tuple[str, float, float]:
 
 
 def main(folders: list[str]) -> None:
+    """Print each method's mean mask on the digit and off it, over the jobs in `folders`."""
     means = defaultdict(list)
     for folder in map(Path, folders):
         for done in sorted(folder.glob("*/done")):

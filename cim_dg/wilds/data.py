@@ -143,6 +143,7 @@ class Data:
 
     @property
     def num_classes(self) -> int:
+        """The number of classes."""
         return int(self.dataset.n_classes)
 
     def class_names(self) -> list[str]:

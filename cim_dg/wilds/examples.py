@@ -65,6 +65,7 @@ class Model(nn.Module):
         self.step = TrainingStep(method, bf16)
 
     def forward(self, x: Tensor, y: Tensor, domain: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits, and the loss and the other terms, of a batch."""
         with self.step.autocast(x):
             output = self.method(Batch(x, y, domain))
             averaged = not self.training and self.method.averages

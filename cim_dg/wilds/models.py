@@ -39,6 +39,7 @@ class Featurizer(nn.Module):
         self.n_outputs = n_outputs
 
     def forward(self, x: Tensor) -> Tensor:
+        """Images (N, 3, H, W) -> features (N, n_outputs)."""
         return self.network(self.standardize(x))
 
 

@@ -112,6 +112,7 @@ class KeyValues(argparse.Action):
     """key=value ... -> a dict of numbers, true, false, none, and texts."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        """Put the dict into the namespace, in place of an earlier one."""
         pairs = [str(value).partition("=") for value in values]
         for key, separator, _ in pairs:
             if not key or not separator:

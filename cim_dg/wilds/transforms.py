@@ -98,5 +98,6 @@ class Standardize(nn.Module):
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        """Standardise each image (N, C, H, W) by its own mean and deviation per channel."""
         std, mean = torch.std_mean(x, dim=(2, 3), keepdim=True)
         return (x - mean) / torch.where(std == 0, 1.0, std)
