@@ -17,10 +17,10 @@ from cim_dg.errors import UserError
 from cim_dg.runtime.schema import accepted, suggestion, validated
 
 SMALL_IMAGES = ("Debug28", "RotatedMNIST", "ColoredMNIST", "NuisanceDigits", "Spirograph")
-"""The datasets that take the `small_images` values: DomainBed's own list, and ours."""
+"""The datasets that take the `small_images` values: those of DomainBed's list, and those of this package."""
 
-EVERY = "averaging"
-"""The file whose entries every method has."""
+SHARED = "averaging"
+"""The file of the entries that every method has."""
 
 _FOLDER = Path(__file__).parent
 _FILES: dict[str, Path] = {}
@@ -155,7 +155,7 @@ def space(name: str, dataset: str | None = None) -> dict[str, HParam]:
 
 
 def dataset_names() -> set[str]:
-    """The names of all hyper-parameters that datasets of ours add."""
+    """The names of all hyper-parameters that this package's datasets add."""
     return {name for file in (_FOLDER / "datasets").glob("*.yaml") for name in _load(f"datasets/{file.stem}")}
 
 
@@ -186,7 +186,7 @@ def _load(name: str, included_by: tuple[str, ...] = ()) -> dict[str, HParam]:
     if name in included_by:
         raise UserError(f"{path} includes itself: {' includes '.join((*included_by, name))}")
     includes, own = read(path)
-    entries = _load(EVERY) if name in _FILES else {}
+    entries = _load(SHARED) if name in _FILES else {}
     for other in includes:
         entries |= _load(other, (*included_by, name))
     return entries | own

@@ -90,7 +90,7 @@ class Spec:
             raise UserError(f"there is no variant {unknown[0]!r}; {known}")
 
 
-_ONLY = {
+_OWN_ENTRIES = {
     "domainbed": ("n_hparams", "steps", "hparams", "test_envs", "variants"),
     "wilds": ("options",),
 }
@@ -126,10 +126,10 @@ def _checked(name: str, entries: Any) -> Spec:
     """The entries as a Spec, if they are right."""
     if isinstance(entries, dict):
         harness = str(entries.get("harness"))
-        for other, keys in _ONLY.items():
-            if harness in _ONLY and harness != other and (foreign := [key for key in keys if key in entries]):
+        for other, keys in _OWN_ENTRIES.items():
+            if harness in _OWN_ENTRIES and harness != other and (foreign := [key for key in keys if key in entries]):
                 raise UserError(f"{name}: {foreign[0]} is an entry of sweeps of {other}, not of {harness}")
         if isinstance(variants := entries.get("variants"), dict):
-            variants = {key: {"label": key, **one} if isinstance(one, dict) else one for key, one in variants.items()}
+            variants = {key: {"label": key, **v} if isinstance(v, dict) else v for key, v in variants.items()}
             entries = {"algorithms": list(variants), **entries, "variants": variants}
     return validated(Spec, entries, name)
