@@ -21,6 +21,8 @@ COMMANDS = (
     "cim_dg.wilds.submission",
     "cim_dg.data.command",
     "cim_dg.commands.morph",
+    "cim_dg.commands.predict",
+    "cim_dg.commands.export",
     "cim_dg.commands.new",
     "cim_dg.commands.doctor",
 )

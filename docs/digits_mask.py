@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from cim_dg.commands import morph
+from cim_dg.commands import models
 from cim_dg.domainbed.datasets import environments_for
 
 NEW = 2
@@ -23,13 +23,13 @@ NEW = 2
 
 def mask_means(checkpoint_file: Path) -> tuple[str, float, float]:
     """Algorithm, mean mask on digit pixels, mean mask on background pixels (both in [0, 1])."""
-    checkpoint = morph.read_checkpoint(checkpoint_file)
-    method = morph.rebuild(checkpoint, checkpoint_file).eval()
-    new = environments_for(checkpoint["model_hparams"])[NEW]
+    stored = models.read(checkpoint_file)
+    method = models.build(stored).method
+    new = environments_for(stored.about["hparams"])[NEW]
     with torch.no_grad():
         mask = method.morph(new.images).mask.mean(dim=1)
     digit = new.digit_mask()
-    return checkpoint["args"]["algorithm"], mask[digit].mean().item(), mask[~digit].mean().item()
+    return stored.about["algorithm"], mask[digit].mean().item(), mask[~digit].mean().item()
 
 
 def main(folders: list[str]) -> None:

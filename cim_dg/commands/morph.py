@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cim_dg.errors import RunError, UserError
+from cim_dg.errors import UserError
 from cim_dg.runtime.files import write_atomically
 
 if TYPE_CHECKING:  # every call of the command imports this module; torch and matplotlib take seconds
@@ -18,10 +17,7 @@ if TYPE_CHECKING:  # every call of the command imports this module; torch and ma
     from torch import Tensor
 
     from cim_dg.algorithms import Algorithm
-
-IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-PRETRAINED_SIZE = (224, 224)  # of the images for which the harness has featurizers with weights
-CHECKPOINT_KEYS = ("args", "model_input_shape", "model_num_classes", "model_num_domains", "model_hparams", "model_dict")
+    from cim_dg.commands.models import Model
 
 
 def add_parser(subparsers: Any) -> None:
@@ -31,7 +27,12 @@ def add_parser(subparsers: Any) -> None:
         help="draw x, m and psi(x) of a trained model",
         description="Draw images, the mask that a trained CIM or CIM_VIB gives them, and what its classifier sees.",
     )
-    parser.add_argument("--checkpoint", type=Path, required=True, help="model.pkl of domainbed.scripts.train")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        required=True,
+        help="model.pkl of DomainBed, ..._model.pth of `cim-dg wilds train`, or a folder of `cim-dg export`",
+    )
     parser.add_argument(
         "--images", type=Path, help="a folder of images (default: the test images, of NuisanceDigits only)"
     )
@@ -44,13 +45,20 @@ def run(args: argparse.Namespace) -> int:
     """Carry out `cim-dg morph`."""
     if args.count < 1:
         raise UserError(f"--count is {args.count}; it must be at least 1")
-    checkpoint = read_checkpoint(args.checkpoint)
-    method = rebuild(checkpoint, args.checkpoint)
+    from cim_dg.algorithms import methods
+    from cim_dg.commands import models
+
+    stored = models.read(args.checkpoint)
+    name = stored.about["algorithm"]
+    if not hasattr(methods().get(name), "morph"):
+        raise UserError(f"{args.checkpoint}: {_no_mask(name)}")
+    model = models.build(stored)
+    assert model.method is not None  # it has a mask
     if args.images is not None:
-        pixels, names = folder_images(args.images, checkpoint["model_input_shape"], args.count)
+        images, names = folder_images(args.images, model, args.count)
     else:
-        pixels, names = _test_images(checkpoint, args.count)
-    morph_figure(method, method.pixel_space.from_pixels(pixels), args.output, names)
+        images, names = _test_images(stored.about, args.count)
+    morph_figure(model.method, images, args.output, names)
     print(f"wrote {args.output}")
     return 0
 
@@ -105,111 +113,51 @@ def morph_figure(method: Algorithm, images: Tensor, path: str | os.PathLike[str]
         raise UserError(f"the picture cannot be written to {path}: {error.strerror}") from None
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The contents of a model.pkl of DomainBed's, the real one's or the stand-in's, read by torch.load's safe default.
+def folder_images(folder: Path, model: Model, count: int) -> tuple[Tensor, list[str]]:
+    """At most `count` images below a folder, evenly by name: (N, C, H, W) as the model is fed, and their names.
 
     Raises:
-        UserError: there is no such file, or it is something else.
-    """
-    import torch
-
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise UserError(f"the checkpoint {path} cannot be read: {error.strerror}") from None
-    except Exception as error:  # torch.load answers to strange bytes with whatever its parts raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path} is no checkpoint that torch.load takes as safe: {reason}") from None
-    if not isinstance(checkpoint, dict) or any(key not in checkpoint for key in CHECKPOINT_KEYS):
-        raise UserError(f"{path} is no model.pkl of domainbed.scripts.train: that has {', '.join(CHECKPOINT_KEYS)}")
-    return checkpoint
-
-
-def rebuild(checkpoint: dict[str, Any], path: Path) -> Algorithm:
-    """The trained method in a checkpoint, by the DomainBed that is found here.
-
-    Raises:
-        UserError: the algorithm has no mask, or the checkpoint's parameters are not those of the algorithm.
-        RunError: DomainBed cannot build the algorithm (its pretrained weights are not at hand, say).
-    """
-    from cim_dg import autoload
-    from cim_dg.algorithms import methods
-
-    name = checkpoint["args"].get("algorithm")
-    if not hasattr(methods().get(name), "morph"):
-        raise UserError(f"{path}: {_no_mask(name)}")
-    autoload.install()
-    try:
-        algorithms = importlib.import_module("domainbed.algorithms")
-        registry = importlib.import_module("domainbed.hparams_registry")
-        hparams, shape = dict(checkpoint["model_hparams"]), checkpoint["model_input_shape"]
-        if "weights" in getattr(registry, "OPTIONAL", ()) and tuple(shape[1:]) == PRETRAINED_SIZE:
-            hparams["weights"] = _without_download(hparams.get("weights"))
-        numbers = "model_num_classes", "model_num_domains"
-        built = algorithms.get_algorithm_class(name)(shape, *(checkpoint[key] for key in numbers), hparams)
-    except UserError:
-        raise
-    except Exception as error:  # the harness' code and its downloads can fail in any way
-        raise RunError(f"{name} of {path} cannot be built here: {type(error).__name__}: {error}") from None
-    try:
-        built.load_state_dict(checkpoint["model_dict"])
-    except RuntimeError as error:
-        raise UserError(
-            f"{path} does not fit {name} as it is built here: {str(error).splitlines()[-1].strip()}"
-        ) from None
-    return built.method
-
-
-def folder_images(folder: Path, shape: Sequence[int], count: int) -> tuple[Tensor, list[str]]:
-    """At most `count` images below a folder, evenly by name: resized pixels (N, C, H, W) in [0, 1], and their names.
-
-    Raises:
-        UserError: there is no such folder, no image in it, one that cannot be read, or `shape` has no 1 or 3 channels.
+        UserError: there is no such folder, no image in it, one that cannot be read, or the model takes another
+            number of channels than 1 or 3.
     """
     import numpy as np
     import torch
-    from PIL import Image
 
-    channels, height, width = shape
+    from cim_dg.images.reading import find_images, read_image
+
+    channels = model.channels
     if channels not in (1, 3):
         raise UserError(f"the model takes images of {channels} channels, which image files do not have")
-    if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    if not paths:
-        raise UserError(f"there is no image in {folder} ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    paths = find_images(folder)
     chosen = [paths[index] for index in np.unique(np.linspace(0, len(paths) - 1, count).round().astype(int))]
-    images = []
-    for path in chosen:
-        try:
-            with Image.open(path) as image:
-                small = image.convert("L" if channels == 1 else "RGB").resize(
-                    (width, height), Image.Resampling.BILINEAR
-                )
-        except (OSError, SyntaxError, ValueError) as error:
-            raise UserError(f"the image {path} cannot be read: {error}") from None
-        images.append(torch.tensor(np.asarray(small)).view(height, width, channels).permute(2, 0, 1))
+    images = [model.prepare(read_image(path, "L" if channels == 1 else "RGB")) for path in chosen]
+    if len({image.shape for image in images}) > 1:
+        raise UserError(f"the images of {folder} differ in size, and the model was trained without target_resolution")
     # Under which folder an image lies is often its class.
     names = ["\n".join(path.relative_to(folder).with_suffix("").parts[-2:]) for path in chosen]
-    return torch.stack(images).float() / 255, names
+    return torch.stack(images), names
 
 
-def _test_images(checkpoint: dict[str, Any], count: int) -> tuple[Tensor, list[str]]:
-    """The first images of the checkpoint's test environment, if that is NuisanceDigits'."""
+def _test_images(about: dict[str, Any], count: int) -> tuple[Tensor, list[str]]:
+    """The first images of the model's test environment, if that is NuisanceDigits'.
+
+    Models of NuisanceDigits take pixels as they are.
+
+    Args:
+        about: the model's description (`cim_dg.commands.models.Stored`).
+        count: how many.
+
+    Raises:
+        UserError: the model was trained on another dataset.
+    """
     from cim_dg.domainbed.datasets import environments_for
 
-    dataset = checkpoint["args"].get("dataset")
-    if dataset != "NuisanceDigits":
-        raise UserError(f"--images DIR is needed: the model was trained on {dataset}, of which no images are at hand")
-    test = environments_for(checkpoint["model_hparams"])[checkpoint["args"]["test_envs"][0]]
+    if about["dataset"] != "NuisanceDigits":
+        raise UserError(
+            f"--images DIR is needed: the model was trained on {about['dataset']}, whose images must be given"
+        )
+    test = environments_for(about["hparams"])[about["args"]["test_envs"][0]]
     return test.images[:count], [f"{test.name}: {label}" for label in test.labels[:count].tolist()]
-
-
-def _without_download(weights: object) -> object:
-    """The stand-in's hyper-parameter `weights`, so that no file is sought whose content the checkpoint replaces."""
-    from cim_dg.nn import efficientnet
-
-    return weights if weights == efficientnet.NAME else "random"  # the former is another architecture
 
 
 def _no_mask(name: str) -> str:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cim_dg.data import register
 from cim_dg.errors import RunError, UserError
 
 if TYPE_CHECKING:  # every call of the command imports this module
@@ -21,7 +22,7 @@ def add_parser(subparsers: Any) -> None:
     """Add `data` to the command line."""
     parser = subparsers.add_parser("data", help="list, get, check and prepare datasets")
     commands = parser.add_subparsers(title="data", metavar="COMMAND", required=True)
-    for add in (_add_list, _add_get, _add_verify, _add_prepare, _add_vlcs_mini):
+    for add in (_add_list, _add_get, _add_verify, _add_prepare, register.add_parser, _add_vlcs_mini):
         add(commands)
 
 

@@ -16,10 +16,12 @@ from typing import Any
 
 from cim_dg import hparams as spaces
 from cim_dg.algorithms import methods
+from cim_dg.data import own
 from cim_dg.domainbed import swad
 from cim_dg.domainbed.data_record import watch
 from cim_dg.domainbed.datasets import make_nuisance_digits, make_spirograph, make_vlcs_mini
 from cim_dg.domainbed.launchers import checked, claim_for_train, ending, is_standin, launcher, train_folder
+from cim_dg.domainbed.own_datasets import make_own_dataset
 from cim_dg.harness.registration import add, extended_hparams, need, ours_in
 from cim_dg.launchers import LAUNCHERS
 from cim_dg.tracking.sidecar import track_domainbed
@@ -52,6 +54,8 @@ def on_datasets(datasets: ModuleType) -> None:
     need(datasets, "MultipleDomainDataset", "MultipleEnvironmentImageFolder", "DATASETS", "num_environments")
     for name, make in DATASETS.items():
         add(datasets, name, make(datasets))
+    for name in own.names():
+        add(datasets, name, make_own_dataset(own.read(name), datasets))
     if not is_standin():  # whose jobs record it, and whose errors say it, themselves
         watch(datasets)
 
@@ -59,7 +63,7 @@ def on_datasets(datasets: ModuleType) -> None:
 def on_reporting(reporting: ModuleType) -> None:
     """List our datasets: the script that is running shows results, and shows only those of listed datasets."""
     datasets = importlib.import_module("domainbed.datasets")
-    datasets.DATASETS.extend(name for name in DATASETS if name not in datasets.DATASETS)
+    datasets.DATASETS.extend(name for name in (*DATASETS, *own.names()) if name not in datasets.DATASETS)
 
 
 def on_networks(networks: Any) -> None:

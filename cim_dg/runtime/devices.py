@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cim_dg.errors import UserError
 from cim_dg.runtime import settings
+
+if TYPE_CHECKING:
+    import torch
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -38,6 +42,26 @@ def gpus() -> list[str]:
             f"the numbers or UUIDs of its GPUs, separated by commas"
         )
     return names[:usable]
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that an option names: "cpu", the number of a GPU, or "auto" for the first GPU if there is one.
+
+    Raises:
+        UserError: another text, or a GPU that there is not.
+    """
+    import torch
+
+    if name == "auto":
+        check_required()
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    if name.isascii() and name.isdecimal() and int(name) < torch.cuda.device_count():
+        return torch.device(f"cuda:{name}")
+    raise UserError(
+        f"device is {name!r}; accepted is cpu or the number of a GPU, of which there are {torch.cuda.device_count()}"
+    )
 
 
 def check_required(always: bool = False) -> None:

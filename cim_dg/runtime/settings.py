@@ -143,6 +143,13 @@ _ALL = (
     Setting("CIM_DG_AUTOLOAD", SWITCH, True, "0 switches the plugin off", "1"),
     Setting("CIM_DG_STANDIN", SWITCH, True, "0 refuses the stand-in for DomainBed", "1"),
     Setting("CIM_DG_STANDIN_ANNOUNCED", SWITCH, False, "the stand-in has announced itself", internal=True),
+    Setting(
+        "CIM_DG_DATASETS",
+        FOLDER,
+        None,
+        "where `cim-dg data register` notes datasets of your own",
+        "the user's configuration folder",
+    ),
     Setting("CIM_DG_CACHE", FOLDER, None, "where decoded images are kept; 0 for nowhere", "the user's cache folder"),
     Setting("CIM_DG_CACHE_GB", GIGABYTES, 20.0, "the most that cache may hold, in gigabytes (10^9 bytes)", "20"),
     Setting("CIM_DG_CHECKPOINT_SECONDS", _whole(0), 30, "seconds of training between two checkpoints, at least"),

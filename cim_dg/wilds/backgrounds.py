@@ -44,7 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(f"batch_size is {arguments.batch_size}; accepted is a whole number of at least 1")
     from cim_dg.backgrounds.adversarial import Challenge
     from cim_dg.backgrounds.in9 import VARIANTS, class_folder, tested_on
-    from cim_dg.wilds.experiment import choose_device, readable_errors
+    from cim_dg.runtime.devices import choose_device
+    from cim_dg.wilds.experiment import readable_errors
     from cim_dg.wilds.models import make_imagenet_classifier
     from cim_dg.wilds.transforms import make_transform, pixel_space
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from annotated_types import Ge, Gt, Le, MinLen
 
+from cim_dg.data import own
 from cim_dg.errors import UserError
 from cim_dg.runtime.schema import suggestion, validated
 
@@ -158,10 +159,10 @@ def make_config(given: Mapping[str, Any], defaults: str | None = None) -> Config
         UserError: a value that is not accepted, or one that is missing.
     """
     dataset = str(given.get("dataset"))
-    if dataset not in DATASETS:
-        known = f"{', '.join(DATASETS)}{suggestion(dataset, DATASETS)}"
+    if dataset not in datasets():
+        known = f"{', '.join(datasets())}{suggestion(dataset, datasets())}"
         raise UserError(f"dataset is {given.get('dataset')!r}; accepted is one of {known}")
-    values = read_defaults(defaults or dataset)
+    values = _dataset_defaults(dataset, defaults)
     for owner in ("model", "optimizer", "scheduler"):
         # Default arguments of one optimiser are none of another; torchvision's models all know `pretrained`.
         other = given.get(owner) not in (None, values.get(owner))
@@ -177,3 +178,15 @@ def make_config(given: Mapping[str, Any], defaults: str | None = None) -> Config
     if missing:
         raise UserError(f"{missing[0]} is not given, neither as an option nor in the defaults")
     return validated(Config, values, "the options")
+
+
+def datasets() -> tuple[str, ...]:
+    """Every dataset that the runner takes: of WILDS, the Backgrounds Challenge, and registered ones of the user's."""
+    return (*DATASETS, *own.names())
+
+
+def _dataset_defaults(dataset: str, defaults: str | None) -> dict[str, Any]:
+    if dataset in DATASETS:
+        return read_defaults(defaults or dataset)
+    groups = own.read(dataset).groups
+    return read_defaults(defaults or "own") | ({"report_groups": [*groups, "y"]} if groups else {})

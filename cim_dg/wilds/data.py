@@ -22,11 +22,13 @@ from wilds.datasets.wilds_dataset import WILDSDataset, WILDSSubset
 
 from cim_dg.backgrounds.adversarial import Challenge
 from cim_dg.backgrounds.in9 import IN9
+from cim_dg.data import own
 from cim_dg.data.present import sentence
 from cim_dg.errors import UserError
 from cim_dg.runtime import checkpoint
 from cim_dg.wilds import compat
 from cim_dg.wilds.config import Config
+from cim_dg.wilds.own_dataset import OwnDataset
 from cim_dg.wilds.transforms import RANDOM_TRANSFORMS, make_transform
 
 
@@ -144,6 +146,11 @@ class Data:
         """The number of classes."""
         return int(self.dataset.n_classes)
 
+    def class_names(self) -> list[str]:
+        """The classes in the order of their labels; their numbers where the dataset names none."""
+        names = (self.dataset.metadata_map or {}).get("y")
+        return [str(name) for name in (range(self.num_classes) if names is None else names)]
+
     def train_shares(self) -> list[float]:
         """The groups' shares of the whole training split."""
         assert self.groups is not None
@@ -169,8 +176,7 @@ def load_dataset(
         quiet = contextlib.nullcontext() if download else contextlib.redirect_stdout(io.StringIO())
         with warnings.catch_warnings(), quiet:
             warnings.filterwarnings("ignore", message="Minimum metadata value")
-            get: Any = IN9 if name == "backgrounds" else functools.partial(wilds.get_dataset, name)
-            return get(version=version, root_dir=root_dir, download=download, **kwargs)
+            return _constructor(name)(version=version, root_dir=root_dir, download=download, **kwargs)
     except UserError:
         raise
     except FileNotFoundError as error:
@@ -184,6 +190,14 @@ def load_dataset(
     except (AttributeError, ValueError, TypeError, AssertionError, OSError) as error:
         detail = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{name} below {root_dir} cannot be loaded: {detail}") from None
+
+
+def _constructor(name: str) -> Callable[..., WILDSDataset]:
+    if name == "backgrounds":
+        return IN9
+    if name in own.names():
+        return functools.partial(OwnDataset, own.read(name))
+    return functools.partial(wilds.get_dataset, name)
 
 
 def how(name: str, root_dir: str) -> str:

@@ -10,8 +10,9 @@ import torch
 
 from cim_dg.algorithms import methods
 from cim_dg.errors import LeftToAnother, RunError, UserError
-from cim_dg.runtime import devices, locks
+from cim_dg.runtime import locks
 from cim_dg.runtime.allocator import keep_freed_memory
+from cim_dg.runtime.devices import choose_device
 from cim_dg.runtime.files import remove_partial
 from cim_dg.runtime.seeding import seed_everything
 from cim_dg.wilds.adapter import check_domains
@@ -67,6 +68,11 @@ def train(config: Config, keep_models: bool = True) -> dict[str, Any]:
         "hparams": dict(method.hparams),
         "config": {name: getattr(config, name) for name in FIELDS if name != "hparams"},
         "weights": weights,
+        "model": {
+            "classes": data.class_names(),
+            "num_domains": data.domains.n_groups,
+            "original_resolution": data.dataset.original_resolution,
+        },
         "device": _describe(device),
         **provenance(config.dataset, config.root_dir),
     }
@@ -96,24 +102,6 @@ def readable_errors() -> Iterator[None]:
         raise UserError(last.removeprefix("cim_dg.errors.UserError: ")) from None
     except torch.cuda.OutOfMemoryError as error:
         raise RunError(f"out of memory, try a smaller batch_size: {str(error).splitlines()[0]}") from None
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of that name; `auto` is the first GPU, or the CPU where there is none.
-
-    Raises:
-        UserError: there is no such device.
-    """
-    if name == "auto":
-        devices.check_required()
-        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-    if name == "cpu":
-        return torch.device("cpu")
-    if name.isdigit() and int(name) < torch.cuda.device_count():
-        return torch.device(f"cuda:{name}")
-    raise UserError(
-        f"device is {name!r}; accepted is cpu or the number of a GPU, of which there are {torch.cuda.device_count()}"
-    )
 
 
 def _describe(device: torch.device) -> str:

@@ -19,7 +19,7 @@ def add_parser(subparsers: Any) -> None:
     """Add the command `train`; `subparsers` makes parsers of the class `LateParser`."""
     parser = subparsers.add_parser("train", help="train a method on a WILDS dataset", allow_abbrev=False)
     add = parser.add_argument
-    add("-d", "--dataset", choices=options.DATASETS, required=True)
+    add("-d", "--dataset", choices=options.datasets(), required=True)
     add("--algorithm", required=True, help="CIM, CIM_VIB, SCL, CCSA, DCoDR, TransformInvariance, VIB, ERM or GroupDRO")
     add("--root_dir", required=True, help="folder that holds the datasets, such as waterbirds_v1.0")
     add("--log_dir", help="folder of this run (default logs)")

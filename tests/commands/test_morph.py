@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision import transforms
 
 from cim_dg import cli
 from cim_dg.algorithms import CIM, REGISTRY
-from cim_dg.commands.morph import folder_images, morph_figure, read_checkpoint, rebuild
+from cim_dg.commands import models
+from cim_dg.commands.morph import folder_images, morph_figure
 from cim_dg.domainbed.datasets import nuisance_environments
 from cim_dg.errors import UserError
 from cim_dg.nn.networks import SmallCNN
@@ -106,10 +108,11 @@ def morph(checkpoint: Path, *options: object) -> int:
 @pytest.mark.parametrize("algorithm", ["CIM", "CIM_VIB"])
 def test_a_checkpoint_is_rebuilt_as_it_was_and_drawn(tmp_path: Path, algorithm: str) -> None:
     checkpoint = save_checkpoint(tmp_path, algorithm)
-    contents = read_checkpoint(checkpoint)
+    stored = models.read(checkpoint)
     torch.manual_seed(1)
-    method = rebuild(contents, checkpoint)
-    saved = {name.removeprefix("method."): value for name, value in contents["model_dict"].items()}
+    method = models.build(stored).method
+    assert method is not None
+    saved = {name.removeprefix("method."): value for name, value in stored.state.items()}
     assert all(torch.equal(value, saved[name]) for name, value in method.state_dict().items())
     assert morph(checkpoint, "--count", 1) == 0
     assert pictures_in(tmp_path / "out.png").std() > 0
@@ -163,10 +166,10 @@ def test_images_of_a_folder_are_taken_evenly_and_resized(tmp_path: Path) -> None
         folder.mkdir(exist_ok=True)
         Image.new("RGB", (10 + index, 8), (20 * index, 0, 255)).save(folder / f"{index}.png")
     (tmp_path / "notes.txt").write_text("no image")
-    pixels, names = folder_images(tmp_path, (3, 6, 4), 3)
+    pixels, names = folder_images(tmp_path, a_model((3, 6, 4)), 3)
     assert names == ["class0\n0", "class1\n4", "class2\n8"] and pixels.shape == (3, 3, 6, 4)
     assert pixels[1, :, 3, 2].tolist() == pytest.approx([80 / 255, 0, 1])
-    grey, _ = folder_images(tmp_path, (1, 6, 4), 100)
+    grey, _ = folder_images(tmp_path, a_model((1, 6, 4)), 100)
     assert grey.shape == (9, 1, 6, 4)
 
 
@@ -177,6 +180,12 @@ def test_images_reach_the_model_in_its_pixel_space(tmp_path: Path, monkeypatch: 
     assert morph(save_checkpoint(tmp_path, pixel_space="imagenet"), "--images", tmp_path) == 0
     red = [(1 - 0.485) / 0.229, -0.456 / 0.224, -0.406 / 0.225]
     assert drawn[1].shape == (1, 3, 36, 36) and drawn[1][0, :, 0, 0].tolist() == pytest.approx(red, abs=1e-5)
+
+
+def a_model(shape: tuple[int, int, int]) -> models.Model:
+    """A model of images of `shape` whose harness feeds pixels as they are."""
+    prepare = transforms.Compose([transforms.Resize(shape[1:]), transforms.ToTensor()])
+    return models.Model(torch.nn.Identity(), ["a", "b"], shape[0], prepare, None)
 
 
 def one_line_error(capsys: pytest.CaptureFixture[str]) -> str:
@@ -244,4 +253,4 @@ def test_bad_images_and_options_are_refused(tmp_path: Path, capsys: pytest.Captu
     assert morph(checkpoint, "--images", empty) == 2
     assert "broken.jpg cannot be read" in one_line_error(capsys)
     with pytest.raises(UserError, match="2 channels"):
-        folder_images(empty, (2, 28, 28), 1)
+        folder_images(empty, a_model((2, 28, 28)), 1)
