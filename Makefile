@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # PyTorch, oneDNN and MKL compute as on the oldest processors they serve, so that no figure belongs to a newer one.
 OLDEST_CPU := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE
 
-.PHONY: help demo test test-lowest check docs format schemas bench clean
+.PHONY: help demo test test-lowest check docs gallery format schemas bench clean
 .DEFAULT_GOAL := help
 
 help: ## show this
@@ -38,6 +38,9 @@ docs: $(VENV)/docs ## the documentation site, in build/docs; a broken link or a 
 	$(BIN)/sphinx-build --quiet --fresh-env --fail-on-warning --keep-going docs build/docs
 	$(BIN)/python docs/check_links.py build/docs
 	@echo "build/docs/index.html"
+
+gallery: $(VENV)/run ## run the demo and put its pictures and its report into docs/gallery
+	$(BIN)/python docs/gallery.py
 
 format: $(VENV)/test ## put the code into the project's format
 	$(BIN)/ruff format .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,15 @@ def require_docstring(_app: Sphinx, kind: str, name: str, thing: Any, _options: 
         logging.getLogger(__name__).warning("%s %s has no docstring", kind, name)
 
 
+def copy_report(app: Sphinx, error: Exception | None) -> None:
+    """Put the gallery's report where the page links to it: it is a page of its own, which Sphinx does not make."""
+    if error is None and app.builder.format == "html":
+        (Path(app.outdir) / "gallery").mkdir(exist_ok=True)
+        shutil.copy(DOCS / "gallery" / "report.html", Path(app.outdir) / "gallery")
+
+
 def setup(app: Sphinx) -> None:
     """Write the generated pages, then let Sphinx read."""
     reference.write(DOCS / "generated")
     app.connect("autodoc-process-docstring", require_docstring)
+    app.connect("build-finished", copy_report)

@@ -61,3 +61,8 @@ def test_make_has_every_target_that_is_named(page):
     makefile = (ROOT / "Makefile").read_text()
     for target in set(re.findall(r"make ([a-z-]+)", (ROOT / page).read_text())):
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+
+
+def test_the_site_lists_every_page():
+    listed = set(re.findall(r"^(?:.* <)?([a-z_]+)>?$", (ROOT / "docs" / "index.md").read_text(), flags=re.MULTILINE))
+    assert {page.stem for page in (ROOT / "docs").glob("*.md")} - {"index"} <= listed
