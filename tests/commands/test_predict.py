@@ -108,11 +108,11 @@ def test_an_exported_model_of_domainbed_is_the_selected_one(tmp_path: Path, imag
     assert about["selected"]["rule"] == "iid" and about["hparams"]["nuisance_digits"] == 20
     expected = predict(job / f"model_step{best['step']}.pkl", images)
     pd.testing.assert_frame_equal(predict(tmp_path / "out", images), expected)
-    program: Any = torch.export.load(tmp_path / "out" / "model.pt2").module()
+    program = torch.export.load(tmp_path / "out" / "model.pt2").module()
     x = torch.rand(5, 3, 36, 36)
-    model = models.build(models.read(tmp_path / "out"))
+    network: Any = models.build(models.read(tmp_path / "out")).network
     with torch.no_grad():
-        torch.testing.assert_close(program(x), model.network.predict(x))
+        torch.testing.assert_close(program(x), network.predict(x))
 
 
 def test_an_exported_model_of_wilds(tmp_path: Path, images: Path) -> None:
