@@ -128,7 +128,7 @@ def _of_domainbed(args: argparse.Namespace, records: Records, rule: str) -> tupl
             f"the selected model, of step {cell.step} of {run.folder}, was not kept: run it with "
             "--save_model_every_checkpoint, and without --skip_model_save"
         )
-    facts = {"test_env": int(cell.test_env), "trial": int(cell.trial), "step": int(cell.step)}
+    facts: dict[str, float] = {"test_env": int(cell.test_env), "trial": int(cell.trial), "step": int(cell.step)}
     facts |= {"hparams_seed": int(cell.hparams_seed), "validation": float(cell.validation), "test": float(cell.value)}
     return file, _selected(run, rule, facts)
 

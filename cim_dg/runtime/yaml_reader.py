@@ -78,7 +78,7 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         """As in PyYAML, with the limits."""
         event = self.peek_event()
-        anchor = getattr(event, "anchor", None)
+        anchor: Any = getattr(event, "anchor", None)
         is_alias = isinstance(event, yaml.AliasEvent) and anchor in self.anchors
         if is_alias and anchor not in self._sizes:
             raise _error(f"the alias *{anchor} refers to a value that contains it", event)
