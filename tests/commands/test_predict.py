@@ -110,9 +110,9 @@ def test_an_exported_model_of_domainbed_is_the_selected_one(tmp_path: Path, imag
     pd.testing.assert_frame_equal(predict(tmp_path / "out", images), expected)
     program = torch.export.load(tmp_path / "out" / "model.pt2").module()
     x = torch.rand(5, 3, 36, 36)
-    model = models.build(models.read(tmp_path / "out"))
+    network: Any = models.build(models.read(tmp_path / "out")).network
     with torch.no_grad():
-        torch.testing.assert_close(program(x), model.network.predict(x))
+        torch.testing.assert_close(program(x), network.predict(x))
 
 
 def test_an_exported_model_of_wilds(tmp_path: Path, images: Path) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -165,7 +166,12 @@ runpy.run_module("domainbed.scripts.train", run_name="__main__", alter_sys=True)
 
 def train_in_domainbed(output: Path, *words: str, root: Path | None = None) -> subprocess.CompletedProcess[str]:
     """domainbed.scripts.train for one step on Mine; the stand-in starts from random weights."""
-    hparams = {"batch_size": 4, "resnet18": True, "resnet50_augmix": False, "data_augmentation": False}
+    hparams: dict[str, object] = {
+        "batch_size": 4,
+        "resnet18": True,
+        "resnet50_augmix": False,
+        "data_augmentation": False,
+    }
     hparams |= {} if root else {"weights": "random"}
     command = [sys.executable, "-c", TRAIN, "--dataset", "Mine", "--data_dir", "none", "--steps", "1"]
     command += ["--output_dir", str(output), "--hparams", json.dumps(hparams), *words]
@@ -216,7 +222,7 @@ def test_domainbed_needs_every_class_in_every_domain(folder: Path, tmp_path: Pat
     for path in (folder / "art" / "cat").iterdir():
         path.unlink()
     assert register("Mine", "--from", folder, "--data_dir", tmp_path / "data") == 0
-    made = make_own_dataset(own.read("Mine"), domainbed.datasets)
+    made: Any = make_own_dataset(own.read("Mine"), domainbed.datasets)
     assert list(DOMAINS) == made.ENVIRONMENTS
     with pytest.raises(UserError, match="the domain art of Mine has no image of cat: DomainBed needs every class"):
         made(None, [0], {"data_augmentation": False})

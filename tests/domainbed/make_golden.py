@@ -1,9 +1,9 @@
-"""Write golden/, what the real DomainBed gives with our plugin (see agreement_samples.py).
+"""Write golden/, the results of the real DomainBed with our plugin (see agreement_samples.py).
 
     DOMAINBED_ROOT=/path/to/DomainBed python tests/domainbed/make_golden.py
 
-The tests of agreement compare the stand-in with the committed files; one marked `harness` compares those with a fresh
-run of the real one.
+`test_agreement.py` compares the stand-in with the committed files; its test marked `harness` compares them with a fresh
+run of the real DomainBed.
 """
 
 from __future__ import annotations
@@ -18,6 +18,6 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 from agreement_samples import GOLDEN, from_real
 
 GOLDEN.mkdir(exist_ok=True)
-given = from_real(Path(os.environ["DOMAINBED_ROOT"]).resolve())
+results = from_real(Path(os.environ["DOMAINBED_ROOT"]).resolve())
 for name in ("hparams", "plans", "trajectories"):
-    (GOLDEN / f"{name}.json").write_text(json.dumps(given[name], indent=1, sort_keys=True) + "\n")
+    (GOLDEN / f"{name}.json").write_text(json.dumps(results[name], indent=1, sort_keys=True) + "\n")

@@ -1,4 +1,4 @@
-"""With our plugin, the stand-in gives what the real DomainBed gave, which golden/ holds."""
+"""With our plugin, the stand-in gives the results of the real DomainBed, which are in golden/."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ def golden(name: str) -> Any:
     return json.loads((GOLDEN / f"{name}.json").read_text())
 
 
-def check_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
-    assert found["losses"] == pytest.approx(expected["losses"], rel=1e-6, abs=1e-6)
-    logits = [torch.tensor(one["logits"], dtype=torch.float64) for one in (found, expected)]
+def check_same(trajectory: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Training magnifies rounding, up to 1e-10 in float64 (see `trajectory`)."""
+    assert trajectory["losses"] == pytest.approx(expected["losses"], rel=1e-6, abs=1e-6)
+    logits = [torch.tensor(each["logits"], dtype=torch.float64) for each in (trajectory, expected)]
     torch.testing.assert_close(*logits, rtol=1e-6, atol=1e-6)
 
 
@@ -55,12 +56,12 @@ def test_losses_and_predictions_over_50_updates(name: str) -> None:
 @pytest.mark.harness
 @pytest.mark.slow
 def test_golden_files_are_what_the_real_one_gives(domainbed_root: Path) -> None:
-    given = from_real(domainbed_root)
-    assert given["hparams"] == golden("hparams")
-    assert given["plans"] == golden("plans")
+    fresh = from_real(domainbed_root)
+    assert fresh["hparams"] == golden("hparams")
+    assert fresh["plans"] == golden("plans")
     for name in NAMES:
-        check_same(given["trajectories"][name], golden("trajectories")[name])
-        # In float32, as everybody trains, but on one machine. The real GroupDRO passes the domains one by one, ours
-        # passes them together, and training magnifies what the other order of sums makes (see `trajectory`).
+        check_same(fresh["trajectories"][name], golden("trajectories")[name])
+        # In float32, the usual precision, with both on this machine. The real GroupDRO passes the domains one by one,
+        # ours passes them together: sums have another order, and training magnifies the difference (see `trajectory`).
         if name != "GroupDRO":
-            check_same(trajectory(name, torch.float32), given["float32"][name])
+            check_same(trajectory(name, torch.float32), fresh["float32"][name])

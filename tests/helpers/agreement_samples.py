@@ -1,7 +1,7 @@
-"""What the real DomainBed and the stand-in are compared on, both with our plugin: hparams, plans, and training.
+"""The real DomainBed and the stand-in are compared on this, both with our plugin: hparams, plans, and training.
 
-`make_golden.py` has the real one do it, `test_agreement.py` the stand-in. Run as a script (`from_real` does), this
-prints what the `domainbed` that it finds gives.
+`make_golden.py` runs the real DomainBed, `test_agreement.py` the stand-in. As a script (see `from_real`), this module
+prints the results of the `domainbed` on its path.
 """
 
 from __future__ import annotations
@@ -43,25 +43,25 @@ def hparams(algorithm: str, dataset: str) -> list[dict[str, Any]]:
 
     drawn = [registry.random_hparams(algorithm, dataset, seed) for seed in range(20)]
     return [
-        {name: _plain(value) for name, value in one.items()}
-        for one in (registry.default_hparams(algorithm, dataset), *drawn)
+        {name: _plain(value) for name, value in values.items()}
+        for values in (registry.default_hparams(algorithm, dataset), *drawn)
     ]
 
 
 def _plain(value: Any) -> Any:
     value = value.item() if hasattr(value, "item") else value
-    # The last digits of a power are the C library's.
+    # The last digits of a power depend on the C library.
     return float(f"{value:.12g}") if isinstance(value, float) else value
 
 
 def all_hparams() -> dict[str, Any]:
-    """A digest for each method and dataset, and one of them in full."""
-    found = {f"{algorithm} {dataset}": hparams(algorithm, dataset) for algorithm, dataset in SPACES}
-    return {"sha256": {name: _digest(value) for name, value in found.items()}, EXAMPLE: found[EXAMPLE]}
+    """A digest for each method and dataset, and the values of EXAMPLE."""
+    values = {f"{algorithm} {dataset}": hparams(algorithm, dataset) for algorithm, dataset in SPACES}
+    return {"sha256": {name: _digest(value) for name, value in values.items()}, EXAMPLE: values[EXAMPLE]}
 
 
 def planned(printed: str) -> dict[str, Any]:
-    """Of the commands that a sweep with the dummy launcher has printed: how many, a digest, and a few."""
+    """A summary of the commands that the dummy launcher has printed: their number, a digest, and every 50th."""
     commands = sorted(line for line in printed.splitlines() if line.startswith("Dummy"))
     return {"jobs": len(commands), "sha256": _digest(commands), "some": commands[::50]}
 
@@ -71,10 +71,10 @@ def _digest(value: Any) -> str:
 
 
 def trajectory(name: str, dtype: torch.dtype) -> dict[str, Any]:
-    """The loss of every fifth update of algorithm `name`, the first included, and logits before and after them all.
+    """Train algorithm `name` for UPDATES: the loss of every fifth update, and logits before and after training.
 
-    The golden ones are in float64: the last digit depends on the processor and on the order of a sum, and training
-    magnifies it. Seen on NuisanceDigits in float32: 1e-3 in a loss after 40 updates; here in float64: below 1e-9.
+    The golden trajectories are in float64. On NuisanceDigits in float32, losses differ by 1e-3 after 40 updates if sums
+    have another order. Here in float64, losses on SSE4.1 and AVX2 differ by 8e-12 or less, logits by 1e-10.
     """
     from domainbed import algorithms, hparams_registry
 
@@ -93,7 +93,7 @@ def trajectory(name: str, dtype: torch.dtype) -> dict[str, Any]:
 
 
 def _minibatch(generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Coarse random squares, brighter in the corner of their class. Made from integers: the same on any machine."""
+    """Coarse random squares, brighter in the corner of their class; integers at first, so equal on every machine."""
     y = torch.randint(CLASSES, (BATCH,), generator=generator)
     coarse = torch.randint(216, (BATCH, 3, 6, 6), generator=generator)
     for image, label in zip(coarse, y.tolist(), strict=True):
@@ -112,25 +112,27 @@ def _predictions(algorithm: Any, x: torch.Tensor) -> list[list[float]]:
 
 
 def from_real(root: Path) -> dict[str, Any]:
-    """Everything, from the DomainBed in `root`: the golden files by name, and trajectories in float32."""
+    """The golden files by name, and trajectories in float32, computed by the DomainBed in `root`."""
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(map(str, [root, REPOSITORY])),
         "PYTHONDONTWRITEBYTECODE": "1",
         "OMP_NUM_THREADS": "1",
     }
-    # As an installation does it at start-up: so that a bare checkout will do.
+    # An installation does this at start-up. Done here, the tests also run in a bare checkout.
     sweep = "from cim_dg import autoload; autoload.install(); import runpy; "
     sweep += "runpy.run_module('domainbed.scripts.sweep', run_name='__main__', alter_sys=True)"
 
     with tempfile.TemporaryDirectory() as scratch:
 
         def run(*command: str) -> str:
-            done = subprocess.run(
+            process = subprocess.run(
                 [sys.executable, *command], cwd=scratch, env=environment, capture_output=True, text=True
             )
-            if done.returncode:
-                raise SystemExit(f"{' '.join(command)} failed ({done.returncode}):\n{done.stdout}{done.stderr}")
-            return done.stdout
+            if process.returncode:
+                raise SystemExit(
+                    f"{' '.join(command)} failed ({process.returncode}):\n{process.stdout}{process.stderr}"
+                )
+            return process.stdout
 
         plans = {}
         for name, flags in PLANS.items():

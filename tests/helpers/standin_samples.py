@@ -1,6 +1,6 @@
-"""What the stand-in and the real DomainBed are compared on: results and images made from seeds, and flags of commands.
+"""The inputs on which the stand-in is compared with the real DomainBed: generated results, images and command flags.
 
-`make_golden.py` runs the real DomainBed on it, the tests the stand-in.
+`make_golden.py` runs the real DomainBed on these inputs, the tests run the stand-in.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ TOP = "--dataset ColoredMNIST --algorithm GroupDRO --test_env 1"
 
 
 def write_sweep(folder: Path) -> None:
-    """Results of three methods on two data sets, three trials of three hparams seeds, with what makes selection hard:
+    """Write results of three methods on two data sets, with three trials of three hparams seeds.
 
-    accuracies that tie, one that is NaN, jobs that are missing (all of a method's on an environment, too), and pairs.
+    They have what makes selection hard: ties, a NaN, missing jobs (once all jobs of a method on an environment), and
+    pairs of test environments.
     """
     rng = np.random.RandomState(0)
     number = 0
@@ -72,7 +73,7 @@ def _record(rng: np.random.RandomState, step: int, args: dict[str, Any], hparams
 
 
 def write_mnist(folder: Path) -> None:
-    """MNIST/raw with 90 images for training and 30 for testing, of noise over a blob that depends on the digit."""
+    """Write MNIST/raw with 90 training and 30 test images: noise, and a bright rectangle whose place is the digit."""
     raw = folder / "MNIST" / "raw"
     raw.mkdir(parents=True)
     rng = np.random.RandomState(0)
@@ -90,11 +91,12 @@ def write_mnist(folder: Path) -> None:
 
 
 def run_flags(name: str) -> list[str]:
+    """The flags of `train` for the run `name` of RUNS, apart from its folders."""
     return [*RUNS[name].split(), "--hparams", RUN_HPARAMS[name], "--skip_model_save"]
 
 
 def results_of(folder: Path) -> list[dict[str, Any]]:
-    """The lines of results.jsonl without what depends on the machine."""
+    """The lines of results.jsonl. Values that depend on the machine are None, paths are removed."""
     records = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
     for record in records:
         record["step_time"] = record["mem_gb"] = None
@@ -103,14 +105,14 @@ def results_of(folder: Path) -> list[dict[str, Any]]:
 
 
 def in_fixed_order(launched: str) -> str:
-    """A sweep launches its jobs in random order."""
+    """The output of the dummy launcher with sorted commands: a sweep launches its jobs in random order."""
     lines = launched.splitlines(keepends=True)
     commands = sorted(line for line in lines if line.startswith("Dummy"))
     return "".join(commands.pop(0) if line.startswith("Dummy") else line for line in lines)
 
 
 def shared_protocol(data_dir: str) -> dict[str, Any]:
-    """The part of `protocol` whose calls are the same in the stand-in."""
+    """The part of `make_golden.protocol` that the real DomainBed and the stand-in run with the same calls."""
     import torch
     from domainbed import datasets, hparams_registry, networks
     from domainbed.lib.misc import seed_hash, split_dataset
@@ -128,7 +130,7 @@ def shared_protocol(data_dir: str) -> dict[str, Any]:
             drawn = [
                 hparams_registry.random_hparams(algorithm, dataset, seed_hash(seed, seed % 3)) for seed in range(1, 21)
             ]
-            differing = [{k: v for k, v in one.items() if v != default[k]} for one in drawn]
+            differing = [{name: value for name, value in draw.items() if value != default[name]} for draw in drawn]
             hparams[f"{algorithm} {dataset}"] = {"default": default, "random": differing}
 
     torch.manual_seed(0)
@@ -148,11 +150,13 @@ def shared_protocol(data_dir: str) -> dict[str, Any]:
 
 
 def fingerprint(minibatches: Any) -> list[Any]:
-    """Few numbers that tell minibatches (x, y) apart: labels, and sums of images weighted by position."""
+    """A few numbers that identify minibatches (x, y): labels, and sums of pixels weighted by position."""
     import torch
 
-    told = []
+    fingerprints = []
     for x, y in minibatches:
         flat = x.double().flatten(1)
-        told.append([y.tolist()[:20], (flat @ torch.linspace(1, 2, flat.shape[1], dtype=torch.float64)).tolist()[:20]])
-    return told
+        fingerprints.append(
+            [y.tolist()[:20], (flat @ torch.linspace(1, 2, flat.shape[1], dtype=torch.float64)).tolist()[:20]]
+        )
+    return fingerprints

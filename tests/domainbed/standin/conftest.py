@@ -18,7 +18,7 @@ pytest.register_assert_rewrite("golden_checks")
 
 @pytest.fixture(scope="session", autouse=True)
 def the_standin_is_tested() -> None:
-    """These tests have `import domainbed` at their head, and a real one on the path would be it."""
+    """These tests import `domainbed` at the top, which would be a real DomainBed if one is on the path."""
     import domainbed
 
     assert domainbed.STANDIN
@@ -26,13 +26,13 @@ def the_standin_is_tested() -> None:
 
 @pytest.fixture(scope="session")
 def golden() -> dict[str, Any]:
-    """What functions of the real DomainBed gave (see `make_golden.py`)."""
+    """Results of functions of the real DomainBed (see `make_golden.py`)."""
     return json.loads((GOLDEN / "protocol.json").read_text())
 
 
 @pytest.fixture
 def sweep_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The results that `write_sweep` makes, in the current folder and listed in a fixed order."""
+    """The results of `write_sweep` in the current folder, whose files are listed in a fixed order."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os, "listdir", lambda path, listdir=os.listdir: sorted(listdir(path)))
     write_sweep(Path("sweep"))
@@ -41,7 +41,7 @@ def sweep_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture(scope="session")
 def mnist(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A --data_dir with the small files of MNIST's format that `write_mnist` makes."""
+    """A --data_dir with the files of `write_mnist`."""
     folder = tmp_path_factory.mktemp("data")
     write_mnist(folder)
     return str(folder)
@@ -49,7 +49,7 @@ def mnist(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def photographs(tmp_path: Path) -> Callable[..., str]:
-    """Make a --data_dir with the image folder NAME: `size` images of 30x20 a class and environment."""
+    """Makes a --data_dir with the image folder NAME: `size` images of 30x20 for each class and environment."""
 
     def make(name: str, environments: list[str], classes: tuple[str, ...] = ("cat", "dog"), size: int = 2) -> str:
         rng = np.random.RandomState(0)

@@ -1,8 +1,8 @@
-"""Write golden/, what the real DomainBed gives, by running it as a user does.
+"""Write golden/, the results of the real DomainBed, by running it as a user does.
 
     DOMAINBED_ROOT=/path/to/DomainBed python tests/domainbed/standin/make_golden.py [FOLDER]
 
-The tests of the stand-in compare with the committed files; the test marked `harness` compares those with a fresh run.
+The tests of the stand-in compare with the committed files; the test marked `harness` compares them with a fresh run.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from standin_samples import (
     write_sweep,
 )
 
-# The order of a folder's files is the file system's; the tests' is the alphabet's.
+# The file system decides in which order a folder lists its files; the tests need a fixed order.
 SORTED = "import os, sys, runpy; listdir = os.listdir; os.listdir = lambda path: sorted(listdir(path)); "
 SORTED += "sys.argv = sys.argv[1:]; runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
 
@@ -48,14 +48,14 @@ def make(root: Path, folder: Path) -> None:
         write_mnist(work / "data")
 
         def run(*command: str, answer: str = "") -> str:
-            ours = {"PYTHONPATH": str(root), "CIM_DG_AUTOLOAD": "0", "PYTHONDONTWRITEBYTECODE": "1"}
-            environment = {**os.environ, **ours}
-            done = subprocess.run(
+            settings = {"PYTHONPATH": str(root), "CIM_DG_AUTOLOAD": "0", "PYTHONDONTWRITEBYTECODE": "1"}
+            environment = {**os.environ, **settings}
+            process = subprocess.run(
                 [sys.executable, *command], cwd=work, env=environment, input=answer, capture_output=True, text=True
             )
-            if done.returncode:
-                raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
-            return done.stdout
+            if process.returncode:
+                raise SystemExit(f"{' '.join(command)} failed:\n{process.stderr}")
+            return process.stdout
 
         def collect(script: str, *flags: str) -> str:
             return run("-c", SORTED, f"domainbed.scripts.{script}", "--input_dir", "sweep", *flags)
@@ -85,7 +85,7 @@ def make(root: Path, folder: Path) -> None:
 
 
 def protocol() -> dict[str, Any]:
-    """What functions of `domainbed` give; this runs inside the real one, with MNIST-like files in ./data."""
+    """Results of functions of `domainbed`; runs inside the real DomainBed, with MNIST-like files in ./data."""
     import torch
     from domainbed import datasets, networks
     from domainbed.lib.fast_data_loader import FastDataLoader, InfiniteDataLoader
@@ -107,8 +107,9 @@ def protocol() -> dict[str, Any]:
 
 
 def train(flags: list[str]) -> None:
-    """Train in float64 and print last the smallest margin, the difference of the two largest logits of an image, of all
-    evaluations; this runs inside the real `domainbed`.
+    """Train in float64, then print the smallest difference of an image's two largest logits in all evaluations.
+
+    Runs inside the real DomainBed.
     """
     import torch
     from domainbed import algorithms

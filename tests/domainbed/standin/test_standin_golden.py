@@ -1,4 +1,4 @@
-"""golden/ is what a real DomainBed gives today."""
+"""golden/ holds the results of the real DomainBed."""
 
 from __future__ import annotations
 
