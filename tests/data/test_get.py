@@ -482,10 +482,15 @@ def test_terms_that_must_be_accepted_are_asked_for(tmp_path: Path, capsys: pytes
 
 
 def test_what_is_there_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tree(tmp_path, domain_names(load("VLCS"), each=1, top="VLCS/"))
+    manifest = load("VLCSMini").manifest
+    assert manifest is not None
+    whole = [f"VLCSMini/{place}/{number}.jpg" for place, count in manifest.groups.items() for number in range(count)]
+    tree(tmp_path, [*whole, *domain_names(load("VLCS"), each=1, top="VLCS/")])
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    assert get("VLCS", tmp_path) == 0
-    assert "already" in capsys.readouterr().out
+    assert get("VLCSMini", tmp_path) == 0
+    assert "already, not verified" in capsys.readouterr().out
+    assert get("VLCS", tmp_path) == 2  # a copy with one image of each class
+    assert "is not VLCS as it should be: Caltech101/bird has 1 images, 237 expected" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
     (tmp_path / "MNIST").mkdir()
     assert get("MNIST", tmp_path) == 2

@@ -93,6 +93,11 @@ def table(folder: str, capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out.replace(folder, "")
 
 
+def jobs_in(folder: str) -> list[Path]:
+    """The jobs' folders; the launchers' notes on failures lie beside them in .cim-dg."""
+    return [path for path in Path(folder).iterdir() if not path.name.startswith(".")]
+
+
 def check_as_undisturbed(folder: str, steps: int, capsys: pytest.CaptureFixture[str]) -> None:
     """Every job in `folder` is done, with the results of a launch that nothing happened to, and so is the table."""
 
@@ -102,9 +107,9 @@ def check_as_undisturbed(folder: str, steps: int, capsys: pytest.CaptureFixture[
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(command_launchers.REGISTRY, "pool", here)
         assert sweep.main(flags("undisturbed", steps)) == 0
-    done, expected = ({job.name: results_of(job) for job in Path(one).iterdir()} for one in (folder, "undisturbed"))
+    done, expected = ({job.name: results_of(job) for job in jobs_in(each)} for each in (folder, "undisturbed"))
     assert len(done) == 3
-    assert all((job / "done").exists() for job in Path(folder).iterdir())
+    assert all((job / "done").exists() for job in jobs_in(folder))
     # The folders' names come of the arguments, which are the same but for where they lie.
     assert done == expected
     assert table(folder, capsys) == table("undisturbed", capsys)
@@ -148,7 +153,7 @@ def test_two_launchers_at_once_run_no_job_twice(capsys: pytest.CaptureFixture[st
     for launch in both:
         out, _ = launch.communicate(timeout=300)
         assert launch.returncode in (0, LEFT), out
-    for job in Path("sweep").iterdir():
+    for job in jobs_in("sweep"):
         assert (job / "out.txt").read_text().count("HParams:") == 1
     check_as_undisturbed("sweep", 3, capsys)
 
