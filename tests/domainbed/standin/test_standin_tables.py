@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from domainbed import model_selection
 from domainbed.lib import reporting
@@ -25,7 +27,10 @@ def test_collect_results(flags: list[str], name: str, sweep_folder: str, capsys:
 
 def test_list_top_hparams(sweep_folder: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert list_top_hparams.main(["--input_dir", sweep_folder, *TOP.split()]) == 0
-    assert capsys.readouterr().out == (GOLDEN / "top_hparams.txt").read_text()
+    expected = (GOLDEN / "top_hparams.txt").read_text()
+    if np.lib.NumpyVersion(np.__version__) < "2.0.0":  # which writes its numbers as Python does
+        expected = re.sub(r"np\.float64\(([^)]*)\)", r"\1", expected)
+    assert capsys.readouterr().out == expected
 
 
 def test_lines_cut_short_or_empty_are_counted(sweep_folder: str, capsys: pytest.CaptureFixture[str]) -> None:
