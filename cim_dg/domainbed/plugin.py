@@ -22,7 +22,7 @@ from cim_dg.domainbed.data_record import watch
 from cim_dg.domainbed.datasets import make_nuisance_digits, make_spirograph, make_vlcs_mini
 from cim_dg.domainbed.launchers import checked, claim_for_train, ending, is_standin, launcher, train_folder
 from cim_dg.domainbed.own_datasets import make_own_dataset
-from cim_dg.harness.registration import add, extended_hparams, need, ours_in
+from cim_dg.harness.registration import Asked, add, extend_registry, need, ours_in
 from cim_dg.launchers import LAUNCHERS
 from cim_dg.tracking.sidecar import track_domainbed
 
@@ -87,23 +87,7 @@ def on_networks(networks: Any) -> None:
 
 def on_hparams_registry(registry: Any) -> None:
     """Give our methods and datasets their hyper-parameters, on top of the harness' own."""
-    need(registry, "default_hparams", "random_hparams")
-    default, random = registry.default_hparams, registry.random_hparams
-
-    @functools.wraps(default)
-    def default_hparams(algorithm: str, dataset: str) -> dict[str, Any]:
-        return _extended(algorithm, dataset, default, spaces.defaults)
-
-    @functools.wraps(random)
-    def random_hparams(algorithm: str, dataset: str, seed: int) -> dict[str, Any]:
-        return _extended(
-            algorithm,
-            dataset,
-            lambda *names: random(*names, seed),
-            lambda entries: spaces.sample(entries, seed),
-        )
-
-    registry.default_hparams, registry.random_hparams = default_hparams, random_hparams
+    extend_registry(registry, _asked)
 
 
 def on_command_launchers(launchers: ModuleType) -> None:
@@ -123,14 +107,8 @@ def upstream_algorithms() -> set[str]:
     return set(getattr(algorithms, "ALGORITHMS", ())) | (set(methods()) - set(ours_in(algorithms, methods())))
 
 
-def _extended(
-    algorithm: str,
-    dataset: str,
-    upstream: Callable[[str, str], Mapping[str, Any]],
-    draw: Callable[[Mapping[str, spaces.HParam]], dict[str, Any]],
-) -> dict[str, Any]:
+def _asked(algorithm: str, dataset: str) -> Asked:
     ours = algorithm in methods() and algorithm not in upstream_algorithms()
     # A small dataset of ours takes what the harness has for its own small images, with our ranges on top.
     known = "ColoredMNIST" if dataset in DATASETS and dataset in spaces.SMALL_IMAGES else dataset
-    named = algorithm if ours else None
-    return extended_hparams(named, dataset, lambda: upstream("ERM" if ours else algorithm, known), draw)
+    return (algorithm, "ERM", known) if ours else (None, algorithm, known)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
 from typing import Any
@@ -44,6 +45,38 @@ def is_ours(value: object) -> bool:
 def ours_in(module: ModuleType, names: Iterable[str]) -> list[str]:
     """Those of `names` that are ours in a harness' module."""
     return [name for name in names if is_ours(vars(module).get(name))]
+
+
+Asked = tuple[str | None, str, str]
+"""The method if it is ours, else None; and the algorithm and the dataset that the harness itself is asked for."""
+
+
+def extend_registry(registry: Any, ask: Callable[[str, str], Asked]) -> None:
+    """Give our methods and datasets their hyper-parameters in a module with `default_hparams` and `random_hparams`.
+
+    Args:
+        registry: the harness' module.
+        ask: from the algorithm and the dataset that a user names to what the harness is asked for.
+
+    Raises:
+        MissingSeam: the module lacks one of the two functions.
+    """
+    need(registry, "default_hparams", "random_hparams")
+    default, random = registry.default_hparams, registry.random_hparams
+
+    @functools.wraps(default)
+    def default_hparams(algorithm: str, dataset: str) -> dict[str, Any]:
+        method, *names = ask(algorithm, dataset)
+        return extended_hparams(method, dataset, lambda: default(*names), spaces.defaults)
+
+    @functools.wraps(random)
+    def random_hparams(algorithm: str, dataset: str, seed: int) -> dict[str, Any]:
+        method, *names = ask(algorithm, dataset)
+        return extended_hparams(
+            method, dataset, lambda: random(*names, seed), lambda entries: spaces.sample(entries, seed)
+        )
+
+    registry.default_hparams, registry.random_hparams = default_hparams, random_hparams
 
 
 def extended_hparams(

@@ -6,17 +6,14 @@ Names that are there already are kept as they are. `subpopbench.train` accepts o
 
 from __future__ import annotations
 
-import functools
 import sys
-from collections.abc import Callable, Mapping
 from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from cim_dg import hparams as spaces
 from cim_dg.algorithms import methods
 from cim_dg.harness.compat import restore_adamw
-from cim_dg.harness.registration import add, extended_hparams, need, ours_in
+from cim_dg.harness.registration import Asked, add, extend_registry, need, ours_in
 
 PROGRAM = "subpopbench.train"
 
@@ -39,28 +36,9 @@ def on_algorithms(algorithms: ModuleType) -> None:
 
 def on_hparams_registry(registry: Any) -> None:
     """Give our methods their hyper-parameters, on top of the harness' own."""
-    need(registry, "default_hparams", "random_hparams")
-    default, random = registry.default_hparams, registry.random_hparams
-
-    @functools.wraps(default)
-    def default_hparams(algorithm: str, dataset: str) -> dict[str, Any]:
-        return _extended(algorithm, dataset, default, spaces.defaults)
-
-    @functools.wraps(random)
-    def random_hparams(algorithm: str, dataset: str, seed: int) -> dict[str, Any]:
-        return _extended(
-            algorithm, dataset, lambda *names: random(*names, seed), lambda entries: spaces.sample(entries, seed)
-        )
-
-    registry.default_hparams, registry.random_hparams = default_hparams, random_hparams
+    extend_registry(registry, _asked)
 
 
-def _extended(
-    algorithm: str,
-    dataset: str,
-    upstream: Callable[[str, str], Mapping[str, Any]],
-    draw: Callable[[Mapping[str, spaces.HParam]], dict[str, Any]],
-) -> dict[str, Any]:
-    if not ours_in(import_module("subpopbench.learning.algorithms"), [algorithm]):
-        return dict(upstream(algorithm, dataset))
-    return extended_hparams(algorithm, dataset, lambda: upstream("ERM", dataset), draw)
+def _asked(algorithm: str, dataset: str) -> Asked:
+    ours = ours_in(import_module("subpopbench.learning.algorithms"), [algorithm])
+    return (algorithm, "ERM", dataset) if ours else (None, algorithm, dataset)
