@@ -137,7 +137,9 @@ def _call(program: str, words: Sequence[str]) -> tuple[int | None, str, str | No
 def judge(wrong: bool, code: int | None, err: str, crash: str | None, changed: list[str]) -> tuple[str, str]:
     """The outcome, and a line about it."""
     lines = [line for line in err.splitlines() if line.strip() and line != NOTICE]
-    lines = [line for line in lines if not line.startswith(("usage:", " ", "warning:"))]
+    lines = [
+        line for line in lines if not line.startswith(("usage:", " ", "warning:")) and "%|" not in line
+    ]  # progress
     last = lines[-1] if lines else ""
     if crash is not None or "Traceback" in err:
         return "traceback", " | ".join((crash or err).strip().splitlines()[-3:])
