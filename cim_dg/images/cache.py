@@ -42,8 +42,8 @@ def image_cache() -> ImageCache | None:
 def default_folder(limit: float) -> Path:
     """Where the cache is if nobody says so.
 
-    That is the user's cache folder ($XDG_CACHE_HOME, or ~/.cache on Linux) if that is set or has a cache already. A home
-    may be small, on a cluster above all, where its limit is often not that of its disk: so next comes a folder of
+    That is the user's cache folder ($XDG_CACHE_HOME, or ~/.cache on Linux) if that is set or has a cache already. A
+    home may be small, on a cluster above all, where its limit is often not that of its disk: so next comes a folder of
     $SCRATCH, a variable that many clusters set; then the user's cache folder if its disk has `limit` gigabytes; and
     then a folder of /var/tmp, on the disk of this machine, unless it is another user's.
     """

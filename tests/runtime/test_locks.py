@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from domainbed.scripts import train
 from worker_jobs import until
 
 from cim_dg import cli
-from domainbed.scripts import train
 from cim_dg.errors import UserError
 from cim_dg.runtime import locks
 
