@@ -67,7 +67,8 @@ class Resume:
         self._loaders.restore(state["loaders"])
         self._results.cut(state["results"])
         checkpoint.restore_random_state(state["random"])  # last: all that was before has moved it
-        self._keep_threads(state.get("threads"))
+        if warning := checkpoint.keep_threads(state.get("threads"), self._device):
+            print(f"warning: {warning}", file=sys.stderr)
         print(f"Going on after step {state['steps'] - 1}, where this job was stopped")
         return state["steps"], state["since_record"]
 
@@ -95,13 +96,6 @@ class Resume:
     def remove(self) -> None:
         """The run is over, or begins anew: there is nothing to go on from."""
         self.path.unlink(missing_ok=True)
-
-    def _keep_threads(self, before: int | None) -> None:
-        """Go on with as many threads as before, on which the results of a CPU depend."""
-        now = torch.get_num_threads()
-        if self._device == "cpu" and before is not None and before != now:
-            torch.set_num_threads(before)
-            print(f"warning: this job began with {before} threads and keeps them, in place of {now}", file=sys.stderr)
 
     def _read(self) -> dict[str, Any] | None:
         """The checkpoint, or None, with a sentence on stderr if there is one that cannot be used."""
