@@ -24,10 +24,11 @@ GB = 10**9
 PATIENCE, SILENCE = 300.0, 10.0
 """Seconds to wait without progress for a process that writes a pack, and seconds before a wait is reported."""
 SUFFIX = ".pack"
+TEMPORARY = Path("/var/tmp")
 
 
 def image_cache() -> ImageCache | None:
-    """The cache in $CIM_DG_CACHE or the user's cache folder; None if CIM_DG_CACHE=0.
+    """The cache in $CIM_DG_CACHE or `default_folder`; None if CIM_DG_CACHE=0.
 
     Raises:
         UserError: CIM_DG_CACHE_GB is not a number, or negative.
@@ -35,7 +36,32 @@ def image_cache() -> ImageCache | None:
     folder, limit = settings.get(FOLDER), settings.get(LIMIT)
     if folder == "0":
         return None
-    return ImageCache(Path(folder) if folder else platformdirs.user_cache_path("cim-dg") / "images", limit)
+    return ImageCache(Path(folder) if folder else default_folder(limit), limit)
+
+
+def default_folder(limit: float) -> Path:
+    """Where the cache is if nobody says so.
+
+    That is the user's cache folder ($XDG_CACHE_HOME, or ~/.cache on Linux) if that is set or has a cache already. A
+    home may be small, on a cluster above all, where its limit is often not that of its disk: so next comes a folder of
+    $SCRATCH, a variable that many clusters set; then the user's cache folder if its disk has `limit` gigabytes; and
+    then a folder of /var/tmp, on the disk of this machine, unless it is another user's.
+    """
+    home = platformdirs.user_cache_path("cim-dg") / "images"
+    if os.environ.get("XDG_CACHE_HOME") or home.is_dir():
+        return home
+    if scratch := os.environ.get("SCRATCH"):
+        return Path(scratch) / "cim-dg" / "images"
+    local = TEMPORARY / f"cim-dg-{os.getuid()}"
+    small = _free(home) < limit * GB
+    return local / "images" if small and (not local.exists() or local.stat().st_uid == os.getuid()) else home
+
+
+def _free(folder: Path) -> int:
+    """The bytes that are free on the disk of a folder, which need not be there yet."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
 
 
 class ImageCache:

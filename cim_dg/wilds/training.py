@@ -249,6 +249,7 @@ class Trainer:
             "scheduler": self.schedule.scheduler.state_dict(),
             "step": self.step.state_dict(),
             "random": checkpoint.random_state(),
+            "threads": torch.get_num_threads(),
             "progress": dataclasses.asdict(self.progress),
             "config": self._identity(),
         }
@@ -280,6 +281,8 @@ class Trainer:
             self.step.load_state_dict(state["step"])
         self.progress = Progress(**state["progress"])
         checkpoint.restore_random_state(state["random"])
+        if warning := checkpoint.keep_threads(state.get("threads"), self.device):
+            self.folder.log(f"warning: {warning}")
         self.folder.log(f"Resuming from epoch {self.progress.epochs}")
 
     def _identity(self) -> dict[str, Any]:

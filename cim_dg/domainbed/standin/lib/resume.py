@@ -67,7 +67,8 @@ class Resume:
         self._loaders.restore(state["loaders"])
         self._results.cut(state["results"])
         checkpoint.restore_random_state(state["random"])  # last: the lines above change it
-        self._keep_threads(state.get("threads"))
+        if warning := checkpoint.keep_threads(state.get("threads"), self._device):
+            print(f"warning: {warning}", file=sys.stderr)
         print(f"Going on after step {state['steps'] - 1}, where this job was stopped")
         return state["steps"], state["since_record"]
 
@@ -95,16 +96,6 @@ class Resume:
     def remove(self) -> None:
         """Remove the checkpoint: the run is done, or starts again."""
         self.path.unlink(missing_ok=True)
-
-    def _keep_threads(self, old_count: int | None) -> None:
-        """Use as many threads as before, because results on a CPU depend on their number."""
-        new_count = torch.get_num_threads()
-        if self._device == "cpu" and old_count is not None and old_count != new_count:
-            torch.set_num_threads(old_count)
-            print(
-                f"warning: this job began with {old_count} threads and keeps them, in place of {new_count}",
-                file=sys.stderr,
-            )
 
     def _read(self) -> dict[str, Any] | None:
         """The checkpoint; None if there is no usable one, with a sentence on stderr if there is an unusable one."""
