@@ -92,10 +92,10 @@ def datasets(data_dir: Path | None) -> list[tuple[str, str]]:
     """Which datasets are in a folder, and for every sweep which it lacks, with the command that gets it."""
     if data_dir is None:
         return []
-    from cim_dg.data.present import everything, is_there
+    from cim_dg.data.present import all_datasets, is_there
     from cim_dg.sweeps import data, spec
 
-    files = [dataset for dataset in everything() if dataset.layout != "none"]
+    files = [dataset for dataset in all_datasets() if dataset.layout != "none"]
     there = [dataset.name for dataset in files if is_there(dataset, data_dir)]
     none = f"none of {', '.join(dataset.name for dataset in files)}"
     lines = [(f"datasets in {data_dir}", ", ".join(there) or none)]
