@@ -109,6 +109,8 @@ def _show(folder: Path, selection: str, table: str) -> None:
         print(sentence, file=sys.stderr)
     # Runs on other data than a published table's (digits in the format of Waterbirds, say) have a table of another
     # name.
-    report = replace(report, tables=[one for one in report.tables if one.name == table] or report.tables)
+    report = replace(
+        report, tables=[candidate for candidate in report.tables if candidate.name == table] or report.tables
+    )
     print(render_text.render(report.grids(), colour=sys.stdout.isatty()), end="")
     print(f"Again, or in another format: cim-dg collect {shlex.quote(str(folder))} --selection {selection}")

@@ -87,9 +87,11 @@ def last_words(job: Job) -> str:
 def _launch(spec: Spec, output_dir: Path, missing: list[Job]) -> Command:
     files = {PLAN: json.dumps([job.args for job in missing], indent=1)}
     if spec.variants:
-        files[VARIANTS] = json.dumps({name: one.label for name, one in spec.variants.items()}, indent=1)
-    words = [sys.executable, "-m", "cim_dg.sweeps.launch", "--command_launcher", spec.command_launcher]
-    return Command([*words, str(output_dir / PLAN)], missing, {output_dir / name: text for name, text in files.items()})
+        files[VARIANTS] = json.dumps({name: variant.label for name, variant in spec.variants.items()}, indent=1)
+    command = [sys.executable, "-m", "cim_dg.sweeps.launch", "--command_launcher", spec.command_launcher]
+    return Command(
+        [*command, str(output_dir / PLAN)], missing, {output_dir / name: text for name, text in files.items()}
+    )
 
 
 def _job(args: dict[str, Any], output_dir: Path, name: str) -> Job:

@@ -41,9 +41,9 @@ def seconds_left(jobs: Iterable[Job], missing: Iterable[Job]) -> float | None:
             known.setdefault((job.dataset, job.algorithm), []).append(job.seconds)
     if not known:
         return None
-    anyone = statistics.median([one for seconds in known.values() for one in seconds])
-    each = {key: statistics.median(seconds) for key, seconds in known.items()}
-    return sum(each.get((job.dataset, job.algorithm), anyone) for job in missing)
+    overall = statistics.median([value for values in known.values() for value in values])
+    per_algorithm = {key: statistics.median(seconds) for key, seconds in known.items()}
+    return sum(per_algorithm.get((job.dataset, job.algorithm), overall) for job in missing)
 
 
 def duration(seconds: float) -> str:

@@ -114,17 +114,17 @@ def run(plan: Plan, output_dir: Path, printed: Path | None = None) -> None:
 
 def _run_commands(commands: list[Command], printed: Path | None) -> list[int]:
     """Run commands, one after the other; one that fails does not stop the next. Returns their exit codes."""
-    # DomainBed starts its jobs as `python`: that is to be the one that runs this.
+    # DomainBed starts its jobs as `python`. PATH makes that the interpreter that runs this.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     codes = []
     with contextlib.nullcontext() if printed is None else open(printed, "a") as output:
         for number, command in enumerate(commands, start=1):
             print(f"[{number}/{len(commands)}] $ {shlex.join(command.words)}", file=sys.stderr, flush=True)
-            for place, text in command.files.items():
-                write_atomically(place, text)
-            # Killed, this command takes the harness' one with it, and so its jobs.
-            words = [sys.executable, "-IS", watchdog.__file__, str(os.getpid()), *command.words]
-            done = subprocess.run(words, env={**os.environ, "PATH": path}, stdout=output, check=False)
+            for file, text in command.files.items():
+                write_atomically(file, text)
+            # If this process is killed, the watchdog ends the harness' command, and so its jobs.
+            argv = [sys.executable, "-IS", watchdog.__file__, str(os.getpid()), *command.words]
+            done = subprocess.run(argv, env={**os.environ, "PATH": path}, stdout=output, check=False)
             codes.append(done.returncode)
     return codes
 

@@ -118,8 +118,8 @@ def load(name: str, changes: Mapping[str, Any] | None = None) -> Spec:
         known = f"there are {', '.join(names())}, or give a YAML file{suggestion(name, names())}"
         raise UserError(f"there is no sweep {name!r}; {known}")
     spec = _checked(name, entries)
-    given = {key: value for key, value in (changes or {}).items() if value is not None}
-    return _checked(name, {**entries, **given}) if given else spec
+    overrides = {key: value for key, value in (changes or {}).items() if value is not None}
+    return _checked(name, {**entries, **overrides}) if overrides else spec
 
 
 def _checked(name: str, entries: Any) -> Spec:

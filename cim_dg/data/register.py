@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         UserError: an option, or a file's content, is not accepted.
     """
     from cim_dg.data import own
-    from cim_dg.data.present import everything
+    from cim_dg.data.present import all_datasets
     from cim_dg.runtime.seeding import check_seed
 
     if args.remove:
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
             args.group_columns,
         )
     rule = own.SplitRule(tuple(args.split), args.test_domains, args.stratify, args.seed)
-    known = {name for dataset in everything() for names in dataset.harnesses.values() for name in names}
+    known = {name for dataset in all_datasets() for names in dataset.harnesses.values() for name in names}
     dataset = own.register(args.name, items, args.data_dir, rule, args.copy, reserved={*known, *WITHOUT_FILES})
     print(
         f"{dataset.name}: {len(items)} images, {len(dataset.classes)} classes, domains {', '.join(dataset.domains)}, "

@@ -15,7 +15,7 @@ from cim_dg.nn.pixels import NAMED
 NAME = "efficientnet_lite0"
 """The value of the hyper-parameter `weights` that selects it."""
 
-# What its authors trained it with, for pixels of [0, 1] (tensorflow/tpu, efficientnet_lite_builder.py).
+# The normalisation of its training, for pixels of [0, 1] (tensorflow/tpu, efficientnet_lite_builder.py).
 _MEAN, _STD = 127 / 255, 128 / 255
 
 
