@@ -67,8 +67,3 @@ class EfficientNetLite0(nn.Module):
         if self._freeze_bn:
             freeze_batch_norm(self.network)
         return self
-
-
-def efficientnet_lite0_featurizer(hparams: Mapping[str, Any]) -> nn.Module:
-    """The featurizer (with `n_outputs`) for `weights="efficientnet_lite0"`; see `EfficientNetLite0`."""
-    return EfficientNetLite0(hparams)
