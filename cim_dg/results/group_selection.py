@@ -14,9 +14,9 @@ _HARNESSES = (OWN_RUNNER, EXAMPLES, read_subpopbench.HARNESS)
 
 
 def by_rule(records: Records, rules: Sequence[str]) -> dict[str, dict[int, Run]]:
-    """The runs to be shown under each rule, all under each of `rules`; "oracle" is SubpopBench's alone.
+    """The runs to show under each rule: all under each of `rules`, of which "oracle" is SubpopBench's alone.
 
-    If none is given, WILDS' runs stand under the rule of their own, SubpopBench's under those of its collect_results.
+    If there are none, WILDS' runs are shown under their own rule, SubpopBench's under the rules of its collect_results.
     """
     runs = {number: run for number, run in enumerate(records.runs) if run.harness in _HARNESSES}
     of_run = {number: _rules(run, rules) for number, run in runs.items()}
@@ -38,9 +38,9 @@ def is_subpopbench(run: Run) -> bool:
 
 
 def best_epochs(records: Records, runs: Mapping[int, Run], rule: str) -> dict[int, int]:
-    """The best epoch of each run under `rule`; none of a run whose validation does not have what the rule needs.
+    """The best epoch of each run under `rule`. Runs without the validation figure that the rule needs are left out.
 
-    A run's own rule has the epoch that the run recorded; the earliest of the best otherwise, as run_expt.py has it.
+    Under a run's own rule it is the epoch that the run recorded, else the earliest of the best, as in run_expt.py.
     """
     frame = records.frame
     split, metric = chosen_by(rule)
@@ -61,7 +61,7 @@ def chosen_by(rule: str) -> tuple[str, str]:
 
 
 def figures_at(records: Records, epochs: Mapping[int, int]) -> dict[int, Figures]:
-    """What each run reports of that epoch."""
+    """Each run's figures at its best epoch."""
     frame = records.frame[records.frame["run"].isin(list(epochs))]
     at_best = frame[frame["step"] == frame["run"].map(epochs)]
     return {
