@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from worker_jobs import is_running, job, until
@@ -74,6 +75,21 @@ def test_a_claimed_job_is_left_and_nothing_of_it_removed(tmp_path, monkeypatch):
     assert (tmp_path / "a" / "results.jsonl").read_text() == "half\n"
     assert clear(tmp_path / "a", remove=True)
     assert not (tmp_path / "a").exists()
+
+
+def test_a_job_that_starts_while_its_folder_is_removed_keeps_it(tmp_path, monkeypatch):
+    folder = tmp_path / "a"
+    folder.mkdir()
+    (folder / "out.txt").touch()
+    rmdir = Path.rmdir
+
+    def started_meanwhile(path):
+        (path / locks.NAME).touch()
+        rmdir(path)
+
+    monkeypatch.setattr(Path, "rmdir", started_meanwhile)
+    assert not clear(folder, remove=True)
+    assert (folder / locks.NAME).exists()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux kills the job")
