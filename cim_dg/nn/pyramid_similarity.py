@@ -184,12 +184,12 @@ def _add_products(targets: Maps, a: Maps, b: Maps, value: float = 1.0) -> None:
 
 def _add_products_of_small(targets: Maps, a: Maps, b: Maps, value: float) -> None:
     """The same for all scales in one kernel, which reads a map once for each target that it is multiplied into."""
-    operands = [
-        [each for block, target in zip(blocks, targets, strict=True) for each in block.expand_as(target)]
-        for blocks in (targets, a, b)
-    ]
+
+    def each(blocks: Maps) -> Maps:
+        return [map_ for block, target in zip(blocks, targets, strict=True) for map_ in block.expand_as(target)]
+
     if targets:
-        torch._foreach_addcmul_(*operands, value=value)
+        torch._foreach_addcmul_(each(targets), each(a), each(b), value=value)
 
 
 def _luminance(mu: Tensor, c1: float) -> tuple[Tensor, Tensor]:
