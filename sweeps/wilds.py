@@ -1,4 +1,4 @@
-"""A sweep's jobs under WILDS: a run of `cim-dg wilds train` for each method and seed, by any of our launchers."""
+"""A sweep's jobs in WILDS: a run of `cim-dg wilds train` for each method and seed, by any of our launchers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def jobs(spec: Spec, data_dir: str | None, output_dir: Path) -> list[Job]:
 
 
 def commands(spec: Spec, data_dir: str | None, output_dir: Path, planned: list[Job]) -> list[Command]:
-    """A command for each job that is not done; one that was left half-way goes on."""
+    """A command for each job that is not done; interrupted jobs resume."""
     if data_dir is None:
         raise UserError("a sweep of WILDS needs --data_dir, the folder that holds its datasets (its root_dir)")
     result = []
@@ -46,7 +46,7 @@ def commands(spec: Spec, data_dir: str | None, output_dir: Path, planned: list[J
 
 
 def clear(planned: list[Job]) -> list[Job]:
-    """Nothing is removed: a run that was left half-way goes on. Returns no job; a launcher leaves those that run."""
+    """Remove nothing, because interrupted runs resume; returns no folder, because launchers skip running jobs."""
     return []
 
 
@@ -74,13 +74,13 @@ def _launched(command: Command) -> launchers.Job:
 
 
 def _gib(arguments: tuple[str, ...]) -> float:
-    from cim_dg.wilds.memory import gib  # which imports torch
+    from cim_dg.wilds.memory import gib  # it imports torch
 
     return gib(arguments)
 
 
 def is_done(job: Job) -> bool:
-    """Whether the job has finished by now."""
+    """Whether the job is done now."""
     record = _record(job.folder)
     return record is not None and bool(record.get("finished"))
 
@@ -109,13 +109,13 @@ def _job(folder: Path, dataset: str, algorithm: str, seed: int) -> Job:
 
 
 def seconds(record: Mapping[str, Any] | None) -> float | None:
-    """How long a run took, as its run.json says."""
+    """The seconds of a run, from its run.json."""
     value = (record or {}).get("seconds")
     return float(value) if isinstance(value, (int, float)) else None
 
 
 def _record(folder: Path) -> dict[str, Any] | None:
-    """What run.json says, or None without one."""
+    """The content of run.json; None if there is none."""
     path = folder / "run.json"
     if not path.is_file():
         return None
