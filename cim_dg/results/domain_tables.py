@@ -41,7 +41,7 @@ def table_name(dataset: str) -> str:
 
 
 def domain_tables(records: Records, rules: Sequence[str], baseline: str, with_published: bool) -> list[Table]:
-    """A table for each DomainBed data set under each rule and protocol. If a rule does not apply, the table says why."""
+    """A table for each DomainBed data set under each rule and protocol. A rule that does not apply is explained."""
     runs = [run for run in records.runs if run.test_envs]
     kinds = {(run.dataset, is_family(run.harness)) for run in runs}
     selected = {rule: select(records, rule) for rule in rules}
