@@ -51,8 +51,8 @@ def main() -> None:
         "ratio to ERM",
         title=f"ResNet-50, {arguments.batch} x 3 x 224 x 224, {device}, {arguments.threads} threads",
     )
-    for name, taken in times.items():
-        median = statistics.median(taken)
+    for name, durations in times.items():
+        median = statistics.median(durations)
         table.add_row(name, f"{median:.3f}", f"{median / erm:.3f}")
     Console().print(table)
 

@@ -58,8 +58,8 @@ def main() -> None:
     title = f"{JOBS} jobs: {arguments.steps} steps of 2 x {arguments.batch_size} images, {arguments.digits} digits"
     table = Table("harness, launcher", "s", "jobs / hour", "ratio", title=title)
     first = min(next(iter(seconds.values())))
-    for kind, taken in seconds.items():
-        best = min(taken)
+    for kind, durations in seconds.items():
+        best = min(durations)
         table.add_row(kind, f"{best:.1f}", f"{JOBS * 3600 / best:.0f}", f"{first / best:.2f}")
     Console().print(table)
 
@@ -77,8 +77,8 @@ def arithmetic(steps: int, batch_size: int, digits: int) -> float:
     checkpoints = len({*range(0, steps, ColoredMNIST.CHECKPOINT_FREQ), steps - 1})
     operations = steps * 2 * batch_size * training.get_total_flops()
     operations += checkpoints * digits * evaluation.get_total_flops()
-    taken = timeit.repeat("a @ a", globals={"a": torch.randn(2048, 2048)}, number=1, repeat=50)
-    return JOBS * operations * min(taken) / (2 * 2048**3)
+    durations = timeit.repeat("a @ a", globals={"a": torch.randn(2048, 2048)}, number=1, repeat=50)
+    return JOBS * operations * min(durations) / (2 * 2048**3)
 
 
 def sweep(folder: Path, name: str, root: str | None, words: list[str]) -> float:
@@ -98,11 +98,11 @@ def sweep(folder: Path, name: str, root: str | None, words: list[str]) -> float:
         stderr=subprocess.DEVNULL,
         check=True,
     )
-    taken = time.perf_counter() - start
+    elapsed = time.perf_counter() - start
     done = len(list(output.glob("*/done")))
     if done != JOBS:
         raise SystemExit(f"{done} of {JOBS} jobs of {name} are done; see {output}")
-    return taken
+    return elapsed
 
 
 def write_mnist(folder: Path, digits: int) -> None:
