@@ -1,13 +1,13 @@
-"""Images per second from a folder of JPEGs on 2 cores, beside DomainBed's own pipeline on the same folder.
+"""Images per second from a folder of JPEGs on 2 cores, compared with DomainBed's own pipeline on the same folder.
 
-Evaluation is of one environment, resized, in minibatches of 64; its first pass begins with the making of the data set,
-in which we decode all environments into the cache. Training is augmented minibatches of 32 from each of three other
-environments. Nothing is computed on the images: this is what loading could feed at most. Each side runs in a process of
-its own, by turns; medians are compared.
+Evaluation is of one environment, resized, in minibatches of 64; its first pass starts with building the data set, which
+in our case decodes all environments into the cache. Training uses augmented minibatches of 32 from each of three other
+environments. Nothing is computed on the images, so this is an upper limit for training. Each side runs in its own
+process, in turn; medians are compared.
 
-DOMAINBED_ROOT names a checkout of the real DomainBed; without it, its transforms and loaders are made here of
-torchvision and torch. `--profile` tells what each step of an augmented image costs, `--memory` what 4 workers
-hold over many steps (`--memory --steps 1000`).
+DOMAINBED_ROOT names a checkout of the real DomainBed; without it, its transforms and loaders are rebuilt here from
+torchvision and torch. `--profile` shows the cost of each operation on an augmented image, `--memory` the memory of 4
+workers over many steps (`--memory --steps 1000`).
 """
 
 from __future__ import annotations
@@ -232,7 +232,7 @@ def compare(args: argparse.Namespace) -> int:
         for side, results in timings.items():
             command = [sys.executable, __file__, "--side", side, "--root", str(args.root)]
             command += [f"--{name}={getattr(args, name)}" for name in ("passes", "steps", "cores")]
-            # A cache of its own for each round, so that each has a first pass.
+            # A new cache for each round, so that each has a first pass.
             environment = os.environ | {"CIM_DG_CACHE": str(args.root / f"cache{number}")}
             finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
             results.append(json.loads(finished.stdout.splitlines()[-1]))
@@ -249,7 +249,7 @@ def compare(args: argparse.Namespace) -> int:
 
 
 def profile(root: Path) -> None:
-    """Print the milliseconds of a processor that each step of an augmented image takes, in one thread."""
+    """Print the milliseconds of each operation on an augmented image, in one thread."""
     torch.set_num_threads(1)
     keep_freed_memory()
     environment = datasets.VLCS(str(root), [], {"data_augmentation": True})[1]
@@ -296,7 +296,7 @@ def profile(root: Path) -> None:
 
 
 class Stopwatch:
-    """Adds up the seconds of processor time that calls take, by name."""
+    """Adds up the processor time of calls, by name."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""What the hook adds to the start of every Python: `python -c pass` with it and with CIM_DG_AUTOLOAD=0, by turns.
+"""The start-up time that the hook adds to Python: `python -c pass` with it and with CIM_DG_AUTOLOAD=0, in turn.
 
 Run it with a Python that has cim-dg installed (`make bench` does).
 """

@@ -1,6 +1,6 @@
 """A training step of each method as a ratio to one of ERM: ResNet-50 (random weights) on 224-pixel images, CPU or GPU.
 
-The methods take turns, so that whatever else the machine does slows all of them alike; the medians are compared.
+The methods run in turn, so that other work on the machine slows all of them equally. Medians are compared.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The reference pages that are made from the code: the command line, the settings, the hyper-parameters, the API.
+"""Generates the reference pages from the code: the command line, the settings, the hyper-parameters, the API.
 
 `write(folder)` writes them as Markdown; docs/conf.py calls it, and docs/*.md include them.
 """
@@ -128,7 +128,7 @@ def modules() -> dict[str, list[str]]:
 
 
 def api() -> dict[str, str]:
-    """Package -> the page with everything public in it."""
+    """Package -> its page, with all public names."""
     return {package: _api_page(package, names) for package, names in modules().items()}
 
 

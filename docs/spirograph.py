@@ -32,7 +32,7 @@ TARGETS = ("m", "b", "sigma", "fore-red")
 METHODS = ("ERM", "VIB", "SCL", "CIM")
 TRAIN, FIT, TEST = 400, 1000, 1000  # drawings: per environment for the featurizer, for the regression, to score it
 BATCH, RATE = 32, 1e-3
-PENALTIES = np.logspace(0, 5, 11)  # of the regression; by leave-one-out on what it is fitted to
+PENALTIES = np.logspace(0, 5, 11)  # of the regression; chosen by leave-one-out on its training data
 
 
 def classify(name: str, steps: int, seed: int) -> nn.Module:
@@ -51,13 +51,13 @@ def classify(name: str, steps: int, seed: int) -> nn.Module:
 
     optimise(method, loss, len(x), steps, method.after_step)
     method.eval()
-    # What CIM's featurizer sees is the morphed image.
+    # The input of CIM's featurizer is the morphed image.
     morph = getattr(method, "morph", None)
     return method.featurizer if morph is None else nn.Sequential(Morphed(method), method.featurizer)
 
 
 class Morphed(nn.Module):
-    """The images as CIM's featurizer is fed them."""
+    """The inputs of CIM's featurizer."""
 
     def __init__(self, method: nn.Module) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ def scores(featurizer: nn.Module, seed: int) -> np.ndarray:
         (torch.cat([featurizer(x) for x in draw(part).split(250)]).numpy(), part.targets().numpy()) for part in parts
     )
     mean, std = fit[0].mean(axis=0), fit[0].std(axis=0)
-    std = np.maximum(std, 0.01 * std.max())  # a feature that hardly varies is not to be blown up
+    std = np.maximum(std, 0.01 * std.max())  # a nearly constant feature must not be scaled up
     regression = RidgeCV(PENALTIES).fit((fit[0] - mean) / std, fit[1])
     return r2_score(test[1], regression.predict((test[0] - mean) / std), multioutput="raw_values")
 
