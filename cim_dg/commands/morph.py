@@ -94,7 +94,7 @@ def morph_figure(method: Algorithm, images: Tensor, path: str | os.PathLike[str]
     mask_label = "m" if morph.mask.shape[1] == 1 else "m, mean of channels"
     means = [f"mean {mask.mean():.2f}" for mask in masks]
     # Each row: its label, its pictures, their colours, and what stands at each picture.
-    rows = (
+    rows: Sequence[tuple[str, np.ndarray, str, list[str]]] = (
         ("x", _viewable(morph.pixels), "gray", list(names)),
         (mask_label, _viewable(masks), "viridis", means),
         ("ψ(x) = m · x", _viewable(morph.morphed), "gray", []),
