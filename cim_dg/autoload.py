@@ -30,6 +30,7 @@ MODULES = ("algorithms", "datasets", "hparams_registry", "networks", "trainer", 
 """What a DomainBed, or a fork of it, holds: as a module or as a folder, in a package or in a namespace package."""
 HOOKS = {
     "domainbed.algorithms": "cim_dg.domainbed.plugin:on_algorithms",
+    "domainbed.algorithms_inference": "cim_dg.domainbed.diwa:on_inference",
     "domainbed.command_launchers": "cim_dg.domainbed.plugin:on_command_launchers",
     "domainbed.datasets": "cim_dg.domainbed.plugin:on_datasets",
     "domainbed.datasets.datasets": "cim_dg.domainbed.plugin:on_datasets",

@@ -212,7 +212,10 @@ def make_vlcs_mini(datasets: ModuleType) -> type:
     return _as_of(VLCSMini, datasets)
 
 
-def _as_of(made: type, module: ModuleType) -> type:
+def _as_of(made: Any, module: ModuleType) -> type:
+    if not hasattr(made, "__len__"):  # DomainBed's base class before October 2020
+        made.__len__ = lambda self: len(self.datasets)
+        made.__getitem__ = lambda self, index: self.datasets[index]
     # Pickle finds a class by its module and qualified name: those under which the plugin registers it.
     made.__module__, made.__qualname__ = module.__name__, made.__name__
     return made

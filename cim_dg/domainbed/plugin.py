@@ -17,7 +17,7 @@ from typing import Any
 from cim_dg import hparams as spaces
 from cim_dg.algorithms import methods
 from cim_dg.data import own
-from cim_dg.domainbed import swad
+from cim_dg.domainbed import eoa, swad
 from cim_dg.domainbed.data_record import watch
 from cim_dg.domainbed.datasets import make_nuisance_digits, make_spirograph, make_vlcs_mini
 from cim_dg.domainbed.launchers import checked, claim_for_train, ending, is_standin, launcher, train_folder
@@ -41,6 +41,7 @@ def on_algorithms(algorithms: ModuleType) -> None:
     need(algorithms, "Algorithm", "get_algorithm_class")
     for name, method in methods().items():
         add(algorithms, name, make_adapter(method, algorithms))
+    eoa.on_algorithms(algorithms)
     if not is_standin() and (output_dir := train_folder()) is not None:
         claim_for_train(output_dir)
         track_domainbed(output_dir)
@@ -51,11 +52,19 @@ def on_datasets(datasets: ModuleType) -> None:
     if swad.is_package(datasets):  # whose classes are in a module of their own
         swad.on_transforms(datasets)
         return
-    need(datasets, "MultipleDomainDataset", "MultipleEnvironmentImageFolder", "DATASETS", "num_environments")
+    counts = vars(datasets).get("NUM_ENVIRONMENTS")  # DomainBed before October 2020 counts by this dict
+    need(datasets, "MultipleDomainDataset", "MultipleEnvironmentImageFolder", "DATASETS")
+    if counts is None:
+        need(datasets, "num_environments")
     for name, make in DATASETS.items():
         add(datasets, name, make(datasets))
     for name in own.names():
         add(datasets, name, make_own_dataset(own.read(name), datasets))
+    for name in ours_in(datasets, (*DATASETS, *own.names())):
+        kind = vars(datasets)[name]
+        kind.ENVIRONMENT_NAMES = kind.ENVIRONMENTS  # as DomainBed called it in 2020
+        if counts is not None:
+            counts[name] = len(kind.ENVIRONMENTS)
     if not is_standin():  # whose jobs record it, and whose errors say it, themselves
         watch(datasets)
 
