@@ -17,7 +17,7 @@ from typing import Any
 from cim_dg import hparams as spaces
 from cim_dg.algorithms import methods
 from cim_dg.data import own
-from cim_dg.domainbed import eoa, swad
+from cim_dg.domainbed import diwa, eoa, swad
 from cim_dg.domainbed.data_record import watch
 from cim_dg.domainbed.datasets import make_nuisance_digits, make_spirograph, make_vlcs_mini
 from cim_dg.domainbed.launchers import checked, claim_for_train, ending, is_standin, launcher, train_folder
@@ -108,6 +108,19 @@ def on_command_launchers(launchers: ModuleType) -> None:
     for name in LAUNCHERS:
         if name != "local":  # every DomainBed has its own
             launchers.REGISTRY.setdefault(name, launcher(name) if is_standin() else ending(launcher(name)))
+
+
+def family(algorithms: ModuleType) -> str:
+    """Which DomainBed this `domainbed.algorithms` is of: stand-in, DomainBed, or the fork whose form it has."""
+    from cim_dg.domainbed.adapter import is_swad_family
+
+    if is_standin():
+        return "stand-in"
+    if is_swad_family(algorithms):
+        return "SWAD's form with MIRO" if hasattr(algorithms, "MIRO") else "SWAD's form"
+    if diwa.has_initialisation(algorithms):
+        return "DiWA's form"
+    return "Ensemble of Averages' form" if hasattr(algorithms, "ERM_SMA") else "DomainBed"
 
 
 def upstream_algorithms() -> set[str]:

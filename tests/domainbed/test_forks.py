@@ -70,6 +70,21 @@ def test_swad_erm_is_what_it_was(swad: Clone, tmp_path: Path) -> None:
     assert "cim_lambda" not in with_us[0]["hparams"]
 
 
+@pytest.mark.parametrize(
+    ("variable", "form"), [("SWAD_ROOT", "SWAD's"), ("MIRO_ROOT", "SWAD's"), ("DIWA_ROOT", "DiWA's")]
+)
+def test_doctor_names_the_fork_its_commit_and_what_is_registered(variable: str, form: str, tmp_path: Path) -> None:
+    clone = clone_of(variable, tmp_path)
+    done = clone.python("-m", "cim_dg.cli", "doctor")
+    assert done.returncode == 0, done.stdout
+    head = clone.git("rev-parse", "HEAD")
+    assert f"{clone.root.resolve()}, commit {head}, {form} form" in done.stdout
+    assert "NuisanceDigits, Spirograph, VLCSMini" in done.stdout
+    assert "ERM, GroupDRO, which it has itself" in done.stdout
+    no_sweep = "left out                 launchers: it has no sweep" in done.stdout
+    assert no_sweep == (form == "SWAD's")
+
+
 def test_diwa_averages_ours_from_a_shared_initialisation(diwa: Clone, tmp_path: Path) -> None:
     init = ["--test_envs", "2", "--path_for_init", str(tmp_path / "init.pth")]
     members = [tmp_path / "sweep" / name for name in "ab"]

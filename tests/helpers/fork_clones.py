@@ -40,8 +40,10 @@ class Clone:
 
     def missing(self) -> list[str]:
         """Requirements of the clone's own that are not installed."""
-        needs = [*SWAD_NEEDS, *(["clip"] if "CLIP" in (self.root / "requirements.txt").read_text() else [])]
-        return [name for name in needs if importlib.util.find_spec(name) is None] if self.swad_family else []
+        if not self.swad_family:
+            return []
+        clip = "CLIP" in (self.root / "requirements.txt").read_text()
+        return [name for name in [*SWAD_NEEDS, *["clip"] * clip] if importlib.util.find_spec(name) is None]
 
     def git(self, *command: str) -> str:
         """What git says about the clone."""
@@ -68,17 +70,19 @@ class Clone:
             check=False,
         )
 
-    def runs(self, *runs: list[str], **environment: str) -> list[dict[str, Any]]:
-        """Trainings in one interpreter, and what is said of each; see `run_fork.py`.
-
-        Raises:
-            RuntimeError: they failed; with the last lines of stderr.
-        """
+    def facts(self, *runs: list[str], **environment: str) -> list[dict[str, Any]]:
+        """What became of each of several runs in one interpreter; see `run_fork.py`."""
         done = self.python(str(HELPERS / "run_fork.py"), json.dumps(runs), **environment)
-        if done.returncode:
-            raise RuntimeError("\n".join(done.stderr.splitlines()[-15:]))
-        facts = [line[5:] for line in done.stdout.splitlines() if line.startswith("fact ")]
-        return [json.loads(fact) for fact in facts]
+        facts = [json.loads(line[5:]) for line in done.stdout.splitlines() if line.startswith("fact ")]
+        if len(facts) < len(runs):
+            raise RuntimeError(done.stderr[-3000:])
+        return facts
+
+    def runs(self, *runs: list[str], **environment: str) -> list[dict[str, Any]]:
+        """The same for runs that must all succeed."""
+        facts = self.facts(*runs, **environment)
+        assert not [fact for fact in facts if "error" in fact], facts
+        return facts
 
 
 def swad_flags(algorithm: str, dataset: str, data: Path, *more: str) -> list[str]:

@@ -3,17 +3,23 @@
     python run_fork.py '[["--algorithm", "CIM", ...], ...]'
 
 A clone with `train_all.py` is of the SWAD family, every other one has `domainbed.scripts.train`; a run whose first word
-is a module runs that module. After each training a line of JSON says what became of it: whether its last checkpoint,
-loaded into a new algorithm, predicts the same, and what is known of the average. ResNets get random weights.
+is a module runs that module, and its sweep has a launcher `inside` this interpreter. After each run a line of JSON says
+what became of it: the error, or whether a training's last checkpoint, loaded into a new algorithm, predicts the same,
+and what is known of the average. ResNets get random weights.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import importlib
+import io
 import json
 import os
 import runpy
+import shlex
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -105,13 +111,39 @@ def main() -> None:
         vars(numpy).setdefault("int", int)
     streams = sys.stdout, sys.stderr
     for flags in json.loads(sys.argv[1]):
-        if flags[0].startswith("--") or SCRIPT.exists():
-            fact = swad_run(flags) if SCRIPT.exists() else domainbed_run(flags)
-            sys.stdout, sys.stderr = streams  # which train replaces
-            print("fact " + json.dumps(fact))
-        else:
-            sys.argv[1:] = flags[1:]
-            runpy.run_module(flags[0], run_name="__main__", alter_sys=True)
+        fact: dict[str, Any] = {"run": flags}
+        try:
+            fact |= run(flags)
+        except (Exception, SystemExit) as error:
+            traceback.print_exc(file=streams[1])
+            fact["error"] = f"{type(error).__name__}: {error}".splitlines()[0]
+        sys.stdout, sys.stderr = streams  # which train replaces
+        print("fact " + json.dumps(fact), flush=True)
+
+
+def run(flags: list[str]) -> dict[str, Any]:
+    """A training, or a module of the clone's."""
+    if SCRIPT.exists():
+        return swad_run(flags)
+    if flags[0].startswith("--"):
+        return domainbed_run(flags)
+    if flags[0].endswith(".sweep"):
+        launchers = importlib.import_module("domainbed.command_launchers")
+        launchers.REGISTRY["inside"] = run_inside
+    sys.argv[1:] = flags[1:]
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        runpy.run_module(flags[0], run_name="__main__", alter_sys=True)
+    return {"printed": printed.getvalue()}
+
+
+def run_inside(commands: list[str]) -> None:
+    """A launcher of DomainBed's that runs its jobs in this interpreter."""
+    for command in commands:
+        _python, _m, module, *sys.argv[1:] = shlex.split(command)
+        streams = sys.stdout, sys.stderr
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        sys.stdout, sys.stderr = streams
 
 
 main()
