@@ -36,8 +36,8 @@ ROOTS = {
 NONE = "it has none"
 GPUS = "supports GPUs alone"
 NOTES = {
-    "khanrc/swad": f"needs sconf, prettytable, tensorboardX; {GPUS}; its `--test_envs` fails for every algorithm",
-    "kakaobrain/miro": f"needs sconf, prettytable, tensorboardX, `git+https://github.com/openai/CLIP.git`; {GPUS}",
+    "khanrc/swad": "needs sconf, prettytable, tensorboardX; its `--test_envs` fails for every algorithm",
+    "kakaobrain/miro": "needs sconf, prettytable, tensorboardX, `git+https://github.com/openai/CLIP.git`",
     "alexrame/diwa": "with PyTorch 2.6 and later its averaging of ERM over random hyper-parameters needs "
     "`TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1`",
     "salesforce/ensemble-of-averages": f"`domainbed.EoA` makes ensembles of ERM_SMA and refuses ours; it {GPUS}",
@@ -50,14 +50,12 @@ NOTES = {
 
 def main() -> None:
     """Run what is given, and put its rows into the page."""
-    rows = {}
     for repository, path, commit in given(sys.argv[1:]):
         with tempfile.TemporaryDirectory() as folder:
             clone = Clone.of(path, Path(folder, "clone"), commit)
             row = row_of(repository, clone, Path(folder))
-        rows[row[:2]] = row
         print(f"| {' | '.join(row)} |", flush=True)
-    write(rows)
+        write(row)
 
 
 def given(arguments: list[str]) -> Iterator[tuple[str, str, str | None]]:
@@ -84,8 +82,11 @@ def row_of(repository: str, clone: Clone, folder: Path) -> tuple[str, ...]:
         cells, why = swad(clone, folder) if clone.swad_family else domainbed(clone, folder)
     if status := clone.git("status", "--porcelain"):
         why.append(f"the clone has changed: {status}")
+    scripts = [clone.root / "train_all.py", clone.root / "domainbed/scripts/train.py"]
+    if any(".cuda()" in text or "assert torch.cuda" in text for text in (f.read_text() for f in scripts if f.exists())):
+        why.append(GPUS)
     notes = [*why, *([NOTES[repository]] if repository in NOTES else [])]
-    return (repository, f"{head} ({date})", *cells, "; ".join(notes))
+    return (repository, f"{head} ({date})", *cells, "; ".join(notes) or "–")
 
 
 Facts = list[dict[str, Any]]
@@ -190,14 +191,16 @@ def tick(works: bool, partly: str = "") -> str:
     return "yes" if works else partly or "no"
 
 
-def write(rows: dict[tuple[str, str], tuple[str, ...]]) -> None:
-    """Put rows into the page's table, in place of those of the same repository and commit."""
+def write(row: tuple[str, ...]) -> None:
+    """Put a row into the page's table, in place of that of the same repository and commit."""
     before, rest = PAGE.read_text(encoding="utf-8").split(START)
     table, after = rest.split(END)
     kept = [tuple(line.strip("| ").split(" | ")) for line in table.strip().splitlines()[2:]]
     order = list(ROOTS)
-    merged = {row[:2]: row for row in kept if len(row) == len(COLUMNS)} | rows
-    ordered = sorted(merged.values(), key=lambda row: (order.index(row[0]) if row[0] in order else 3.5, row[1][-11:]))
+    merged = {line[:2]: line for line in kept if len(line) == len(COLUMNS)} | {row[:2]: row}
+    ordered = sorted(
+        merged.values(), key=lambda line: (order.index(line[0]) if line[0] in order else 3.5, line[1][-11:])
+    )
     lines = [COLUMNS, ["---"] * len(COLUMNS), *ordered]
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     PAGE.write_text(f"{before}{START}\n{text}\n{END}{after}", encoding="utf-8")

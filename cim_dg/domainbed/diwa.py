@@ -156,7 +156,7 @@ def _method_of(hparams: Mapping[str, Any], names: list[str]) -> str:
     return fitting[0]
 
 
-def _check_alike(average: nn.Module, network: nn.Module) -> None:
+def _check_alike(average: Any, network: Any) -> None:
     """Look that two networks have weights of the same names and shapes, if one of them is ours.
 
     Raises:
@@ -177,7 +177,7 @@ def _check_alike(average: nn.Module, network: nn.Module) -> None:
         )
 
 
-def _name(network: nn.Module) -> str:
+def _name(network: Any) -> str:
     return network.algorithm.method.name if isinstance(network, Predictor) else "another algorithm"
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import sys
-from types import ModuleType
 from typing import Any
 
 from cim_dg.algorithms import methods
@@ -28,7 +27,7 @@ def on_algorithms(algorithms: Any) -> None:
         refuse_ours(algorithms.torch, set(ours_in(algorithms, methods())))
 
 
-def refuse_ours(torch: ModuleType | Any, names: set[str]) -> None:
+def refuse_ours(torch: Any, names: set[str]) -> None:
     """Have `torch.load` of this process refuse checkpoints of the algorithms `names`."""
     load = torch.load
 

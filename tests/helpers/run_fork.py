@@ -74,7 +74,7 @@ def swad_run(flags: list[str]) -> dict[str, Any]:
     checkpoint = max(folder.glob("checkpoints/*"), key=lambda path: path.stat().st_mtime_ns)
     again = type(algorithm)(algorithm.input_shape, algorithm.num_classes, algorithm.num_domains, algorithm.hparams)
     again.load_state_dict(torch.load(checkpoint, weights_only=False)["model_dict"])
-    fact = {"algorithm": flags[flags.index("--algorithm") + 1], "folder": str(folder)}
+    fact: dict[str, Any] = {"algorithm": flags[flags.index("--algorithm") + 1], "folder": str(folder)}
     fact["reloads"] = predict_alike(algorithm, again, algorithm.input_shape)
     if True in evaluated:
         fact |= {"averages": mean_of_two(swa_utils, algorithm), "mask_batches": mask_batches(evaluated[True])}
@@ -98,7 +98,7 @@ def mean_of_two(swa_utils: Any, algorithm: Any) -> bool:
 def mask_batches(average: Any) -> list[int]:
     """Of each batch normalisation of a mask network, over how many batches its statistics were estimated."""
     layers = [(name, layer) for name, layer in average.named_modules() if isinstance(layer, _BatchNorm)]
-    return [int(layer.num_batches_tracked) for name, layer in layers if "morphing" in name]
+    return [int(layer.get_buffer("num_batches_tracked")) for name, layer in layers if "morphing" in name]
 
 
 def main() -> None:
