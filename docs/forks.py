@@ -86,7 +86,7 @@ def row_of(repository: str, clone: Clone, folder: Path) -> tuple[str, ...]:
     if any(".cuda()" in text or "assert torch.cuda" in text for text in (f.read_text() for f in scripts if f.exists())):
         why.append(GPUS)
     notes = [*why, *([NOTES[repository]] if repository in NOTES else [])]
-    return (repository, f"{head} ({date})", *cells, "; ".join(notes) or "–")
+    return (repository, f"{head} ({date})", *cells, "; ".join(notes) or "nothing")
 
 
 Facts = list[dict[str, Any]]
