@@ -70,12 +70,12 @@ def make_adapter(method: type[Algorithm], algorithms: ModuleType) -> type:
             """One optimising step on images and labels of each training domain; returns every term as a float."""
             return self._step(join_domains(x, y), self.optimizer)[1]
 
-    made: type = SwadAdapter if is_swad_family(algorithms) else DomainBedAdapter
+    adapter_class: type = SwadAdapter if is_swad_family(algorithms) else DomainBedAdapter
     if diwa.has_initialisation(algorithms):
-        made = diwa.with_initialisation(made)
+        adapter_class = diwa.with_initialisation(adapter_class)
     # Pickle finds a class by these names, under which the plugin registers it.
-    made.__module__, made.__name__, made.__qualname__ = algorithms.__name__, method.name, method.name
-    return made
+    adapter_class.__module__, adapter_class.__name__, adapter_class.__qualname__ = algorithms.__name__, method.name, method.name
+    return adapter_class
 
 
 def is_swad_family(algorithms: ModuleType) -> bool:
