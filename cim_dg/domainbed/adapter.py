@@ -74,7 +74,11 @@ def make_adapter(method: type[Algorithm], algorithms: ModuleType) -> type:
     if diwa.has_initialisation(algorithms):
         adapter_class = diwa.with_initialisation(adapter_class)
     # Pickle finds a class by these names, under which the plugin registers it.
-    adapter_class.__module__, adapter_class.__name__, adapter_class.__qualname__ = algorithms.__name__, method.name, method.name
+    adapter_class.__module__, adapter_class.__name__, adapter_class.__qualname__ = (
+        algorithms.__name__,
+        method.name,
+        method.name,
+    )
     return adapter_class
 
 
