@@ -8,7 +8,7 @@ that a new name never changes the value of an old one.
 """
 
 from cim_dg.hparams.sampling import defaults, sample, seed_hash
-from cim_dg.hparams.space import SMALL_IMAGES, HParam, check, complete, dataset_names, register, space
+from cim_dg.hparams.space import SMALL_IMAGES, HParam, check, complete, dataset_names, of_domainbed, register, space
 
 __all__ = [
     "SMALL_IMAGES",
@@ -17,6 +17,7 @@ __all__ = [
     "complete",
     "dataset_names",
     "defaults",
+    "of_domainbed",
     "register",
     "sample",
     "seed_hash",

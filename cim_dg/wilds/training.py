@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -259,13 +260,25 @@ class Trainer:
         last, partial = self.folder.model("last"), self.folder.partial
         state = checkpoint.load(last, self.device) if last.exists() else None
         within = checkpoint.load(partial, self.device) if partial.exists() else None
-        if within is not None and state is not None and within["epoch"] != state["epoch"]:
-            within = None  # its epoch has been finished since
-        if within is not None or state is not None:
-            self._restore(within or state or {})
+        with self._of_this_run():
+            if within is not None and state is not None and within["epoch"] != state["epoch"]:
+                within = None  # its epoch has been finished since
+            if within is not None or state is not None:
+                self._restore(within or state or {})
         if within is not None:
             self.folder.log(f"after batch {within['batches']}")
         return within
+
+    @contextlib.contextmanager
+    def _of_this_run(self) -> Iterator[None]:
+        """What a checkpoint of something else raises, as a UserError."""
+        try:
+            yield
+        except UserError:
+            raise
+        except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"the checkpoint in {self.folder.path} is not one of this run: {reason}") from None
 
     def _restore(self, state: dict[str, Any]) -> None:
         before, now = state.get("config", {}), self._identity()
