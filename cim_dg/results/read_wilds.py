@@ -15,7 +15,7 @@ OWN_RUNNER, EXAMPLES = "wilds", "wilds-examples"
 NO_RESULTS = "WILDS logs without a result yet"
 MALFORMED = "Rows of WILDS' CSV files that are cut off or malformed, skipped"
 
-# What WILDS calls them -> what they are. fmow's groups are regions.
+# WILDS' names of metrics -> ours. fmow's groups are regions.
 _METRICS = {
     "acc_avg": "average",
     "adj_acc_avg": "adjusted_average",
@@ -25,24 +25,24 @@ _METRICS = {
 }
 RULES = {"average": "average", "worst-class": "worst_class", "worst-group": "worst_group"}
 _METHODS = {"groupDRO": "GroupDRO"}
-# WILDS' own methods that train on domain labels; GroupDRO weighs and samples by them.
+# WILDS' own methods that train on domain labels. GroupDRO uses them for weights and sampling.
 _WITH_DOMAINS = {"GroupDRO", "deepCORAL", "IRM", "DANN"}
 
-# Test images of the data sets of the paper's tables, and their split. Anything else in their format is not to be taken
-# for them.
+# The data sets of the paper's tables: name, test split and number of its images. Other data in the same format differ
+# in that number.
 _OFFICIAL = {
     "waterbirds": ("Waterbirds", "test", 5_794),
     "celebA": ("CelebA", "test", 19_962),
     "backgrounds": ("BackgroundChallenge", "original", 4_050),
 }
 
-# The background gap, derived: the accuracy that is lost where the background is of another class (Xiao et al. 2020).
+# The background gap: the accuracy lost if the background is of another class (Xiao et al. 2020).
 GAP = ("mixed_same - mixed_rand", "gap")
 _GAP_OF = ("mixed_same", "average"), ("mixed_rand", "average")
 
 
 def is_run(names: Set[str]) -> bool:
-    """Whether a folder with these files is a log folder of WILDS."""
+    """Whether a folder with these files is a WILDS log folder."""
     return "run.json" in names or any(name.endswith("_eval.csv") for name in names)
 
 
@@ -52,11 +52,11 @@ def read(folder: Path, names: Set[str], collector: Collector) -> None:
     for name in sorted(names):
         if name.endswith("_eval.csv"):
             _read_split(folder / name, name.removesuffix("_eval.csv"), epochs, collector)
-    about = _own(folder / "run.json") if "run.json" in names else _examples(folder / "log.txt")
-    if not epochs or about is None:
+    description = _own(folder / "run.json") if "run.json" in names else _examples(folder / "log.txt")
+    if not epochs or description is None:
         collector.skip(NO_RESULTS, folder)
         return
-    run = collector.begin(_run(folder, about, epochs))
+    run = collector.begin(_run(folder, description, epochs))
     for epoch, values in sorted(epochs.items()):
         if all(split in values for split in _GAP_OF):
             values[GAP] = values[_GAP_OF[0]] - values[_GAP_OF[1]]
@@ -69,7 +69,7 @@ def own_rule(run: Run) -> str:
 
 
 def group_labels(run: Run, rule: str) -> str:
-    """Whether group (domain) labels were used, in training and in selection: derived from what the run says it did."""
+    """Whether training and selection used group (domain) labels, derived from the run's record."""
     uses = [
         *(["training"] if run.provenance.get("used_domains") else []),
         *(["selection"] if rule == "worst-group" else []),
@@ -79,7 +79,7 @@ def group_labels(run: Run, rule: str) -> str:
 
 def _read_split(path: Path, split: str, epochs: dict[int, dict[tuple[str, str], float]], collector: Collector) -> None:
     with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        # A NUL byte, which a crashed disk leaves, would stop the csv module.
+        # The csv module fails at NUL bytes, which a crash can leave in a file.
         for number, row in enumerate(csv.DictReader(line.replace("\0", "") for line in file), start=2):
             try:
                 values = {str(name): float(text) for name, text in row.items()}
@@ -87,12 +87,12 @@ def _read_split(path: Path, split: str, epochs: dict[int, dict[tuple[str, str], 
             except (KeyError, TypeError, ValueError):
                 collector.skip(MALFORMED, f"{path}:{number}")
                 continue
-            # An epoch that a continued run did again counts as it was done last.
+            # If a resumed run repeated an epoch, the last time counts.
             epochs.setdefault(epoch, {}).update({(split, name): value for name, value in _named(values).items()})
 
 
 def _named(values: Mapping[str, float]) -> dict[str, float]:
-    """A row's metrics; the group-free ones, which run_expt.py leaves out on Waterbirds, from the groups' counts."""
+    """A row's metrics. Group-free ones, which run_expt.py omits on Waterbirds, come from the groups' counts."""
     named = {_METRICS.get(name, name): value for name, value in values.items()}
     groups = {name.removeprefix("acc_"): value for name, value in values.items() if f"count_{name[4:]}" in values}
     total = sum(values[f"count_{group}"] for group in groups)
@@ -104,7 +104,7 @@ def _named(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def _by_class(groups: Mapping[str, float], values: Mapping[str, float]) -> list[float]:
-    """The accuracy of each class, if the groups are told apart by it ('y:landbird_background:water')."""
+    """The accuracy of each class, if the groups' names include it ('y:landbird_background:water')."""
     hits: dict[str, float] = {}
     counts: dict[str, float] = {}
     for group, accuracy in groups.items():
@@ -118,7 +118,7 @@ def _by_class(groups: Mapping[str, float], values: Mapping[str, float]) -> list[
 
 
 def _own(path: Path) -> dict[str, Any] | None:
-    """What `cim-dg wilds train` says of its run."""
+    """The record that `cim-dg wilds train` writes."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -129,7 +129,7 @@ def _own(path: Path) -> dict[str, Any] | None:
 
 
 def _examples(path: Path) -> dict[str, Any] | None:
-    """What run_expt.py writes at the head of its log: 'Batch size: 128', one option a line, to the first empty line."""
+    """The options that run_expt.py writes at the start of its log, one per line ('Batch size: 128')."""
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
             head = []
@@ -156,27 +156,27 @@ def _examples(path: Path) -> dict[str, Any] | None:
     }
 
 
-def _run(folder: Path, about: Mapping[str, Any], epochs: Mapping[int, Mapping[tuple[str, str], float]]) -> Run:
-    wanted = str(about.get("epochs_wanted", ""))
-    finished = bool(about.get("finished", len(epochs) >= int(wanted) if wanted.isdigit() else True))
-    config = dict(about.get("config") or {})
-    hparams = dict(about.get("hparams") or {})
-    shown = ("model", "optimizer", "lr", "weight_decay", "batch_size", "n_epochs")
+def _run(folder: Path, description: Mapping[str, Any], epochs: Mapping[int, Mapping[tuple[str, str], float]]) -> Run:
+    epochs_wanted = str(description.get("epochs_wanted", ""))
+    finished = bool(description.get("finished", len(epochs) >= int(epochs_wanted) if epochs_wanted.isdigit() else True))
+    config = dict(description.get("config") or {})
+    hparams = dict(description.get("hparams") or {})
+    config_names = ("model", "optimizer", "lr", "weight_decay", "batch_size", "n_epochs")
     return Run(
         folder=folder,
-        harness=str(about.get("harness", OWN_RUNNER)),
-        dataset=_dataset(str(about["dataset"]), epochs),
-        algorithm=_METHODS.get(str(about["algorithm"]), str(about["algorithm"])),
-        trial=int(about["seed"]),
+        harness=str(description.get("harness", OWN_RUNNER)),
+        dataset=_dataset(str(description["dataset"]), epochs),
+        algorithm=_METHODS.get(str(description["algorithm"]), str(description["algorithm"])),
+        trial=int(description["seed"]),
         finished=finished,
-        hparams={**{name: config[name] for name in shown if name in config}, **hparams},
-        args={**config, "seed": about["seed"]},
-        provenance=dict(about),
+        hparams={**{name: config[name] for name in config_names if name in config}, **hparams},
+        args={**config, "seed": description["seed"]},
+        provenance=dict(description),
     )
 
 
 def _dataset(name: str, epochs: Mapping[int, Mapping[tuple[str, str], float]]) -> str:
-    """The data set's name; other data in the format of one in `_OFFICIAL`, told by their size, have another."""
+    """The data set's name. Data in the format of one of `_OFFICIAL`, but of another size, get a longer name."""
     if name not in _OFFICIAL:
         return name
     official, tested, size = _OFFICIAL[name]

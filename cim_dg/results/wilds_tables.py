@@ -1,4 +1,4 @@
-"""The tables of WILDS' data sets: the paper's two (subgroups, backgrounds), and accuracies by split for the others."""
+"""The tables of WILDS' data sets: the paper's two (subgroups, backgrounds), and accuracy per split for the others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PAPER = ("CelebA", "Waterbirds")
 _GROUP_COLUMNS = ("worst group", "average")
 BACKGROUNDS = "backgrounds"
 _CHALLENGE = "BackgroundChallenge"
-# The paper's four columns, and what else the runner computes of it.
+# The paper's four columns, and further figures of the runner.
 _BACKGROUND_COLUMNS = {
     "OR": ("original", "average"),
     "MS": ("mixed_same", "average"),
@@ -34,7 +34,7 @@ _MORE_COLUMNS_NOTE = (
     "backgrounds spoils; lower is better."
 )
 _SPLITS = ("id_val", "val", "id_test", "test")
-# What WILDS' leaderboard reports, where it is not the average accuracy.
+# The metric of WILDS' leaderboard, if it is not the average accuracy.
 _HEADLINES = {"fmow": ("worst_group", "average"), "iwildcam": ("F1-macro_all", "average")}
 _TITLES = {
     "average": "the epoch with the best average validation accuracy, which uses no group labels",
@@ -46,7 +46,7 @@ Figures = Mapping[tuple[str, str], float]  # (split, metric) -> value, 0 to 1
 
 
 def wilds_tables(records: Records, rules: Sequence[str], baseline: str, with_published: bool) -> list[Table]:
-    """The tables of all WILDS runs: under each of `rules`, or of each run's own rule where none is given."""
+    """The tables of all WILDS runs under each of `rules`; if there are none, under each run's own rule."""
     tables = []
     for rule, runs in by_rule(records, rules).items():
         best = figures_at(records, best_epochs(records, runs, rule))
@@ -61,7 +61,7 @@ def wilds_tables(records: Records, rules: Sequence[str], baseline: str, with_pub
 
 
 def by_rule(records: Records, rules: Sequence[str]) -> dict[str, dict[int, Run]]:
-    """The runs to be shown under each rule: all under each of `rules`; if none is given, each under its own."""
+    """The runs to show under each rule: all under each of `rules`; if there are none, each run under its own rule."""
     runs = {number: run for number, run in enumerate(records.runs) if run.harness in (OWN_RUNNER, EXAMPLES)}
     if rules:
         return {rule: runs for rule in rules} if runs else {}
@@ -70,26 +70,26 @@ def by_rule(records: Records, rules: Sequence[str]) -> dict[str, dict[int, Run]]
 
 
 def published_subgroups() -> Table:
-    """The published figures of the table of subgroups on their own."""
+    """The table of subgroups with published figures only."""
     return _finish(SUBGROUPS, "published", _group_columns(_PAPER), [], [], [], "", True)
 
 
 def published_backgrounds() -> Table:
-    """The published figures of the Backgrounds Challenge on their own."""
+    """The table of the Backgrounds Challenge with published figures only."""
     return _finish(BACKGROUNDS, "published", list(_BACKGROUND_COLUMNS)[:4], [], [], [_BACKGROUND_NOTE], "", True)
 
 
 def table_name(dataset: str) -> str:
-    """What a data set's table is called on the command line."""
+    """The name of a data set's table on the command line."""
     if dataset == _CHALLENGE:
         return BACKGROUNDS
     return SUBGROUPS if dataset in _PAPER else dataset.lower().replace(" ", "-").split("-(")[0]
 
 
 def best_epochs(records: Records, runs: Mapping[int, Run], rule: str) -> dict[int, int]:
-    """The best epoch of each run under `rule`; none of a run whose validation does not have what the rule needs.
+    """The best epoch of each run under `rule`. Runs without the validation figure that the rule needs are left out.
 
-    A run's own rule has the epoch that the run recorded; the earliest of the best otherwise, as run_expt.py has it.
+    Under a run's own rule it is the epoch that the run recorded, else the earliest of the best, as in run_expt.py.
     """
     frame = records.frame
     metric = RULES.get(rule, rule)
@@ -105,7 +105,7 @@ def best_epochs(records: Records, runs: Mapping[int, Run], rule: str) -> dict[in
 
 
 def figures_at(records: Records, epochs: Mapping[int, int]) -> dict[int, Figures]:
-    """What each run reports of that epoch."""
+    """Each run's figures at its best epoch."""
     frame = records.frame[records.frame["run"].isin(list(epochs))]
     at_best = frame[frame["step"] == frame["run"].map(epochs)]
     return {
@@ -123,7 +123,7 @@ def _table(
     labels: dict[tuple[str, str], str] = {}
     names = _row_names(runs, rule)
     validation = ("val", RULES.get(rule, rule))
-    # Of two runs with one seed the better on validation counts: it comes last and replaces the other.
+    # Of two runs with the same seed, the better one on validation comes last and replaces the other.
     for number in sorted(runs, key=lambda run: best.get(run, {}).get(validation, -1.0)):
         run, key = runs[number], (names[number], runs[number].harness)
         labels[key] = group_labels(run, rule)
@@ -149,28 +149,28 @@ def _table(
 def _columns(
     name: str, datasets: Sequence[str], figures: Sequence[Figures], with_published: bool
 ) -> dict[str, tuple[str, list[tuple[str, str]]]]:
-    """Column -> its data set, and the (split, metric) that it shows, the first of them that a run has."""
+    """Column -> its data set and its (split, metric) pairs, of which the first that a run has is shown."""
     worst, average = [("test", "worst_group")], [("test", "adjusted_average"), ("test", "average")]
     if name == SUBGROUPS:
-        shown = _PAPER if with_published else datasets
+        column_datasets = _PAPER if with_published else datasets
         return {
             f"{dataset} {kind}": (dataset, keys)
-            for dataset in shown
+            for dataset in column_datasets
             for kind, keys in zip(_GROUP_COLUMNS, (worst, average), strict=True)
         }
     if name.startswith(BACKGROUNDS):
-        there = {key for figure in figures for key in figure}
-        return {title: (datasets[0], [key]) for title, key in _BACKGROUND_COLUMNS.items() if key in there}
+        available = {key for figure in figures for key in figure}
+        return {title: (datasets[0], [key]) for title, key in _BACKGROUND_COLUMNS.items() if key in available}
     (dataset,) = datasets
     if "format" in dataset:
         return {kind: (dataset, keys) for kind, keys in zip(_GROUP_COLUMNS, (worst, average), strict=True)}
-    there = {key for figure in figures for key in figure}
+    available = {key for figure in figures for key in figure}
     metrics = _HEADLINES.get(dataset, ("average",))
     return {
         f"{split} {metric.replace('_', ' ')}": (dataset, [(split, metric)])
         for metric in metrics
         for split in _SPLITS
-        if (split, metric) in there
+        if (split, metric) in available
     }
 
 
@@ -184,12 +184,12 @@ def _finish(
     baseline: str,
     with_published: bool,
 ) -> Table:
-    shown = _published(name) if with_published else []
+    printed_rows = _published(name) if with_published else []
     first = [f"Model selection: {_TITLES.get(rule, f'the best validation {rule}')}."] if rows else []
-    if shown:
+    if printed_rows:
         notes = [
             *notes,
-            *flag_notes(shown),
+            *flag_notes(printed_rows),
             "† Published, as printed. Settings and selection differ between sources, and most do not state whether "
             "group labels were used in selection: published rows and your own are not comparable."
             if name == SUBGROUPS
@@ -202,7 +202,7 @@ def _finish(
         title=titles.get(name, f"{name}: test accuracy (%)"),
         selection=rule,
         columns=columns,
-        rows=[*rows, *shown],
+        rows=[*rows, *printed_rows],
         baseline=baseline,
         comparisons=comparisons,
         notes=[*first, *notes],
@@ -212,14 +212,14 @@ def _finish(
 
 
 def _published(name: str) -> list[Row]:
-    """The published rows of a table, if it has any; those of subgroups with the two data sets side by side."""
+    """The published rows of a table, if any. The rows of subgroups have both data sets side by side."""
     if name != SUBGROUPS:
         return published_rows(published.figures(name)) if name == BACKGROUNDS else []
     merged: dict[tuple[str, str], Row] = {}
     for dataset in _PAPER:
         figures = [figure for figure in published.figures(SUBGROUPS) if figure.dataset == dataset]
         for row in published_rows(figures):
-            cells = {f"{dataset} {column.replace('_', ' ')}": one for column, one in row.cells.items()}
+            cells = {f"{dataset} {column.replace('_', ' ')}": cell for column, cell in row.cells.items()}
             labels = f"{dataset}: {row.group_labels or 'not stated'}"
             known = merged.get((row.method, row.source))
             if known is not None:
@@ -239,7 +239,7 @@ def _group_columns(datasets: Sequence[str]) -> list[str]:
 
 
 def _row_names(runs: Mapping[int, Run], rule: str) -> dict[int, str]:
-    """The method's name; with its use of group labels where runs of one method differ in it, which are two rows."""
+    """The method's name. If runs of a method differ in their use of group labels, they get two rows that name it."""
     used: dict[tuple[str, str], set[str]] = {}
     for run in runs.values():
         used.setdefault((run.algorithm, run.harness), set()).add(group_labels(run, rule))
@@ -252,11 +252,11 @@ def _row_names(runs: Mapping[int, Run], rule: str) -> dict[int, str]:
 
 
 def _row_order(keys: Sequence[tuple[str, str]], baseline: str) -> list[tuple[str, str]]:
-    """By harness, and within it in the order of methods."""
+    """The rows by harness, and within a harness in the order of methods."""
     return [
         (method, harness)
         for harness in sorted({harness for _, harness in keys})
-        for method in method_order([method for method, of in keys if of == harness], baseline)
+        for method in method_order([method for method, row_harness in keys if row_harness == harness], baseline)
     ]
 
 
@@ -272,12 +272,13 @@ def _notes(runs: Mapping[int, Run], best: Mapping[int, Figures], rule: str) -> l
         notes.append("Group labels: derived from what each run used in training, and from the selection rule.")
     if any(run.harness == EXAMPLES for run in runs.values()):
         notes.append(f"{EXAMPLES}: runs of WILDS' own run_expt.py.")
-    if lost := [run for number, run in runs.items() if number not in best]:
+    if unselected := [run for number, run in runs.items() if number not in best]:
         notes.append(
-            f"Left out: {len(lost)} runs without the validation figure that {rule} needs (first: {lost[0].folder})."
+            f"Left out: {len(unselected)} runs without the validation figure that {rule} needs "
+            f"(first: {unselected[0].folder})."
         )
-    if odd := sorted({run.dataset for run in runs.values() if "format" in run.dataset}):
-        notes.append(f"{', '.join(odd)}: not the official data, so no published figure stands beside it.")
+    if unofficial := sorted({run.dataset for run in runs.values() if "format" in run.dataset}):
+        notes.append(f"{', '.join(unofficial)}: not the official data, so no published figure stands beside it.")
     for name in ("model", "frac", "split_scheme"):
         counts = Counter(str(run.args[name]) for run in runs.values() if name in run.args)
         if len(counts) > 1:
