@@ -58,7 +58,7 @@ def check(spec: Spec, commands: list[Command]) -> None:
     from cim_dg.wilds.run import config_of, parsed  # the methods' options import torch
 
     for command in {(command.jobs[0].dataset, command.jobs[0].algorithm): command for command in commands}.values():
-        config_of(parsed(command.words[4:]))
+        config_of(parsed(command.words[5:]))  # after `python -m cim_dg.cli wilds train`
 
 
 def clear(planned: list[Job]) -> list[Job]:

@@ -21,7 +21,7 @@ from cim_dg.errors import UserError
 from cim_dg.launchers import notes
 from cim_dg.launchers.job import clear
 from cim_dg.runtime import locks
-from cim_dg.runtime.arguments import share, whole
+from cim_dg.runtime.bounds import share, whole
 
 from .. import algorithms, command_launchers, datasets, hparams_registry
 from ..lib import command

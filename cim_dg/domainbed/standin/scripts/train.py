@@ -21,7 +21,7 @@ import torch
 from cim_dg.errors import LEFT, RunError, UserError
 from cim_dg.runtime import devices, locks
 from cim_dg.runtime.allocator import keep_freed_memory
-from cim_dg.runtime.arguments import SEED, share, whole
+from cim_dg.runtime.bounds import SEED, share, whole
 from cim_dg.runtime.files import remove_partial, write_atomically
 from cim_dg.runtime.provenance import version_of
 from cim_dg.runtime.seeding import seed_everything
