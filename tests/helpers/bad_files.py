@@ -37,7 +37,7 @@ def damage_yaml(rng: random.Random, path: Path) -> str:
     text = path.read_text(encoding="utf-8")
     ways: dict[str, Callable[[], bytes]] = {
         "UTF-16": lambda: text.encode("utf-16"),
-        "latin-1": lambda: (text + "# é\n").encode("latin-1"),
+        "latin-1": lambda: (text + "# é\n").encode("latin-1", "replace"),
         "a byte order mark": lambda: b"\xef\xbb\xbf" + text.encode(),
         "an alias bomb": lambda: (text + BOMB).encode(),
         "an alias of itself": lambda: (text + "\nself: &s [*s]\n").encode(),

@@ -6,6 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from cim_dg.errors import UserError
+
 from ..lib import command, reporting
 from ..model_selection import SELECTION_METHODS
 
@@ -31,7 +33,7 @@ def list_top_hparams(args: argparse.Namespace) -> None:
     """Print the runs.
 
     Raises:
-        UserError: --input_dir is no folder.
+        UserError: --input_dir is no folder, or has no such run.
     """
     records = reporting.load_records(args.input_dir)
     print("Total records:", len(records))
@@ -41,6 +43,8 @@ def list_top_hparams(args: argparse.Namespace) -> None:
         for group in reporting.get_grouped_records(records)
         if (group.dataset, group.algorithm, group.test_env) == requested
     ]
+    if not groups:
+        raise UserError(f"{args.input_dir} has no run of {requested[1]} on {requested[0]} with test environment {requested[2]}")
     for method in SELECTION_METHODS:
         print(f"Model selection: {method.name}")
         for group in groups:
