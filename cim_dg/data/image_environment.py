@@ -154,7 +154,7 @@ class ImageFolderEnvironment(Dataset[tuple[torch.Tensor, int]]):
         try:
             with Image.open(path) as image:
                 yield image
-        except OSError as error:
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise UserError(f"{path} cannot be read as an image: {error}") from None
 
     def _open_pack(self, suspect: int | None = None) -> None:
@@ -169,7 +169,10 @@ class ImageFolderEnvironment(Dataset[tuple[torch.Tensor, int]]):
         resizing = "full" if self.augmented else [SIDE, version_of("torchvision")]
         digest = hashlib.sha256(repr([PACK_VERSION, decoder, resizing]).encode())
         for file in self._files:
-            status = os.stat(self._folder / file)
+            try:
+                status = os.stat(self._folder / file)
+            except OSError as error:  # a link that leads nowhere
+                raise UserError(f"{self._folder / file} cannot be read as an image: {error.strerror}") from None
             digest.update(repr((file, status.st_size, status.st_mtime_ns)).encode())
         return digest.hexdigest()[:32]
 

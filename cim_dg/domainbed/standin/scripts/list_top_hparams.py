@@ -44,7 +44,8 @@ def list_top_hparams(args: argparse.Namespace) -> None:
         if (group.dataset, group.algorithm, group.test_env) == requested
     ]
     if not groups:
-        raise UserError(f"{args.input_dir} has no run of {requested[1]} on {requested[0]} with test environment {requested[2]}")
+        dataset, algorithm, test_env = requested
+        raise UserError(f"{args.input_dir} has no run of {algorithm} on {dataset} with test environment {test_env}")
     for method in SELECTION_METHODS:
         print(f"Model selection: {method.name}")
         for group in groups:
