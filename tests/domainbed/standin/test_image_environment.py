@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import bad_files
 import pytest
 import torch
 from domainbed import datasets
