@@ -68,6 +68,8 @@ def check(spec: Spec, commands: list[Command]) -> None:
             is out of bounds.
     """
     try:
+        from cim_dg.algorithms import methods
+
         algorithms, command_launchers, registry = (
             importlib.import_module(f"domainbed.{name}")
             for name in ("algorithms", "command_launchers", "hparams_registry")
@@ -84,7 +86,8 @@ def check(spec: Spec, commands: list[Command]) -> None:
         try:
             algorithms.get_algorithm_class(variant.algorithm)
         except NotImplementedError as error:  # of the real DomainBed
-            raise UserError(f"there is no algorithm {variant.algorithm!r}: {error}") from None
+            hint = suggestion(variant.algorithm, [*algorithms.ALGORITHMS, *methods()])
+            raise UserError(f"there is no algorithm {variant.algorithm!r} ({error}){hint}") from None
         hparams = json.dumps({**(spec.hparams or {}), **variant.hparams})
         for dataset in spec.datasets:
             with_overrides(registry.default_hparams(variant.algorithm, dataset), hparams, variant.algorithm)

@@ -174,7 +174,8 @@ def make_config(options: Mapping[str, Any], defaults: str | None = None) -> Conf
             values.pop(f"{owner}_kwargs", None)
     for name, value in options.items():
         if value is not None:
-            values[name] = {**values.get(name, {}), **value} if isinstance(value, dict) else value
+            both = isinstance(value, dict) and isinstance(values.get(name), dict)
+            values[name] = {**values[name], **value} if both else value
     if values.get("algorithm") == "GroupDRO" and values.get("uniform_over_groups") is None:
         values["uniform_over_groups"] = True  # as in run_expt.py
     missing = [f.name for f in FIELDS.values() if f.default is f.default_factory is dataclasses.MISSING]
