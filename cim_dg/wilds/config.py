@@ -31,7 +31,7 @@ SCHEDULERS, SELECTIONS = get_args(Scheduler), get_args(Selection)
 Count = Annotated[int, Ge(1), Le(2**31 - 1)]
 Seed = Annotated[int, Ge(0), Le(2**32 - 1)]
 Side = Annotated[int, Ge(1), Le(2**14)]
-Rate = Annotated[float, Ge(0), Le(1e6)]
+Rate = Annotated[float, Ge(0), Le(1e30)]
 Scalar = bool | int | float | str | None
 Arguments = dict[str, Scalar | list[Scalar]]
 
