@@ -24,6 +24,7 @@ from cim_dg.images import augmentation
 from cim_dg.images.augmentation import SIDE, Colours
 from cim_dg.images.cache import ImageCache
 from cim_dg.images.pack import Damaged, Pack
+from cim_dg.images.reading import keep_limit
 from cim_dg.nn.pixels import NAMED
 from cim_dg.runtime.devices import cores
 from cim_dg.runtime.provenance import version_of
@@ -151,6 +152,7 @@ class ImageFolderEnvironment(Dataset[tuple[torch.Tensor, int]]):
     @contextlib.contextmanager
     def _opened(self, key: int) -> Iterator[Image.Image]:
         path = self._folder / self._files[key]
+        keep_limit()
         try:
             with Image.open(path) as image:
                 yield image

@@ -26,6 +26,7 @@ from cim_dg.backgrounds.in9 import IN9
 from cim_dg.data import own
 from cim_dg.data.present import sentence
 from cim_dg.errors import UserError
+from cim_dg.images.reading import keep_limit
 from cim_dg.runtime import checkpoint
 from cim_dg.wilds import compat
 from cim_dg.wilds.config import Config
@@ -200,6 +201,7 @@ def load_dataset(
         with warnings.catch_warnings(), quiet:
             warnings.filterwarnings("ignore", message="Minimum metadata value")
             dataset = _constructor(name)(version=version, root_dir=root_dir, download=download, **kwargs)
+            keep_limit()
             return _with_checked_labels(dataset)
     except UserError:
         raise
