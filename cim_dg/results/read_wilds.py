@@ -9,6 +9,7 @@ from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
+from cim_dg.results.official_data import official_name
 from cim_dg.results.records import Collector, Run
 
 OWN_RUNNER, EXAMPLES = "wilds", "wilds-examples"
@@ -27,14 +28,6 @@ RULES = {"average": "average", "worst-class": "worst_class", "worst-group": "wor
 _METHODS = {"groupDRO": "GroupDRO"}
 # WILDS' own methods that train on domain labels. GroupDRO uses them for weights and sampling.
 _WITH_DOMAINS = {"GroupDRO", "deepCORAL", "IRM", "DANN"}
-
-# The data sets of the paper's tables: name, test split and number of its images. Other data in the same format differ
-# in that number.
-_OFFICIAL = {
-    "waterbirds": ("Waterbirds", "test", 5_794),
-    "celebA": ("CelebA", "test", 19_962),
-    "backgrounds": ("BackgroundChallenge", "original", 4_050),
-}
 
 # The background gap: the accuracy lost if the background is of another class (Xiao et al. 2020).
 GAP = ("mixed_same - mixed_rand", "gap")
@@ -176,10 +169,8 @@ def _run(folder: Path, description: Mapping[str, Any], epochs: Mapping[int, Mapp
 
 
 def _dataset(name: str, epochs: Mapping[int, Mapping[tuple[str, str], float]]) -> str:
-    """The data set's name. Data in the format of one of `_OFFICIAL`, but of another size, get a longer name."""
-    if name not in _OFFICIAL:
-        return name
-    official, tested, size = _OFFICIAL[name]
+    """The data set's name, which depends on how many images it is tested on."""
+    tested = "original" if name == "backgrounds" else "test"
     last = epochs[max(epochs)]
     images = sum(value for (split, metric), value in last.items() if split == tested and metric.startswith("count_"))
-    return official if images == size else f"{name} format ({images:.0f} test images)"
+    return official_name(name, round(images))

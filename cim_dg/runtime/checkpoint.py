@@ -24,7 +24,7 @@ from cim_dg.runtime.files import write_atomically
 def random_state() -> dict[str, Any]:
     """The state of the global random generators, of types that `torch.load(weights_only=True)` accepts.
 
-    Of several GPUs it has the current one's: a run uses one, and may go on where fewer are visible.
+    Of several GPUs it has only the current one's: a run uses one, and may resume where fewer are visible.
     """
     state: Any = np.random.get_state(legacy=True)
     name, keys, *rest = state
@@ -66,7 +66,7 @@ def keep_threads(before: int | None, device: torch.device | str) -> str | None:
 
 @contextlib.contextmanager
 def preserved_randomness() -> Iterator[None]:
-    """Whatever is drawn inside leaves no trace on the global random generators."""
+    """Random draws inside do not change the global random generators."""
     state = random_state()
     try:
         yield
@@ -75,28 +75,28 @@ def preserved_randomness() -> Iterator[None]:
 
 
 class Interval:
-    """Tells when to write a checkpoint: after CIM_DG_CHECKPOINT_SECONDS, and a multiple of the time that writing takes.
+    """Decides when to write a checkpoint: after CIM_DG_CHECKPOINT_SECONDS, and a multiple of the writing time.
 
     Args:
-        share: training between two checkpoints takes at least so many times as long as writing one: disks may be slow,
-            models large.
+        share: training between two checkpoints takes at least this many times as long as writing one, because disks
+            may be slow and models large.
     """
 
     def __init__(self, share: int = 20) -> None:
         self._seconds, self._share = settings.get("CIM_DG_CHECKPOINT_SECONDS"), share
-        self._written, self._took = time.monotonic(), 0.0
+        self._written, self._write_seconds = time.monotonic(), 0.0
 
     def is_due(self) -> bool:
         """Whether it is time to write one."""
-        return time.monotonic() - self._written >= max(self._seconds, self._share * self._took)
+        return time.monotonic() - self._written >= max(self._seconds, self._share * self._write_seconds)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """The time inside is that of writing a checkpoint."""
+        """Measures the time inside as that of writing a checkpoint."""
         start = time.monotonic()
         yield
         self._written = time.monotonic()
-        self._took = self._written - start
+        self._write_seconds = self._written - start
 
 
 _MARK = b"sha256:"
@@ -116,7 +116,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 
 def load(path: Path, device: torch.device | str) -> dict[str, Any]:
-    """What `save` wrote.
+    """Read what `save` wrote.
 
     Raises:
         UserError: the file is not one that `save` wrote, or a byte of it has changed since.
@@ -163,9 +163,9 @@ def _check(content: bytes) -> None:
         UserError: one differs.
         zipfile.BadZipFile: an archive cannot be read.
     """
-    archive, mark, found = content.rpartition(_MARK)
-    if mark:
-        differs = mark + found != _checksum(archive[:-2] + _NO_COMMENT)
+    length = len(_checksum(b""))
+    if content[-length:].startswith(_MARK):
+        differs = content[-length:] != _checksum(content[: -length - 2] + _NO_COMMENT)
     else:
         differs = zipfile.is_zipfile(io.BytesIO(content)) and zipfile.ZipFile(io.BytesIO(content)).testzip() is not None
     if differs:
