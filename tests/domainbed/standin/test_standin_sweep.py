@@ -138,7 +138,7 @@ def test_wrong_input_starts_nothing(flags: str, complaint: str, capsys: pytest.C
     try:
         code = sweep.main(["launch", *ONE_JOB_EACH.split(), "--command_launcher", "dummy", *flags.split()])
     except SystemExit as end:  # as argparse ends
-        code = end.code  # type: ignore[assignment]
+        code = end.code
     assert code == 2
     out, err = capsys.readouterr()
     assert re.search(complaint, err)

@@ -114,7 +114,7 @@ def test_wrong_input(flags: str, complaint: str, capsys: pytest.CaptureFixture[s
     try:
         code = train.main([*DEBUG, *flags.split()])
     except SystemExit as end:  # as argparse ends
-        code = end.code  # type: ignore[assignment]
+        code = end.code
     err = capsys.readouterr().err
     assert code == 2 and re.search(f"error: .*{complaint}", err) and "Traceback" not in err
     assert not Path("job").exists(), "nothing is left behind"
