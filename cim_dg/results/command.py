@@ -24,7 +24,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "collect",
         help="comparison tables from DomainBed sweeps and WILDS logs",
         description="Read any mix of DomainBed sweep folders (real or stand-in) and WILDS log folders, and print "
-        "comparison tables with 95%% intervals and paired tests beside the published figures.",
+        "comparison tables with 95% intervals and paired tests beside the published figures.",
     )
     parser.add_argument("folders", nargs="*", metavar="DIR", help="folders of runs, searched to any depth")
     parser.add_argument(
@@ -34,6 +34,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--selection",
         nargs="+",
+        action="extend",
         choices=DOMAINBED_RULES + WILDS_RULES,
         default=[],
         metavar="RULE",
