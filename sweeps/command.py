@@ -114,5 +114,5 @@ def _show(folder: Path, selection: str, table: str) -> None:
     # Runs on other data than a published table's (digits in the format of Waterbirds, say) have a table of another
     # name.
     report = replace(report, tables=[one for one in report.tables if one.name == table] or report.tables)
-    print(render_text.render(report.grids(), colour=sys.stdout.isatty()), end="")
+    print(render_text.for_stdout(report.grids()), end="")
     print(f"Again, or in another format: cim-dg collect {shlex.quote(str(folder))} --selection {selection}")

@@ -80,15 +80,15 @@ def run(args: argparse.Namespace) -> int:
         if report.records is None:
             raise UserError(f"--save {args.save} needs folders of runs to read.")
         report.records.save(args.save)
-    _write(_render(report, args.format, colour=args.output is None and sys.stdout.isatty()), args.output)
+    _write(_render(report, args.format, args.output), args.output)
     return 0
 
 
-def _render(report: Report, form: str, colour: bool) -> str:
+def _render(report: Report, form: str, output: Path | None) -> str:
     if form == "text":
         from cim_dg.results import render_text
 
-        return render_text.render(report.grids(), colour)
+        return render_text.for_stdout(report.grids()) if output is None else render_text.render(report.grids())
     if form == "markdown":
         from cim_dg.results import render_markdown
 

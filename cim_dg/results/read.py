@@ -11,6 +11,9 @@ from cim_dg.errors import UserError
 from cim_dg.results import read_domainbed, read_wilds
 from cim_dg.results.records import VARIANTS, Collector, Records
 
+DATASET = "metadata.csv"
+"""A file of WILDS' datasets, which may lie next to the runs."""
+
 
 def read(folders: Sequence[str | os.PathLike[str]]) -> Records:
     """Read every run in or below `folders`, each file once, whichever harness wrote it.
@@ -31,6 +34,7 @@ def read(folders: Sequence[str | os.PathLike[str]]) -> Records:
                 continue
             seen.add(absolute)
             names = set(files)
+            below[:] = [name for name in below if not name.startswith(".")]  # launchers' notes
             if VARIANTS in names:
                 collector.variants |= _variants(absolute)
             for reader in (read_domainbed, read_wilds):
@@ -42,7 +46,9 @@ def read(folders: Sequence[str | os.PathLike[str]]) -> Records:
                     below.clear()
                     break
             else:
-                if not below and place != os.fspath(folder):
+                if DATASET in names:
+                    below.clear()
+                elif not below and place != os.fspath(folder):
                     collector.skip(
                         "Folders without anything in them (not started?)" if not files else "Folders that are no runs",
                         place,
@@ -63,5 +69,5 @@ def _variants(folder: str) -> dict[str, str]:
     try:
         labels = json.loads(Path(path).read_text(encoding="utf-8"))
         return {os.path.join(folder, name): str(label) for name, label in labels.items()}
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         raise UserError(f"{path} is not what a sweep of variants writes, folders with labels; move it away.") from None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
+import math
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,9 @@ from cim_dg.results.records import Collector, Run
 OWN_RUNNER, EXAMPLES = "wilds", "wilds-examples"
 NO_RESULTS = "WILDS logs without a result yet"
 MALFORMED = "Rows of WILDS' CSV files that are cut off or malformed, skipped"
+REFUSED = "Epochs with an accuracy that is not between 0 and 1, left out"
+NO_RECORD = "Folders whose run.json or log.txt does not say which run they are of"
+NOT_TESTED = "WILDS runs without an evaluation of the test images yet, left out"
 
 # What WILDS calls them -> what they are. fmow's groups are regions.
 _METRICS = {
@@ -27,6 +32,11 @@ RULES = {"average": "average", "worst-class": "worst_class", "worst-group": "wor
 _METHODS = {"groupDRO": "GroupDRO"}
 # WILDS' own methods that train on domain labels; GroupDRO weighs and samples by them.
 _WITH_DOMAINS = {"GroupDRO", "deepCORAL", "IRM", "DANN"}
+
+_TYPES: dict[str, type] = {
+    **dict.fromkeys(("dataset", "algorithm", "harness", "selection"), str),
+    **dict.fromkeys(("config", "hparams"), dict),
+}
 
 # Test images of the data sets of the paper's tables, and their split. Anything else in their format is not to be taken
 # for them.
@@ -53,10 +63,17 @@ def read(folder: Path, names: Set[str], collector: Collector) -> None:
         if name.endswith("_eval.csv"):
             _read_split(folder / name, name.removesuffix("_eval.csv"), epochs, collector)
     about = _own(folder / "run.json") if "run.json" in names else _examples(folder / "log.txt")
-    if not epochs or about is None:
+    if not epochs:
         collector.skip(NO_RESULTS, folder)
         return
-    run = collector.begin(_run(folder, about, epochs))
+    if about is None:
+        collector.skip(NO_RECORD, folder)
+        return
+    described = _run(folder, about, epochs)
+    if described is None:
+        collector.skip(NOT_TESTED, folder)
+        return
+    run = collector.begin(described)
     for epoch, values in sorted(epochs.items()):
         if all(split in values for split in _GAP_OF):
             values[GAP] = values[_GAP_OF[0]] - values[_GAP_OF[1]]
@@ -79,16 +96,46 @@ def group_labels(run: Run, rule: str) -> str:
 
 def _read_split(path: Path, split: str, epochs: dict[int, dict[tuple[str, str], float]], collector: Collector) -> None:
     with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        # A NUL byte, which a crashed disk leaves, would stop the csv module.
-        for number, row in enumerate(csv.DictReader(line.replace("\0", "") for line in file), start=2):
+        for number, row in _rows(file):
             try:
                 values = {str(name): float(text) for name, text in row.items()}
-                epoch = int(values.pop("epoch"))
+                epoch = _epoch(values.pop("epoch"))
             except (KeyError, TypeError, ValueError):
                 collector.skip(MALFORMED, f"{path}:{number}")
                 continue
+            if wrong := next((name for name in values if not _is_possible(name, values)), None):
+                collector.skip(REFUSED, f"{path}:{number}, where {wrong} is {values[wrong]:g}")
+                continue
             # An epoch that a continued run did again counts as it was done last.
             epochs.setdefault(epoch, {}).update({(split, name): value for name, value in _named(values).items()})
+
+
+def _rows(file: Iterable[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """The rows of a CSV file with their numbers; an empty one, which nothing takes, where the csv module gives up."""
+    # A NUL byte, which a crashed disk leaves, would stop it.
+    rows = csv.DictReader(line.replace("\0", "") for line in file)
+    for number in itertools.count(2):
+        try:
+            yield number, next(rows)
+        except StopIteration:
+            return
+        except csv.Error:  # a field of more than 131,072 characters
+            yield number, {}
+
+
+def _epoch(number: float) -> int:
+    if not (number.is_integer() and 0 <= number < 2**53):
+        raise ValueError(f"{number} is no epoch")
+    return int(number)
+
+
+def _is_possible(name: str, values: Mapping[str, float]) -> bool:
+    """Whether a row's value of this name can be: accuracies are from 0 to 1, those of empty groups anything."""
+    value = values[name]
+    if name.startswith("count_"):
+        return 0 <= value < math.inf
+    is_accuracy = name in _METRICS or name.startswith("acc_")
+    return not is_accuracy or 0 <= value <= 1 or values.get(f"count_{name.removeprefix('acc_')}") == 0
 
 
 def _named(values: Mapping[str, float]) -> dict[str, float]:
@@ -121,11 +168,12 @@ def _own(path: Path) -> dict[str, Any] | None:
     """What `cim-dg wilds train` says of its run."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(record, dict) or not {"dataset", "algorithm", "seed"} <= record.keys():
         return None
-    return record
+    fits = all(isinstance(record.get(name, kind()), kind) for name, kind in _TYPES.items())
+    return record if fits and _is_seed(record["seed"]) else None
 
 
 def _examples(path: Path) -> dict[str, Any] | None:
@@ -138,7 +186,7 @@ def _examples(path: Path) -> dict[str, Any] | None:
     except OSError:
         return None
     options: dict[str, Any] = {name.lower().replace(" ", "_"): value for name, _, value in head}
-    if not {"dataset", "algorithm", "seed"} <= options.keys() or not options["seed"].lstrip("-").isdigit():
+    if not {"dataset", "algorithm", "seed"} <= options.keys() or not re.fullmatch(r"-?[0-9]{1,15}", options["seed"]):
         return None
     algorithm = _METHODS.get(options["algorithm"], options["algorithm"])
     metric = _METRICS.get(options.get("val_metric", ""), options.get("val_metric", "unknown"))
@@ -156,18 +204,27 @@ def _examples(path: Path) -> dict[str, Any] | None:
     }
 
 
-def _run(folder: Path, about: Mapping[str, Any], epochs: Mapping[int, Mapping[tuple[str, str], float]]) -> Run:
+def _is_seed(seed: object) -> bool:
+    return type(seed) is int and abs(seed) < 2**53
+
+
+def _run(folder: Path, about: Mapping[str, Any], epochs: Mapping[int, Mapping[tuple[str, str], float]]) -> Run | None:
+    """The run, or None if its data set cannot be told before it has been tested."""
+    dataset = _dataset(about["dataset"], epochs)
+    if dataset is None:
+        return None
     wanted = str(about.get("epochs_wanted", ""))
-    finished = bool(about.get("finished", len(epochs) >= int(wanted) if wanted.isdigit() else True))
+    is_number = re.fullmatch("[0-9]{1,15}", wanted)
+    finished = bool(about.get("finished", len(epochs) >= int(wanted) if is_number else True))
     config = dict(about.get("config") or {})
     hparams = dict(about.get("hparams") or {})
     shown = ("model", "optimizer", "lr", "weight_decay", "batch_size", "n_epochs")
     return Run(
         folder=folder,
         harness=str(about.get("harness", OWN_RUNNER)),
-        dataset=_dataset(str(about["dataset"]), epochs),
-        algorithm=_METHODS.get(str(about["algorithm"]), str(about["algorithm"])),
-        trial=int(about["seed"]),
+        dataset=dataset,
+        algorithm=_METHODS.get(about["algorithm"], about["algorithm"]),
+        trial=about["seed"],
         finished=finished,
         hparams={**{name: config[name] for name in shown if name in config}, **hparams},
         args={**config, "seed": about["seed"]},
@@ -175,11 +232,16 @@ def _run(folder: Path, about: Mapping[str, Any], epochs: Mapping[int, Mapping[tu
     )
 
 
-def _dataset(name: str, epochs: Mapping[int, Mapping[tuple[str, str], float]]) -> str:
-    """The data set's name; other data in the format of one in `_OFFICIAL`, told by their size, have another."""
+def _dataset(name: str, epochs: Mapping[int, Mapping[tuple[str, str], float]]) -> str | None:
+    """The data set's name; other data in the format of one in `_OFFICIAL`, told by their size, have another.
+
+    None if that cannot be told, because no epoch has been tested yet: the last may be half evaluated.
+    """
     if name not in _OFFICIAL:
         return name
     official, tested, size = _OFFICIAL[name]
-    last = epochs[max(epochs)]
-    images = sum(value for (split, metric), value in last.items() if split == tested and metric.startswith("count_"))
-    return official if images == size else f"{name} format ({images:.0f} test images)"
+    for _, values in sorted(epochs.items(), reverse=True):
+        counts = [value for (split, metric), value in values.items() if split == tested and metric.startswith("count_")]
+        if counts:
+            return official if sum(counts) == size else f"{name} format ({sum(counts):.0f} test images)"
+    return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,7 +40,7 @@ def facts(run: Run) -> dict[str, str]:
         "Test domain": ", ".join(domains(run)) or "—",
         "Trial": str(run.trial),
         "Hparams seed": str(run.hparams_seed),
-        "Seed": _text(_either(provenance.get("seeds", {}).get("seed"), run.args.get("seed"))),
+        "Seed": _text(_either(_mapping(provenance.get("seeds")).get("seed"), run.args.get("seed"))),
         "Finished": "yes" if run.finished else "no",
         "Harness": run.harness,
         "Versions": _versions(run),
@@ -75,7 +76,7 @@ def domains(run: Run) -> list[str]:
 
 
 def _versions(run: Run) -> str:
-    versions: Mapping[str, Any] = run.provenance.get("versions") or {}
+    versions = _mapping(run.provenance.get("versions"))
     if versions:
         return ", ".join(f"{name} {version}" for name, version in versions.items() if version)
     return ", ".join(_printed_versions(run)) or UNKNOWN
@@ -98,20 +99,22 @@ def _command(run: Run) -> str:
     """The command that was run; DomainBed records only its arguments, from which it follows."""
     command = run.provenance.get("command")
     if isinstance(command, list):
-        return " ".join(map(str, command))
+        return shlex.join(map(str, command))
     if command:
         return str(command)
     if not run.args:
         return UNKNOWN
     given = {name: value for name, value in sorted(run.args.items()) if value is not None and value is not False}
-    words = []
+    words = ["python", "-m", "domainbed.scripts.train"]
     for name, value in given.items():
-        words.append(
-            f"--{name}"
-            if value is True
-            else f"--{name} {' '.join(map(str, value)) if isinstance(value, list) else value}"
-        )
-    return " ".join(["python -m domainbed.scripts.train", *words])
+        words.append(f"--{name}")
+        if value is not True:
+            words += map(str, value) if isinstance(value, list) else [str(value)]
+    return shlex.join(words)
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _either(first: object, second: object) -> object:

@@ -44,7 +44,8 @@ def test_a_mistake_is_one_line_with_the_nearest_name_and_where_the_help_is(capsy
 
 
 def test_options_that_are_added_late_are_known_too(capsys):
-    line = failure(capsys, *"wilds train --dataset waterbirds --algorithm CIM --root_dir d --cim_lamda 3".split())
+    words = ["--dataset", "waterbirds", "--algorithm", "CIM", "--root_dir", "d", "--cim_lamda", "3"]
+    line = failure(capsys, "wilds", "train", *words)
     assert "there is no option --cim_lamda; did you mean '--cim_lambda'?" in line
 
 
