@@ -20,7 +20,7 @@ class _Wrapper(textwrap.TextWrapper):
 
 def fit(grid: Grid, width: int) -> list[Grid]:
     """The grid, or the grids of parts of its columns that begin with the same labels, within `width` where possible."""
-    least = [_least(grid, column) for column in range(len(grid.header))]
+    least = least_widths(grid)
     if _total(least) <= width:
         return [_narrowed(grid, least, width)]
     labels = next((place for place, numeric in enumerate(grid.numeric) if numeric), 1)
@@ -39,6 +39,21 @@ def fit(grid: Grid, width: int) -> list[Grid]:
     return parts
 
 
+def natural_widths(grid: Grid) -> list[int]:
+    """The characters of each column as it is."""
+    return [max(map(len, [name, *_cells(grid, column)])) for column, name in enumerate(grid.header)]
+
+
+def least_widths(grid: Grid) -> list[int]:
+    """The fewest characters that each column can do with: its figures are not folded, and neither are words."""
+    widths = []
+    for column, name in enumerate(grid.header):
+        lines = _cells(grid, column)
+        longest = max(map(len, lines), default=0) if grid.numeric[column] else _longest_chunk(lines)
+        widths.append(max(_longest_chunk([name]), longest))
+    return widths
+
+
 def _total(widths: Sequence[int]) -> int:
     return sum(widths) + GAP * (len(widths) - 1) + EDGES
 
@@ -46,13 +61,6 @@ def _total(widths: Sequence[int]) -> int:
 def _cells(grid: Grid, column: int) -> list[str]:
     """The lines of a column below the header."""
     return [line for row in grid.rows for line in row[column]]
-
-
-def _least(grid: Grid, column: int) -> int:
-    """The fewest characters a column can do with: its figures are not folded, and neither are words."""
-    chunks = _longest_chunk([grid.header[column]])
-    lines = _cells(grid, column)
-    return max([chunks, *map(len, lines)] if grid.numeric[column] else [chunks, _longest_chunk(lines)])
 
 
 def _longest_chunk(texts: Sequence[str]) -> int:
@@ -71,7 +79,7 @@ def _chosen(grid: Grid, columns: Sequence[int]) -> Grid:
 
 def _narrowed(grid: Grid, least: Sequence[int], width: int) -> Grid:
     """The grid with the widest columns folded, to no less than `least` each, until it is as narrow as `width`."""
-    widths = [max(map(len, [grid.header[column], *_cells(grid, column)])) for column in range(len(least))]
+    widths = natural_widths(grid)
     while _total(widths) > width:
         foldable = [column for column, size in enumerate(widths) if size > least[column]]
         if not foldable:
