@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 from cim_dg.errors import LEFT, LeftToAnother, RunError, UserError
-from cim_dg.launchers import SUBMITS
+from cim_dg.launchers import SUBMITS, watchdog
 from cim_dg.runtime.files import write_atomically
 from cim_dg.sweeps import data, domainbed, wilds
 from cim_dg.sweeps.jobs import DONE, UNFINISHED, Command, Job, duration, seconds_left
@@ -122,7 +122,9 @@ def _run_commands(commands: list[Command], printed: Path | None) -> list[int]:
             print(f"[{number}/{len(commands)}] $ {shlex.join(command.words)}", file=sys.stderr, flush=True)
             for place, text in command.files.items():
                 write_atomically(place, text)
-            done = subprocess.run(command.words, env={**os.environ, "PATH": path}, stdout=output, check=False)
+            # Killed, this command takes the harness' one with it, and so its jobs.
+            words = [sys.executable, "-IS", watchdog.__file__, str(os.getpid()), *command.words]
+            done = subprocess.run(words, env={**os.environ, "PATH": path}, stdout=output, check=False)
             codes.append(done.returncode)
     return codes
 

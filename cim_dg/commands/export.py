@@ -136,8 +136,8 @@ def _of_domainbed(args: argparse.Namespace, records: Records, rule: str) -> tupl
 def _of_wilds(
     args: argparse.Namespace, records: Records, runs: Mapping[int, Run], rule: str | None
 ) -> tuple[Path, dict[str, Any]]:
+    from cim_dg.results.group_selection import best_epochs
     from cim_dg.results.read_wilds import own_rule
-    from cim_dg.results.wilds_tables import best_epochs
 
     chosen = {number: run for number, run in runs.items() if args.trial in (None, run.trial)}
     if len(chosen) != 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -62,7 +63,8 @@ def find(folder: Path) -> Iterator[Job]:
     for place, below, names in os.walk(folder):
         below[:] = sorted(set(below) - {NOTES})
         if "run.json" in names:
-            yield _wilds(Path(place))
+            with contextlib.suppress(FileNotFoundError):  # it has been removed meanwhile
+                yield _wilds(Path(place))
         elif {"out.txt", "results.jsonl", "done"} & set(names) or (_JOB_NAME.fullmatch(Path(place).name) and not below):
             yield _domainbed(Path(place), set(names) - {locks.NAME})
         else:
@@ -123,6 +125,8 @@ def _wilds(folder: Path) -> Job:
         record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         config = record["config"]
         dataset, algorithm, seed = config["dataset"], config["algorithm"], config["seed"]
+    except FileNotFoundError:
+        raise
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{folder / 'run.json'} is no record of a run; move its folder away") from None
     if record.get("finished"):

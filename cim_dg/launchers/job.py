@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shlex
@@ -169,7 +170,12 @@ def clear(folder: Path, remove: bool = False) -> bool:
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         if remove:
             (folder / locks.NAME).unlink(missing_ok=True)
-            folder.rmdir()
+            try:
+                folder.rmdir()
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                return False  # another process has started the job since the lock was removed
     return True
 
 

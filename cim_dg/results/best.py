@@ -13,11 +13,12 @@ from cim_dg import hparams as spaces
 from cim_dg.errors import UserError
 from cim_dg.results.domains import domain_names
 from cim_dg.results.grids import Grid
+from cim_dg.results.group_selection import best_epochs as epochs_of
+from cim_dg.results.group_selection import by_rule
+from cim_dg.results.read_swad import is_averaged, is_family
 from cim_dg.results.read_wilds import own_rule
 from cim_dg.results.records import Records, Run
 from cim_dg.results.selection import TITLES, select
-from cim_dg.results.wilds_tables import best_epochs as epochs_of
-from cim_dg.results.wilds_tables import by_rule
 
 _HEADER = [
     "Method",
@@ -140,8 +141,11 @@ def _is_used(name: str, run: Run, dataset: str) -> bool:
 
 
 def model_file(run: Run, step: int, last: int) -> Path | None:
-    """The file with the model of this step, if DomainBed kept it: it keeps the last, or all if told to."""
+    """The file with the model of this step, if the harness kept it: DomainBed the last, or all if told to."""
     candidates = [run.folder / f"model_step{step}.pkl", *([run.folder / "model.pkl"] if step == last else [])]
+    if is_family(run.harness) and not is_averaged(run.harness):
+        envs = ",".join(map(str, run.test_envs))
+        candidates = [run.folder / "checkpoints" / f"TE{envs}_{step}.pth"]
     return next((path for path in candidates if path.is_file()), None)
 
 

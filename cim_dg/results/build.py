@@ -49,7 +49,7 @@ def report(
         UserError: nothing to read, or a name that is not there.
     """
     domainbed_rules = [rule for rule in dict.fromkeys(rules) if rule in selection.TITLES] or ["iid"]
-    wilds_rules = [rule for rule in dict.fromkeys(rules) if rule in read_wilds.RULES]
+    group_rules = [rule for rule in dict.fromkeys(rules) if rule in read_wilds.RULES or rule == "oracle"]
     if not folders:
         if not names:
             raise UserError(
@@ -63,13 +63,13 @@ def report(
         raise UserError(f"--baseline {baseline}: no such method among the runs; there are {', '.join(methods)}.")
     tables = [
         *domain_tables.domain_tables(records, domainbed_rules, baseline or BASELINE, with_published),
-        *wilds_tables.wilds_tables(records, wilds_rules, baseline or BASELINE, with_published),
+        *wilds_tables.wilds_tables(records, group_rules, baseline or BASELINE, with_published),
     ]
     if names:
         tables = _only(tables, names, domainbed_rules, with_published)
     selected = []
     if best_hparams:
-        selected = [*best.best_hparams(records, domainbed_rules), *best.best_epochs(records, wilds_rules)]
+        selected = [*best.best_hparams(records, domainbed_rules), *best.best_epochs(records, group_rules)]
     return Report(tables, records, selected, [*records.report(), *data_copies.sentences(records.runs)])
 
 

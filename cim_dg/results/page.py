@@ -90,7 +90,9 @@ def _curves(table: Table, report: Report) -> list[tuple[str, pd.DataFrame]]:
     if records is None:
         return []
     if table.selection in TITLES:
-        return [("", curves.domain_curves(records, select(records, table.selection), table.dataset))]
+        selected = select(records, table.selection)
+        of_table = selected["harness"].isin([row.source for row in table.rows])
+        return [("", curves.domain_curves(records, selected[of_table], table.dataset))]
     by_dataset: dict[str, list[int]] = {}
     for number, run in enumerate(records.runs):
         if not run.test_envs and table_name(run.dataset) == table.name:

@@ -66,7 +66,7 @@ def flag(column: str, row: dict[str, str]) -> str | None:
     """
     printed = Decimal(row[column])
     others = [Decimal(text) for name, text in row.items() if name != column]
-    if column == "Average":
+    if column == "Average" and others:
         computed, of = sum(others, Decimal()) / len(others), f"the {len(others)} columns average"
     elif column == "BGp" and {"MS", "MR"} <= row.keys():
         computed, of = Decimal(row["MS"]) - Decimal(row["MR"]), f"MS - MR = {row['MS']} - {row['MR']} ="

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cim_dg.errors import UserError
-from cim_dg.results import read_domainbed, read_wilds
+from cim_dg.results import read_domainbed, read_subpopbench, read_wilds
 from cim_dg.results.records import VARIANTS, Collector, Records
 
 DATASET = "metadata.csv"
@@ -25,7 +25,9 @@ def read(folders: Sequence[str | os.PathLike[str]]) -> Records:
     seen: set[str] = set()
     for folder in folders:
         if not os.path.isdir(folder):
-            raise UserError(f"{folder} is not a folder; give folders of DomainBed sweeps or WILDS logs.")
+            raise UserError(
+                f"{folder} is not a folder; give folders of DomainBed sweeps, SWAD or SubpopBench runs, or WILDS logs."
+            )
         # os.walk lists as os.listdir does, so that the order, which breaks exact ties, is DomainBed's.
         for place, below, files in os.walk(folder):
             absolute = os.path.abspath(place)
@@ -37,7 +39,7 @@ def read(folders: Sequence[str | os.PathLike[str]]) -> Records:
             below[:] = [name for name in below if not name.startswith(".")]  # launchers' notes
             if VARIANTS in names:
                 collector.variants |= _variants(absolute)
-            for reader in (read_domainbed, read_wilds):
+            for reader in (read_subpopbench, read_domainbed, read_wilds):
                 if reader.is_run(names):
                     try:
                         reader.read(Path(place), names, collector)
@@ -58,7 +60,8 @@ def read(folders: Sequence[str | os.PathLike[str]]) -> Records:
         raise UserError(
             f"{', '.join(map(str, folders))}: no results there"
             + (f" ({left})" if left else "")
-            + "; a DomainBed job has a results.jsonl, a WILDS log folder files such as val_eval.csv."
+            + "; a DomainBed job has a results.jsonl, a SubpopBench job a results.json, a WILDS log folder files such "
+            "as val_eval.csv."
         )
     return collector.records()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -83,16 +84,17 @@ def _versions(run: Run) -> str:
 
 
 def _printed_versions(run: Run) -> list[str]:
-    """The real DomainBed prints its environment at the head of a job's out.txt."""
-    try:
-        with (run.folder / "out.txt").open(encoding="utf-8", errors="replace") as file:
-            head = [file.readline() for _ in range(10)]
-    except OSError:
-        return []
-    if not head[0].startswith("Environment"):
-        return []
-    lines = head[1 : next((place for place, line in enumerate(head) if line.startswith("Args")), len(head))]
-    return [line.strip().replace(": ", " ") for line in lines if ": " in line]
+    """The real DomainBed and its kin print their environment at the head of a job's out.txt, SWAD's form of log.txt."""
+    for name in ("out.txt", "log.txt"):
+        try:
+            with (run.folder / name).open(encoding="utf-8", errors="replace") as file:
+                head = [file.readline() for _ in range(11)]
+        except OSError:
+            continue
+        if any(line.startswith("Environment") for line in head[:2]):
+            own = itertools.takewhile(lambda line: not line.startswith("Args"), head)
+            return [line.strip().replace(": ", " ") for line in own if line.startswith("\t") and ": " in line]
+    return []
 
 
 def _command(run: Run) -> str:

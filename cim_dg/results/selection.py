@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from cim_dg.errors import UserError
+from cim_dg.results.read_swad import is_averaged, is_family
 from cim_dg.results.records import Records
 
 CELL = ["harness", "dataset", "algorithm", "test_env", "trial"]
@@ -161,9 +162,17 @@ def _iid(wide: _Wide) -> pd.DataFrame:
 
 
 def _oracle(wide: _Wide) -> pd.DataFrame:
-    """The out-accuracy of the test environment at the last checkpoint (no early stopping)."""
+    """The out-accuracy of the test environment at the last checkpoint (no early stopping).
+
+    SWAD takes the best checkpoint instead; its averages, which are chosen by training domains, have no part in it.
+    """
     rows, test_env = wide.singles()
     candidates = wide.candidates(rows, test_env).assign(validation=wide.outs[rows, test_env])
+    harness = "" if candidates.empty else candidates["harness"].iloc[0]
+    if is_averaged(harness):
+        return candidates.head(0)
+    if is_family(harness):
+        return candidates.dropna(subset=["value"])
     last = candidates.sort_values("step", kind="stable").drop_duplicates([*CELL, "hparams_seed"], keep="last")
     return last.sort_index().dropna(subset=["value"])
 

@@ -44,6 +44,23 @@ def restore_random_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state(state["cuda"].cpu())
 
 
+def keep_threads(before: int | None, device: torch.device | str) -> str | None:
+    """Compute with as many threads as a job did before it was stopped: on a CPU its results depend on them.
+
+    Args:
+        before: as its checkpoint says; None if it does not.
+        device: where the job computes.
+
+    Returns:
+        A sentence for the user if the job was now given another number, else None.
+    """
+    now = torch.get_num_threads()
+    if before is None or before == now or torch.device(device).type != "cpu":
+        return None
+    torch.set_num_threads(before)
+    return f"this job began with {before} threads and keeps them, in place of {now}"
+
+
 @contextlib.contextmanager
 def preserved_randomness() -> Iterator[None]:
     """Whatever is drawn inside leaves no trace on the global random generators."""

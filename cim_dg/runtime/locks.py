@@ -77,12 +77,11 @@ def wait_for(
 
 def is_claimed(folder: str | os.PathLike[str]) -> bool:
     """Whether a live process has claimed `folder`."""
-    path = Path(folder, NAME)
-    if not path.exists() or not settings.get("CIM_DG_LOCKS"):
+    if not settings.get("CIM_DG_LOCKS"):
         return False
     try:
-        handle = _lock(path)
-    except OSError:  # somebody else's file, which this user may not write: it cannot be told
+        handle = _lock(Path(folder, NAME), os.O_RDWR)
+    except OSError:  # there is none, or it is somebody else's, which this user may not write: it cannot be told
         return False
     if handle is not None:
         os.close(handle)
@@ -98,17 +97,18 @@ def may_be_running(folder: Path) -> bool:
 
 def is_fresh(folder: Path) -> bool:
     """Whether a file of `folder` was written in the last quarter of an hour."""
-    for path in folder.iterdir():
-        with contextlib.suppress(FileNotFoundError):  # a temporary file, which has been renamed meanwhile
-            if time.time() - path.stat().st_mtime < FRESH:
-                return True
+    with contextlib.suppress(FileNotFoundError):  # the folder has been removed meanwhile
+        for path in folder.iterdir():
+            with contextlib.suppress(FileNotFoundError):  # a temporary file, which has been renamed meanwhile
+                if time.time() - path.stat().st_mtime < FRESH:
+                    return True
     return False
 
 
-def _lock(path: Path) -> int | None:
+def _lock(path: Path, flags: int = os.O_RDWR | os.O_CREAT) -> int | None:
     """A handle that holds the lock of `path`, or None if another process has it."""
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        handle = os.open(path, flags | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with contextlib.suppress(FileNotFoundError):
