@@ -33,7 +33,7 @@ check: $(VENV)/test ## the pre-commit hooks (lint, format), the types, the layer
 	rm -rf build/dist && $(BIN)/python -m build --outdir build/dist > build/dist.log || { cat build/dist.log; exit 1; }
 	$(BIN)/twine check --strict build/dist/*
 
-chaos: $(VENV)/test ## kill 100 processes of sweeps and give 2,000 bad inputs, and count what is lost; the real DomainBed where DOMAINBED_ROOT is set
+chaos: $(VENV)/test ## kill 100 processes of sweeps, give 2,000 bad inputs, and count what is lost; the real DomainBed where DOMAINBED_ROOT is set
 	OMP_NUM_THREADS=1 $(BIN)/python tests/helpers/chaos.py --kills 100 --inputs 2000
 
 docs: $(VENV)/docs ## the documentation site, in build/docs; a broken link or a name without docstring is an error

@@ -1,4 +1,4 @@
-"""Reads folders of runs, whichever harness wrote them, into one frame of records."""
+"""Reads the run folders of any harness into one frame of records."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ DATASET = "metadata.csv"
 
 
 def read(folders: Sequence[str | os.PathLike[str]]) -> Records:
-    """Read every run in or below `folders`, each file once, whichever harness wrote it.
+    """Read every run of any harness in or below `folders`, each file once.
 
     Raises:
-        UserError: a folder is not there, or no run with a result is found.
+        UserError: a folder does not exist, or there is no run with a result.
     """
     collector = Collector()
     seen: set[str] = set()
@@ -28,9 +28,9 @@ def read(folders: Sequence[str | os.PathLike[str]]) -> Records:
             raise UserError(
                 f"{folder} is not a folder; give folders of DomainBed sweeps, SWAD or SubpopBench runs, or WILDS logs."
             )
-        # os.walk lists as os.listdir does, so that the order, which breaks exact ties, is DomainBed's.
-        for place, below, files in os.walk(folder):
-            absolute = os.path.abspath(place)
+        # os.walk lists as os.listdir does, so the order, which breaks exact ties, is DomainBed's.
+        for path, below, files in os.walk(folder):
+            absolute = os.path.abspath(path)
             if absolute in seen:
                 below.clear()
                 continue
@@ -42,7 +42,7 @@ def read(folders: Sequence[str | os.PathLike[str]]) -> Records:
             for reader in (read_subpopbench, read_domainbed, read_wilds):
                 if reader.is_run(names):
                     try:
-                        reader.read(Path(place), names, collector)
+                        reader.read(Path(path), names, collector)
                     except OSError as error:
                         collector.skip("Files that cannot be read", str(error.filename))
                     below.clear()
@@ -50,10 +50,10 @@ def read(folders: Sequence[str | os.PathLike[str]]) -> Records:
             else:
                 if DATASET in names:
                     below.clear()
-                elif not below and place != os.fspath(folder):
+                elif not below and path != os.fspath(folder):
                     collector.skip(
                         "Folders without anything in them (not started?)" if not files else "Folders that are no runs",
-                        place,
+                        path,
                     )
     if not collector.runs:
         left = "; ".join(f"{reason.lower()}: {len(places)}" for reason, places in collector.skipped.items())
