@@ -127,7 +127,7 @@ def _text(hparams: Mapping[str, Any]) -> str:
 def _defaults(algorithm: str, dataset: str, of_domainbed: bool) -> dict[str, Any]:
     """The defaults of a method on a data set; of a method that this package does not have, those of the harness."""
     names = ["domainbed", "common", f"datasets/{dataset}"] if of_domainbed else []
-    defaults = {}
+    defaults: dict[str, Any] = {}
     for name in [*names, spaces.SHARED, algorithm]:
         with contextlib.suppress(UserError, OSError):  # this package has no such method
             defaults |= spaces.defaults(spaces.space(name, dataset if of_domainbed else None))
