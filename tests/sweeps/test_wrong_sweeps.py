@@ -52,7 +52,7 @@ def test_what_every_job_would_refuse_starts_nothing(
         (["--algorithms", "CIN"], {}, "algorithm is 'CIN'"),
         (["--command_launcher", "dummy"], {}, "there is no launcher 'dummy'; there are local"),
         ([], {"lr": -1}, "lr is -1"),
-        ([], {"learning_rate": 1}, "unrecognized arguments: --learning_rate"),
+        ([], {"learning_rate": 1}, "the options of wilds train: there is no option --learning_rate"),
         ([], {"batch_size": "many"}, "invalid int value: 'many'"),
         ([], {"cim_lambda": -1}, "cim_lambda is -1"),
         ([], {"defaults": "nowhere"}, "no defaults named 'nowhere'"),
