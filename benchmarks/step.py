@@ -9,6 +9,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torchvision
@@ -57,7 +58,7 @@ def main() -> None:
 
 def make(name: str, small: bool = False) -> Algorithm:
     """The method on a ResNet-50 of random weights, or on a tiny network."""
-    network = SmallCNN(3, width=8) if small else torchvision.models.resnet50(weights=None)
+    network: Any = SmallCNN(3, width=8) if small else torchvision.models.resnet50(weights=None)
     if not small:
         n_outputs, network.fc = network.fc.in_features, nn.Identity()
         network.n_outputs = n_outputs

@@ -1,4 +1,4 @@
-"""Jobs of the stand-in on NuisanceDigits, which needs no data: what `packing` and `resume` run."""
+"""Jobs of the stand-in that need no data: what `packing` and `resume` run."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-ALGORITHM, TEST_ENV = "CIM", "2"
+ALGORITHM, DATASET = "CIM", "NuisanceDigits"
 
 
-def train_arguments(folder: Path, steps: int, checkpoint_freq: int, small: bool, seed: int = 0) -> list[str]:
-    """The arguments of `domainbed.scripts.train` for a job in `folder`."""
-    words = ["--algorithm", ALGORITHM, "--dataset", "NuisanceDigits", "--test_envs", TEST_ENV]
+def train_arguments(folder: Path, steps: int, checkpoint_freq: int, small: bool = False, seed: int = 0) -> list[str]:
+    """The arguments of `domainbed.scripts.train` for a job in `folder`; `small` is of few images of noise."""
+    words = ["--algorithm", ALGORITHM, "--dataset", "Debug28" if small else DATASET, "--test_envs", "2"]
     words += ["--steps", str(steps), "--checkpoint_freq", str(checkpoint_freq), "--seed", str(seed)]
     words += ["--output_dir", str(folder), "--data_dir", str(folder.parent), "--skip_model_save"]
     return [*words, "--hparams", json.dumps({"batch_size": 4 if small else 32})]

@@ -102,6 +102,6 @@ SECTION = Section(
     "loaders",
     "Images per second: training steps (ResNet-50, 96 x 3 x 224 x 224), and loaders of JPEGs of 227 to 500 pixels",
     ("", "images / s", "loader / fastest step"),
-    60,
+    50,
     rows,
 )

@@ -43,4 +43,4 @@ def driver() -> str:
     return ", ".join(sorted(set(said.split())))
 
 
-SECTION = Section("machine", "Measured on", ("", ""), 30, rows)
+SECTION = Section("machine", "Measured on", ("", ""), 10, rows)

@@ -44,6 +44,6 @@ SECTION = Section(
         *("method", "allocated", "reserved by PyTorch", "taken from the GPU, by whatever runs on it"),
         *("estimate for packing", "estimate / taken"),
     ),
-    60,
+    45,
     rows,
 )

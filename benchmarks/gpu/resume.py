@@ -33,9 +33,9 @@ def resumed(setup: Setup, before: str, after: str) -> Row:
     folder = setup.folder / f"resume-{before or 'none'}-{after or 'none'}"
     folder.mkdir(parents=True)
     steps, every = (6, 2) if setup.small else (60, 10)
-    arguments = train_arguments(folder, steps, every, small=True)
+    arguments = train_arguments(folder, steps, every, setup.small)
     with (folder.parent / "first.txt").open("wb") as output:
-        process = start(arguments, before, output.fileno())
+        process = start(folder, arguments, before, output.fileno())
         while len(records(folder)) < 2 or not (folder / "checkpoint.pt").exists():
             if process.poll() is not None:
                 raise RunError(f"the job ended before it could be killed, exit code {process.returncode}")
@@ -44,7 +44,7 @@ def resumed(setup: Setup, before: str, after: str) -> Row:
         process.wait()
     half = records(folder)
     with (folder.parent / "second.txt").open("wb") as output:
-        code = start(arguments, after, output.fileno()).wait()
+        code = start(folder, arguments, after, output.fileno()).wait()
     printed = (folder.parent / "second.txt").read_text(encoding="utf-8", errors="replace")
     if code:
         raise RunError(f"exit code {code}: {printed.strip().splitlines()[-1]}")
@@ -63,19 +63,17 @@ def resumed(setup: Setup, before: str, after: str) -> Row:
     return Row((*visible, said, f"{len(whole)} of {len(expected)}", "yes" if right else "NO"), right)
 
 
-def start(arguments: list[str], visible: str, output: int) -> subprocess.Popen[bytes]:
+def start(folder: Path, arguments: list[str], visible: str, output: int) -> subprocess.Popen[bytes]:
     """Start the job's process with these GPUs and a checkpoint after each step."""
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": visible, "CIM_DG_CHECKPOINT_SECONDS": "0"}
     words = [sys.executable, *TRAIN[1:], *arguments]
-    return subprocess.Popen(
-        words, cwd=Path(arguments[-1]).anchor or None, env=environment, stdout=output, stderr=output
-    )
+    return subprocess.Popen(words, env=environment, stdout=output, stderr=output)
 
 
 SECTION = Section(
     "resume",
     "A job of the stand-in, killed and resumed under another CUDA_VISIBLE_DEVICES",
     ("begun with", "resumed with", "after step", "records", "same arguments, hparams and records"),
-    60,
+    45,
     rows,
 )

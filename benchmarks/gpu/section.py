@@ -27,6 +27,8 @@ from rich.table import Table
 
 WIDTH = 400  # characters: no cell is folded
 NEEDS_CUDA = "needs CUDA"
+SMALL_LIMIT = 10
+"""Times the limit of a section, which is for a GPU."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Section:
         name: on the command line.
         title: what is measured.
         headings: of the columns.
-        limit: seconds after which it is stopped.
+        limit: seconds after which it is stopped; a small one may take longer.
         rows: measures.
     """
 
@@ -100,7 +102,7 @@ def measure(section: Section, setup: Setup) -> tuple[str, bool]:
     process = context.Process(target=_work, args=(section, setup, receiving, sending))
     process.start()
     sending.close()
-    rows = list(_received(section, receiving, process))
+    rows = list(_received(receiving, process, section.limit * (SMALL_LIMIT if setup.small else 1)))
     if process.pid is not None:
         _end_group(process.pid)
     process.join()
@@ -117,8 +119,8 @@ def markdown(headings: tuple[str, ...], rows: list[Row]) -> str:
     return "".join(f"{line.strip()}\n" for line in text.getvalue().splitlines() if line.strip())
 
 
-def _received(section: Section, receiving: Connection, process: multiprocessing.process.BaseProcess) -> Iterator[Row]:
-    end = time.monotonic() + section.limit
+def _received(receiving: Connection, process: multiprocessing.process.BaseProcess, limit: float) -> Iterator[Row]:
+    end = time.monotonic() + limit
     while receiving.poll(max(0.0, end - time.monotonic())):
         try:
             row = receiving.recv()
@@ -129,7 +131,7 @@ def _received(section: Section, receiving: Connection, process: multiprocessing.
         if row is None:
             return
         yield row
-    yield Row((f"stopped after {section.limit:g} s, its time limit",))
+    yield Row((f"stopped after {limit:g} s, its time limit",))
 
 
 def _work(section: Section, setup: Setup, receiving: Connection, sending: Connection) -> None:

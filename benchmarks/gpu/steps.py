@@ -29,6 +29,6 @@ SECTION = Section(
     "steps",
     "A training step: ms, and the ratio to ERM's by turns with it (ResNet-50, 3 x 32 x 3 x 224 x 224, Adam)",
     ("method", *(heading for precision in PRECISIONS for heading in (f"{precision}, ms", "to ERM"))),
-    130,
+    110,
     rows,
 )

@@ -46,6 +46,6 @@ SECTION = Section(
     "waits",
     "Waits for the GPU in a step, by torch.cuda.set_sync_debug_mode (1 is expected: the reading of the terms)",
     ("method", "waits", "where"),
-    30,
+    20,
     rows,
 )
