@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from benchmarks.gpu.draws import CpuDraws
-from benchmarks.gpu.section import Row, Section, Setup
+from benchmarks.gpu.section import Row, Section, Setup, each
 from benchmarks.gpu.timing import tf32
 from benchmarks.step import make, make_batch, step
 
@@ -24,16 +25,20 @@ LIMITS = {torch.float64: 1e-9, torch.float32: 1e-3}
 
 def rows(setup: Setup) -> Iterator[Row]:
     """Each method on a small network, in float32 without TF32 and in float64."""
-    images, side = (12, 20) if setup.small else (24, 176)  # from 161 pixels on MS-SSIM has its full window
-    for name in setup.algorithms:
-        cells, right = [name], True
-        for dtype, limit in LIMITS.items():
-            expected = loss_and_gradients(name, torch.device("cpu"), dtype, images, side)
-            actual = loss_and_gradients(name, setup.device, dtype, images, side)
-            differences = [difference(a, e) for a, e in zip(actual, expected, strict=True)]
-            cells += [f"{value:.1e}" for value in differences]
-            right &= max(differences) <= limit
-        yield Row((*cells, "yes" if right else "NO"), right)
+    yield from each(setup.algorithms, partial(compare, setup))
+
+
+def compare(setup: Setup, name: str) -> Row:
+    """One method; the images have the size from which on MS-SSIM has its full window, or a small one."""
+    images, side = (12, 20) if setup.small else (24, 176)
+    cells, right = [name], True
+    for dtype, limit in LIMITS.items():
+        expected = loss_and_gradients(name, torch.device("cpu"), dtype, images, side)
+        actual = loss_and_gradients(name, setup.device, dtype, images, side)
+        differences = [difference(a, e) for a, e in zip(actual, expected, strict=True)]
+        cells += [f"{value:.1e}" for value in differences]
+        right &= max(differences) <= limit
+    return Row((*cells, "yes" if right else "NO"), right)
 
 
 def loss_and_gradients(

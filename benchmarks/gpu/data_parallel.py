@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from benchmarks.gpu.section import NEEDS_CUDA, Row, Section, Setup
+from benchmarks.gpu.section import NEEDS_CUDA, Row, Section, Setup, each
 from benchmarks.gpu.timing import by_turns, tf32
 from benchmarks.step import make, make_batch
 from cim_dg.wilds.examples import Model
@@ -21,9 +21,8 @@ def rows(setup: Setup) -> Iterator[Row]:
     if devices == 1:
         yield Row(("it takes two GPUs, and there is one",))
         return
-    for name in setup.algorithms:
-        with tf32(allowed=False):
-            yield compare(setup, name, devices)
+    with tf32(allowed=False):
+        yield from each(setup.algorithms, lambda name: compare(setup, name, devices))
 
 
 def compare(setup: Setup, name: str, devices: int) -> Row:

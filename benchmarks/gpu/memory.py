@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
-from benchmarks.gpu.section import NEEDS_CUDA, Row, Section, Setup
+from benchmarks.gpu.section import NEEDS_CUDA, Row, Section, Setup, each
 from benchmarks.step import make, make_batch, step
 from cim_dg.harness.memory import training_gib
 
@@ -15,12 +15,15 @@ from cim_dg.harness.memory import training_gib
 def rows(setup: Setup) -> Iterator[Row]:
     """Each method alone, in float32; the estimate is made on the CPU, as the launchers make it."""
     images, side = setup.batch
-    for name in setup.algorithms:
+
+    def compare(name: str) -> Row:
         measured = peak(setup, name) if setup.cuda else None
         method = make(name, setup.small)
-        estimate = training_gib(method, lambda n, method=method: method(make_batch(n, side)).terms["loss"], images)  # type: ignore[misc]
+        estimate = training_gib(method, lambda n: method(make_batch(n, side)).terms["loss"], images)
         cells = [name, *([NEEDS_CUDA] * 3 if measured is None else (f"{gib:.2f}" for gib in measured))]
-        yield Row((*cells, f"{estimate:.2f}", "" if measured is None else f"{estimate / measured[-1]:.2f}"))
+        return Row((*cells, f"{estimate:.2f}", "" if measured is None else f"{estimate / measured[-1]:.2f}"))
+
+    yield from each(setup.algorithms, compare)
 
 
 def peak(setup: Setup, name: str) -> tuple[float, float, float]:

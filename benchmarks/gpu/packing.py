@@ -13,6 +13,7 @@ from benchmarks.gpu.section import Row, Section, Setup
 from cim_dg.domainbed.launchers import TRAIN, job
 from cim_dg.errors import RunError
 from cim_dg.launchers.machine import pool
+from cim_dg.runtime import devices
 
 JOBS = 2
 
@@ -21,6 +22,8 @@ def rows(setup: Setup) -> Iterator[Row]:
     """One job at a time, then both; each from the call to the end, the import of PyTorch included."""
     steps, every = (2, 2) if setup.small else (600, 200)
     seconds: list[float] = []
+    if setup.cuda:
+        os.environ[devices.VISIBLE] = devices.gpus()[0]
     for at_once in (1, JOBS):
         os.environ["CIM_DG_JOBS_PER_GPU" if setup.cuda else "CIM_DG_JOBS"] = str(at_once)
         folders = [setup.folder / f"{at_once}-at-once-{number}" for number in range(JOBS)]

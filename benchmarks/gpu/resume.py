@@ -13,6 +13,7 @@ from benchmarks.gpu.jobs import records, train_arguments
 from benchmarks.gpu.section import NEEDS_CUDA, Row, Section, Setup
 from cim_dg.domainbed.launchers import TRAIN
 from cim_dg.errors import RunError
+from cim_dg.runtime import devices
 
 GOES_ON = "Going on after step"
 UNCHANGED = ("args", "hparams")
@@ -24,7 +25,8 @@ def rows(setup: Setup) -> Iterator[Row]:
         yield resumed(setup, "", "")
         yield Row(("0", "", NEEDS_CUDA))
         return
-    for before, after in (("0", ""), ("", "0")):
+    first = devices.gpus()[0]
+    for before, after in ((first, ""), ("", first)):
         yield resumed(setup, before, after)
 
 
@@ -65,7 +67,7 @@ def resumed(setup: Setup, before: str, after: str) -> Row:
 
 def start(folder: Path, arguments: list[str], visible: str, output: int) -> subprocess.Popen[bytes]:
     """Start the job's process with these GPUs and a checkpoint after each step."""
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": visible, "CIM_DG_CHECKPOINT_SECONDS": "0"}
+    environment = os.environ | {devices.VISIBLE: visible, "CIM_DG_CHECKPOINT_SECONDS": "0"}
     words = [sys.executable, *TRAIN[1:], *arguments]
     return subprocess.Popen(words, env=environment, stdout=output, stderr=output)
 

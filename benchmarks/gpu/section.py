@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -102,21 +102,37 @@ def measure(section: Section, setup: Setup) -> tuple[str, bool]:
     process = context.Process(target=_work, args=(section, setup, receiving, sending))
     process.start()
     sending.close()
-    rows = list(_received(receiving, process, section.limit * (SMALL_LIMIT if setup.small else 1)))
-    if process.pid is not None:
-        _end_group(process.pid)
-    process.join()
+    try:
+        rows = list(_received(receiving, process, section.limit * (SMALL_LIMIT if setup.small else 1)))
+    finally:
+        _end_group(process)
     return f"### {section.title}\n\n{markdown(section.headings, rows)}", all(row.right for row in rows)
+
+
+def each(names: Iterable[str], measure: Callable[[str], Row]) -> Iterator[Row]:
+    """The row of each name; the failure of one does not stop the others."""
+    for name in names:
+        try:
+            row = measure(name)
+        except Exception as error:
+            row = _failure(error, name)
+        yield row
 
 
 def markdown(headings: tuple[str, ...], rows: list[Row]) -> str:
     """A table in Markdown."""
     table = Table(*headings, box=box.MARKDOWN)
     for row in rows:
-        table.add_row(*row.cells)
+        table.add_row(*(cell.replace("|", "/") for cell in row.cells))
     text = io.StringIO()
     Console(file=text, width=WIDTH, markup=False).print(table, markup=False)
     return "".join(f"{line.strip()}\n" for line in text.getvalue().splitlines() if line.strip())
+
+
+def _failure(error: Exception, *cells: str) -> Row:
+    """The row of what an exception ended; its traceback goes to stderr."""
+    traceback.print_exception(error)
+    return Row((*cells, f"failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}"), right=False)
 
 
 def _received(receiving: Connection, process: multiprocessing.process.BaseProcess, limit: float) -> Iterator[Row]:
@@ -143,13 +159,13 @@ def _work(section: Section, setup: Setup, receiving: Connection, sending: Connec
         for row in section.rows(setup):
             sending.send(row)
     except Exception as error:
-        traceback.print_exc()
-        reason = " ".join(str(error).split())[:200].replace("|", "/")
-        sending.send(Row((f"failed: {type(error).__name__}: {reason}",), right=False))
+        sending.send(_failure(error))
     sending.send(None)
 
 
-def _end_group(pid: int) -> None:
-    """End a process and those that it started."""
+def _end_group(process: multiprocessing.process.BaseProcess) -> None:
+    """End a section's process and those that it started."""
+    assert process.pid is not None
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)
+        os.killpg(process.pid, signal.SIGKILL)
+    process.join()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from benchmarks.gpu.section import Row, Section, Setup
+from benchmarks.gpu.section import Row, Section, Setup, each
 from benchmarks.gpu.timing import PRECISIONS, by_turns, tf32
 from benchmarks.step import make, make_batch, step
 
@@ -13,7 +13,8 @@ def rows(setup: Setup) -> Iterator[Row]:
     """Each method by turns with ERM: two networks at a time, so that a GPU of 16 GB holds them."""
     batch = make_batch(*setup.batch, setup.device)
     erm = make("ERM", setup.small).to(setup.device)
-    for name in setup.algorithms:
+
+    def compare(name: str) -> Row:
         method = make(name, setup.small).to(setup.device)
         cells = [name]
         for precision in PRECISIONS:
@@ -22,7 +23,9 @@ def rows(setup: Setup) -> Iterator[Row]:
             with tf32(precision == "TF32"):
                 taken = by_turns(runs, setup.device, setup.repeats)
             cells += [f"{1000 * taken['method']:.1f}", f"{taken['method'] / taken['ERM']:.3f}"]
-        yield Row(tuple(cells))
+        return Row(tuple(cells))
+
+    yield from each(setup.algorithms, compare)
 
 
 SECTION = Section(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.gpu.section import NEEDS_CUDA, Row, Section, Setup
+from benchmarks.gpu.section import NEEDS_CUDA, Row, Section, Setup, each
 from benchmarks.step import make, make_batch, step
 
 WAIT = "called a synchronizing CUDA operation"
@@ -18,16 +18,19 @@ WAIT = "called a synchronizing CUDA operation"
 def rows(setup: Setup) -> Iterator[Row]:
     """Each method, in its third step."""
     batch = make_batch(12, setup.batch[1], setup.device)
-    for name in setup.algorithms:
+
+    def count(name: str) -> Row:
         run = step(make(name, small=True).to(setup.device), batch)
         run()
         run()
         if not setup.cuda:
-            yield Row((name, NEEDS_CUDA))
-            continue
+            return Row((name, NEEDS_CUDA))
         places = waits(run)
-        where = ", ".join(f"{place} ({count})" for place, count in places.items())
-        yield Row((name, str(places.total()), where))
+        return Row(
+            (name, str(sum(places.values())), ", ".join(f"{place} ({number})" for place, number in places.items()))
+        )
+
+    yield from each(setup.algorithms, count)
 
 
 def waits(run: Callable[[], object]) -> Counter[str]:

@@ -104,8 +104,8 @@ def triplet_ms_ssim(
     """MS-SSIM of `morphed[i]` to `images[positive[i]]` and to `images[negative[i]]`: CIM's two terms in one pass.
 
     Equal to two calls of `ms_ssim`, and faster (measured on CPUs). Differentiable once, in `morphed` and `images`;
-    never waits for a GPU. The gradient to `images` adds up rows with `index_add_`, which on a GPU is deterministic only under
-    `torch.use_deterministic_algorithms`.
+    never waits for a GPU. The gradient to `images` adds up rows with `index_add_`, which on a GPU is deterministic only
+    under `torch.use_deterministic_algorithms`.
 
     Args:
         morphed: (A, C, H, W), the anchors; pixels as in `ms_ssim`.
