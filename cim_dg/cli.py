@@ -1,8 +1,7 @@
-"""The command `cim-dg`. Every subcommand lives beside the code it runs; this file only puts them together."""
+"""The command `cim-dg`. Each subcommand is defined next to its code; this file only combines them."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from importlib import import_module
 
 from cim_dg import __version__
 from cim_dg.errors import exit_code
+from cim_dg.runtime.arguments import Parser
 
 COMMANDS = (
     "cim_dg.commands.demo",
@@ -25,16 +25,15 @@ COMMANDS = (
     "cim_dg.commands.export",
     "cim_dg.commands.new",
     "cim_dg.commands.doctor",
+    "cim_dg.commands.completion",
 )
 """Modules with `add_parser(subparsers)`, which sets the default `run`, a function of the parsed arguments that returns
 the exit code. Importing one must be cheap: every call of `cim-dg` imports them all."""
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The parser of the whole command."""
-    top = argparse.ArgumentParser(
-        prog="cim-dg", description="CIM, CIM + VIB, SCL and VIB in DomainBed and WILDS", allow_abbrev=False
-    )
+    top = Parser(prog="cim-dg", description="CIM, CIM + VIB, SCL and VIB in DomainBed and WILDS", allow_abbrev=False)
     top.add_argument("--version", action="version", version=f"cim-dg {__version__}")
     subparsers = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name in COMMANDS:
@@ -44,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns 0 done, 1 a run failed, 2 wrong input, 130 interrupted. Errors are one line on stderr."""
-    # As for `python -m`: inside a clone of DomainBed it is that one that is found. Last, so that nothing is shadowed.
+    # As with `python -m`, a DomainBed clone in the working directory is found. Last, so that nothing is shadowed.
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     arguments = parser().parse_args(argv)

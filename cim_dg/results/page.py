@@ -10,7 +10,7 @@ import jinja2
 import pandas as pd
 
 import cim_dg
-from cim_dg.results import curves, plots, run_facts
+from cim_dg.results import curves, fit, plots, run_facts
 from cim_dg.results.build import Report
 from cim_dg.results.grids import Grid, grids
 from cim_dg.results.morphs import Picture, morph_pictures
@@ -18,18 +18,21 @@ from cim_dg.results.selection import TITLES, select
 from cim_dg.results.tables import Table
 from cim_dg.results.wilds_tables import table_name
 
+# Characters that fit in a line of a table, whose padding takes some too.
+_DESKTOP, _PHONE = 150, 50
+
 
 @dataclass(frozen=True)
 class _Plot:
-    """An image with the sentence that stands for it where it cannot be seen."""
+    """An image with its alternative text."""
 
     caption: str
     alt: str
-    source: str  # a data: address
+    source: str  # a data: URL
 
 
 def render(report: Report) -> str:
-    """The page; nothing in it is fetched from anywhere."""
+    """The page. It loads nothing from elsewhere."""
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -45,6 +48,7 @@ def render(report: Report) -> str:
         groups=run_facts.groups(report.records.runs) if report.records else [],
         runs=len(report.records.runs) if report.records else 0,
         is_number=_is_number,
+        wide=_wide,
     )
 
 
@@ -63,11 +67,11 @@ def _plots(table: Table, report: Report) -> list[_Plot]:
         ),
         *(
             (
-                f"Learning curves{of}: mean over the selected runs, shaded one standard error",
-                f"Line plots of accuracy over training{of} for each method.",
+                f"Learning curves{suffix}: mean over the selected runs, shaded one standard error",
+                f"Line plots of accuracy over training{suffix} for each method.",
                 plots.learning_curves(table, learning_curves),
             )
-            for of, learning_curves in _curves(table, report)
+            for suffix, learning_curves in _curves(table, report)
         ),
         (
             "Worst group against average accuracy (published figures hollow)",
@@ -81,12 +85,14 @@ def _plots(table: Table, report: Report) -> list[_Plot]:
 
 
 def _curves(table: Table, report: Report) -> list[tuple[str, pd.DataFrame]]:
-    """The learning curves of a table's runs, one for each of its data sets, with what to call them."""
+    """The learning curves of a table's runs, one for each of its data sets, with their titles' suffixes."""
     records = report.records
     if records is None:
         return []
     if table.selection in TITLES:
-        return [("", curves.domain_curves(records, select(records, table.selection), table.dataset))]
+        selected = select(records, table.selection)
+        of_table = selected["harness"].isin([row.source for row in table.rows])
+        return [("", curves.domain_curves(records, selected[of_table], table.dataset))]
     by_dataset: dict[str, list[int]] = {}
     for number, run in enumerate(records.runs):
         if not run.test_envs and table_name(run.dataset) == table.name:
@@ -111,6 +117,14 @@ def _list(table: Table) -> str:
 
 def _is_number(grid: Grid, column: int) -> bool:
     return grid.numeric[column]
+
+
+def _wide(grid: Grid) -> str:
+    """Where a table is wider than the page, as a class of the style sheet; empty if nowhere. An estimate."""
+    columns = len(grid.header)
+    if sum(fit.natural_widths(grid)) + 2.5 * columns > _DESKTOP:
+        return "everywhere"
+    return "on-phones" if sum(fit.least_widths(grid)) + 2 * columns > _PHONE else ""
 
 
 def _data(kind: str, content: bytes) -> str:

@@ -1,4 +1,6 @@
-"""The tables of WILDS' data sets: the paper's two (subgroups, backgrounds), and accuracy per split for the others."""
+"""The tables of WILDS' and SubpopBench's data sets: the paper's two (subgroups, backgrounds), and accuracy per split or
+group for the others.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from cim_dg.results import published
-from cim_dg.results.read_wilds import EXAMPLES, GAP, OWN_RUNNER, RULES, group_labels, own_rule
+from cim_dg.results.group_selection import Figures, best_epochs, by_rule, chosen_by, figures_at, is_subpopbench
+from cim_dg.results.read_wilds import EXAMPLES, GAP, group_labels
 from cim_dg.results.records import Records, Run
 from cim_dg.results.tables import Comparison, Row, Table, cell, compare, flag_notes, method_order, published_rows
 
@@ -37,36 +40,28 @@ _SPLITS = ("id_val", "val", "id_test", "test")
 # The metric of WILDS' leaderboard, if it is not the average accuracy.
 _HEADLINES = {"fmow": ("worst_group", "average"), "iwildcam": ("F1-macro_all", "average")}
 _TITLES = {
+    "oracle": "the epoch with the best test accuracy of the worst group (oracle), which uses the test set",
     "average": "the epoch with the best average validation accuracy, which uses no group labels",
     "worst-class": "the epoch with the best validation accuracy of the worst class, which uses no group labels",
     "worst-group": "the epoch with the best validation accuracy of the worst group, which uses group labels",
 }
 
-Figures = Mapping[tuple[str, str], float]  # (split, metric) -> value, 0 to 1
-
 
 def wilds_tables(records: Records, rules: Sequence[str], baseline: str, with_published: bool) -> list[Table]:
-    """The tables of all WILDS runs under each of `rules`; if there are none, under each run's own rule."""
+    """The tables of all runs of WILDS and SubpopBench under each of `rules`; if there are none, under default rules."""
     tables = []
     for rule, runs in by_rule(records, rules).items():
         best = figures_at(records, best_epochs(records, runs, rule))
-        by_table: dict[str, dict[int, Run]] = {}
+        by_table: dict[tuple[str, str], dict[int, Run]] = {}
         for number, run in runs.items():
-            by_table.setdefault(table_name(run.dataset), {})[number] = run
+            name = table_name(run.dataset)
+            # Runs on other numbers of images (--frac, say) have a table each.
+            by_table.setdefault((name, "" if name == SUBGROUPS else run.dataset), {})[number] = run
         tables += [
-            _table(name, by_table[name], rule, best, baseline, with_published)
-            for name in sorted(by_table, key=lambda name: (name != SUBGROUPS, name))
+            _table(key[0], by_table[key], rule, best, baseline, with_published)
+            for key in sorted(by_table, key=lambda key: (key[0] != SUBGROUPS, key))
         ]
     return tables
-
-
-def by_rule(records: Records, rules: Sequence[str]) -> dict[str, dict[int, Run]]:
-    """The runs to show under each rule: all under each of `rules`; if there are none, each run under its own rule."""
-    runs = {number: run for number, run in enumerate(records.runs) if run.harness in (OWN_RUNNER, EXAMPLES)}
-    if rules:
-        return {rule: runs for rule in rules} if runs else {}
-    own = sorted({own_rule(run) for run in runs.values()}, key=lambda rule: ([*RULES, rule].index(rule), rule))
-    return {rule: {number: run for number, run in runs.items() if own_rule(run) == rule} for rule in own}
 
 
 def published_subgroups() -> Table:
@@ -86,45 +81,20 @@ def table_name(dataset: str) -> str:
     return SUBGROUPS if dataset in _PAPER else dataset.lower().replace(" ", "-").split("-(")[0]
 
 
-def best_epochs(records: Records, runs: Mapping[int, Run], rule: str) -> dict[int, int]:
-    """The best epoch of each run under `rule`. Runs without the validation figure that the rule needs are left out.
-
-    Under a run's own rule it is the epoch that the run recorded, else the earliest of the best, as in run_expt.py.
-    """
-    frame = records.frame
-    metric = RULES.get(rule, rule)
-    validation = frame[frame["run"].isin(list(runs)) & (frame["split"] == "val") & (frame["metric"] == metric)]
-    ranked = validation.dropna(subset="value").sort_values(["value", "step"], ascending=[False, True])
-    best = ranked.drop_duplicates("run")
-    epochs = {int(run): int(step) for run, step in zip(best["run"], best["step"], strict=True)}
-    for number, run in runs.items():
-        recorded = run.provenance.get("selected_epoch")
-        if own_rule(run) == rule and isinstance(recorded, int):
-            epochs[number] = recorded
-    return epochs
-
-
-def figures_at(records: Records, epochs: Mapping[int, int]) -> dict[int, Figures]:
-    """Each run's figures at its best epoch."""
-    frame = records.frame[records.frame["run"].isin(list(epochs))]
-    at_best = frame[frame["step"] == frame["run"].map(epochs)]
-    return {
-        int(number): dict(zip(zip(part["split"], part["metric"], strict=True), part["value"], strict=True))
-        for number, part in at_best.groupby("run")
-    }
-
-
 def _table(
     name: str, runs: Mapping[int, Run], rule: str, best: Mapping[int, Figures], baseline: str, with_published: bool
 ) -> Table:
     datasets = sorted({run.dataset for run in runs.values()})
-    columns = _columns(name, datasets, [best[number] for number in runs if number in best], with_published)
+    subpopbench = any(map(is_subpopbench, runs.values()))
+    # The published figures are of the protocols of WILDS and of the paper.
+    with_published = with_published and not all(map(is_subpopbench, runs.values()))
+    columns = _columns(name, datasets, [best[number] for number in runs if number in best], with_published, subpopbench)
     trials: dict[tuple[str, str], dict[str, dict[int, float]]] = {}
     labels: dict[tuple[str, str], str] = {}
     names = _row_names(runs, rule)
-    validation = ("val", RULES.get(rule, rule))
-    # Of two runs with the same seed, the better one on validation comes last and replaces the other.
-    for number in sorted(runs, key=lambda run: best.get(run, {}).get(validation, -1.0)):
+    # Of two runs with the same seed, the better one on validation comes last and replaces the other. Of equals, the
+    # highest hparams seed does, as in SubpopBench.
+    for number in sorted(runs, key=lambda run: (best.get(run, {}).get(chosen_by(rule), -1.0), runs[run].hparams_seed)):
         run, key = runs[number], (names[number], runs[number].harness)
         labels[key] = group_labels(run, rule)
         row = trials.setdefault(key, {})
@@ -142,15 +112,19 @@ def _table(
         for key in _row_order(list(trials), baseline)
     ]
     comparisons = compare(trials, baseline, list(columns))
-    notes = _notes(runs, best, rule)
+    shown = {key for _, keys in columns.values() for key in keys}
+    untested = [runs[number] for number in runs if number in best and not shown & best[number].keys()]
+    notes = [*_notes(runs, best, rule), *_untested(untested)]
     return _finish(name, rule, list(columns), rows, comparisons, notes, baseline, with_published)
 
 
 def _columns(
-    name: str, datasets: Sequence[str], figures: Sequence[Figures], with_published: bool
+    name: str, datasets: Sequence[str], figures: Sequence[Figures], with_published: bool, subpopbench: bool
 ) -> dict[str, tuple[str, list[tuple[str, str]]]]:
     """Column -> its data set and its (split, metric) pairs, of which the first that a run has is shown."""
     worst, average = [("test", "worst_group")], [("test", "adjusted_average"), ("test", "average")]
+    if subpopbench:  # which has no adjusted average
+        average = average[1:]
     if name == SUBGROUPS:
         column_datasets = _PAPER if with_published else datasets
         return {
@@ -162,7 +136,7 @@ def _columns(
         available = {key for figure in figures for key in figure}
         return {title: (datasets[0], [key]) for title, key in _BACKGROUND_COLUMNS.items() if key in available}
     (dataset,) = datasets
-    if "format" in dataset:
+    if "format" in dataset or subpopbench:
         return {kind: (dataset, keys) for kind, keys in zip(_GROUP_COLUMNS, (worst, average), strict=True)}
     available = {key for figure in figures for key in figure}
     metrics = _HEADLINES.get(dataset, ("average",))
@@ -239,16 +213,23 @@ def _group_columns(datasets: Sequence[str]) -> list[str]:
 
 
 def _row_names(runs: Mapping[int, Run], rule: str) -> dict[int, str]:
-    """The method's name. If runs of a method differ in their use of group labels, they get two rows that name it."""
+    """The method's name. Runs of a method that differ in their use of group labels get two rows that name it."""
     used: dict[tuple[str, str], set[str]] = {}
     for run in runs.values():
-        used.setdefault((run.algorithm, run.harness), set()).add(group_labels(run, rule))
+        used.setdefault((run.algorithm, run.harness), set()).add(_variant(run, rule))
     return {
         number: run.algorithm
         if len(used[run.algorithm, run.harness]) == 1
-        else f"{run.algorithm} (group labels: {group_labels(run, rule)})"
+        else f"{run.algorithm} ({_variant(run, rule)})"
         for number, run in runs.items()
     }
+
+
+def _variant(run: Run, rule: str) -> str:
+    """What sets runs of one method apart: in SubpopBench whether they had attributes, else the use of group labels."""
+    if is_subpopbench(run):
+        return f"train_attr {run.args['train_attr']}"
+    return f"group labels: {group_labels(run, rule)}"
 
 
 def _row_order(keys: Sequence[tuple[str, str]], baseline: str) -> list[tuple[str, str]]:
@@ -260,9 +241,18 @@ def _row_order(keys: Sequence[tuple[str, str]], baseline: str) -> list[tuple[str
     ]
 
 
+def _untested(runs: Sequence[Run]) -> list[str]:
+    """Which trials have no figure, because the epoch that was selected is not evaluated on these splits yet."""
+    names = ", ".join(f"{run.algorithm} seed {run.trial} ({run.folder})" for run in runs)
+    return [f"Left out, since the selected epoch has no test figures yet: {names}."] if runs else []
+
+
 def _notes(runs: Mapping[int, Run], best: Mapping[int, Figures], rule: str) -> list[str]:
     notes = []
-    if any("adjusted_average" in metric for figures in best.values() for _, metric in figures):
+    adjusted = any("adjusted_average" in metric for figures in best.values() for _, metric in figures)
+    if any(map(is_subpopbench, runs.values())):
+        notes.append("average: over the test images; SubpopBench has no average that weighs the groups.")
+    elif adjusted:
         notes.append(
             "Waterbirds' average weighs the groups by their shares of the training split, as its authors report it."
         )
@@ -279,7 +269,7 @@ def _notes(runs: Mapping[int, Run], best: Mapping[int, Figures], rule: str) -> l
         )
     if unofficial := sorted({run.dataset for run in runs.values() if "format" in run.dataset}):
         notes.append(f"{', '.join(unofficial)}: not the official data, so no published figure stands beside it.")
-    for name in ("model", "frac", "split_scheme"):
+    for name in ("model", "frac", "split_scheme", "image_arch", "steps"):
         counts = Counter(str(run.args[name]) for run in runs.values() if name in run.args)
         if len(counts) > 1:
             notes.append(f"Careful: the runs differ in --{name} ({', '.join(sorted(counts))}).")

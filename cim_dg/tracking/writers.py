@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from typing import Any, Protocol
 
 from cim_dg.errors import UserError
+from cim_dg.results.read_swad import is_averaged
 from cim_dg.results.records import Run
 
 
@@ -108,8 +109,10 @@ def _wandb_mode() -> str:
 def name_of(run: Run) -> str:
     """A name that identifies a run within its sweep, valid as a folder's name."""
     parts = [run.dataset, run.algorithm]
-    if run.harness.startswith("domainbed"):
+    if run.test_envs:
         parts += [f"env{'+'.join(map(str, run.test_envs))}", f"trial{run.trial}", f"hparams{run.hparams_seed}"]
     else:
-        parts += [f"seed{run.trial}"]
+        parts += [f"seed{run.trial}", *([f"hparams{run.hparams_seed}"] if run.hparams_seed else [])]
+    if is_averaged(run.harness):
+        parts.append("averaged")
     return re.sub(r"[^\w.+-]+", "_", "-".join(parts))

@@ -137,6 +137,20 @@ class TestLaunch:
             launch("parallel", [bad])
         assert (tmp_path / "tried").read_text() == "xxx"
 
+    def test_a_job_that_was_left_to_a_process_that_has_ended_runs_in_the_end(self, tmp_path, capsys):
+        """As one of a machine that has died, whose lock NFS keeps until the lease runs out."""
+        tried = tmp_path / "tried"
+        code = f"import os; again = os.path.exists({str(tried)!r}); open({str(tried)!r}, 'a').write('x')\n"
+        held = job(tmp_path / "held", code + f"if not again: raise SystemExit({LEFT})")
+        launch("parallel", [held, job(tmp_path / "other", "")])
+        assert held.is_done() and tried.read_text() == "xx"
+        assert "1 jobs were left to processes that have ended since, and run now" in capsys.readouterr().err
+        tried.unlink()
+        always = job(tmp_path / "always", code + f"raise SystemExit({LEFT})")
+        with pytest.raises(LeftToAnother):
+            launch("parallel", [always])
+        assert tried.read_text() == "xx"
+
     def test_jobs_that_are_done_are_not_looked_at(self, tmp_path):
         (tmp_path / "a").mkdir()
         (tmp_path / "a" / "done").touch()
