@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 import shutil
 import sys
 from collections import defaultdict
@@ -72,7 +73,7 @@ def run_build(arguments: argparse.Namespace) -> int:
     for sentence in missing:
         print(f"to be done: {sentence}")
     if not missing:
-        print(f"check them: cim-dg submission validate {arguments.output} --root_dir ROOT_DIR")
+        print(f"check them: cim-dg submission validate {shlex.quote(arguments.output)} --root_dir ROOT_DIR")
     return 0
 
 
