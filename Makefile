@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # PyTorch, oneDNN and MKL compute as on the oldest processors they serve, so that no figure belongs to a newer one.
 OLDEST_CPU := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE
 
-.PHONY: help demo test test-lowest check docs gallery format schemas bench clean
+.PHONY: help demo test test-lowest check chaos docs gallery format schemas bench clean
 .DEFAULT_GOAL := help
 
 help: ## show this
@@ -32,6 +32,9 @@ check: $(VENV)/test ## the pre-commit hooks (lint, format), the types, the layer
 	PYTHONPATH=build/lib $(BIN)/lint-imports --no-cache
 	rm -rf build/dist && $(BIN)/python -m build --outdir build/dist > build/dist.log || { cat build/dist.log; exit 1; }
 	$(BIN)/twine check --strict build/dist/*
+
+chaos: $(VENV)/test ## kill 100 processes of sweeps, give 2,000 bad inputs, and count what is lost; the real DomainBed where DOMAINBED_ROOT is set
+	OMP_NUM_THREADS=1 $(BIN)/python tests/helpers/chaos.py --kills 100 --inputs 2000
 
 docs: $(VENV)/docs ## the documentation site, in build/docs; a broken link or a name without docstring is an error
 	rm -rf build/docs docs/generated

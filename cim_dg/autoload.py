@@ -1,16 +1,15 @@
-"""Makes the harnesses know our algorithms, without a change to a harness.
+"""Registers our algorithms in the harnesses when they are imported, without a change to a harness.
 
-`install` is called when the interpreter starts: by a line in a .pth file, from Python 3.15 on by a .start file
-(startup/), or by `import cim_dg.domainbed`. It puts a finder in front of
-`sys.meta_path` that lets the other finders find
+`install` is called when the interpreter starts (by a line in a .pth file, from Python 3.15 on by a .start file; see
+startup/), or by `import cim_dg.domainbed`. It puts a finder at the front of `sys.meta_path`, which uses the other
+finders to find
 
-- a module of a harness and, once that module has been executed, calls our hook for it (`HOOKS`), which registers what
-  we have to offer;
-- `domainbed`, and serves our stand-in for it where they find nothing of anybody's (`verdict`).
+- a module of a harness; after the module has been executed, the finder calls our hook for it (`HOOKS`), which registers
+  our algorithms and datasets;
+- `domainbed`; if there is no real one (`verdict`), the finder returns our stand-in.
 
-Nothing but the standard library is imported until a harness is. CIM_DG_AUTOLOAD=0 switches everything off.
-CIM_DG_STANDIN=0 refuses the stand-in, CIM_DG_STANDIN=1 serves it whatever else there is. A hook that fails gives a
-warning; the harness goes on without us.
+Until a harness is imported, only the standard library is. CIM_DG_AUTOLOAD=0 turns everything off. CIM_DG_STANDIN=0
+refuses the stand-in, CIM_DG_STANDIN=1 forces it. A hook that fails gives a warning, and the harness runs without us.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from __future__ import annotations
 import os
 import sys
 
-TYPE_CHECKING = False  # typing itself costs more than all of this module
+TYPE_CHECKING = False  # importing typing takes longer than this whole module
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from importlib.machinery import ModuleSpec
@@ -27,9 +26,10 @@ if TYPE_CHECKING:
 
 STANDIN = "domainbed"
 MODULES = ("algorithms", "datasets", "hparams_registry", "networks", "trainer", "scripts")
-"""What a DomainBed, or a fork of it, holds: as a module or as a folder, in a package or in a namespace package."""
+"""The modules of a DomainBed or a fork: each a file or a folder, in a package or in a namespace package."""
 HOOKS = {
     "domainbed.algorithms": "cim_dg.domainbed.plugin:on_algorithms",
+    "domainbed.algorithms_inference": "cim_dg.domainbed.diwa:on_inference",
     "domainbed.command_launchers": "cim_dg.domainbed.plugin:on_command_launchers",
     "domainbed.datasets": "cim_dg.domainbed.plugin:on_datasets",
     "domainbed.datasets.datasets": "cim_dg.domainbed.plugin:on_datasets",
@@ -50,55 +50,57 @@ HOOKS = {
     "wilds.datasets.waterbirds_dataset": "cim_dg.wilds.compat:on_dataset",
     "wilds.datasets.wilds_dataset": "cim_dg.wilds.compat:on_wilds_dataset",
 }
-"""Module of a harness -> our function that is called with that module after each execution of it."""
+"""Module of a harness -> our hook, which is called with the module after each execution of it."""
 
 
 class Finder:
-    """Finds what the other finders find, and sees to it that our hooks and our stand-in come after."""
+    """Adds our hooks to the modules that other finders find, and the stand-in if there is no DomainBed."""
 
     def __init__(self) -> None:
-        self._asking: set[str] = set()
-        self._told = False
+        self._searching: set[str] = set()
+        self._notice_printed = False
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """The spec of a module that we extend, or of the stand-in; None for every other name."""
-        if (name not in HOOKS and name != STANDIN) or name in self._asking:
+        if (name not in HOOKS and name != STANDIN) or name in self._searching:
             return None
         if name == STANDIN:
             return self._domainbed(path, target)
-        spec = next(self._ask_the_others(name, path, target), None)
+        spec = next(self._specs_of_others(name, path, target), None)
         if spec is not None and hasattr(spec.loader, "exec_module"):
             _call_hook_after(spec)
         return spec
 
     def _domainbed(self, path: Sequence[str] | None, target: ModuleType | None) -> ModuleSpec | None:
-        """The first `domainbed` that is somebody's; the stand-in if there is none, or if it is asked for."""
+        """The first real `domainbed`; the stand-in if there is none, or if CIM_DG_STANDIN=1."""
         choice = os.environ.get("CIM_DG_STANDIN")
         if choice == "1":
             return standin()
         first = None
-        for spec in self._ask_the_others(STANDIN, path, target):
-            theirs, doubt = verdict(spec)
-            if theirs:
-                if doubt and choice != "0" and not self._told:
-                    self._told = True  # a spec may be asked for several times
+        for spec in self._specs_of_others(STANDIN, path, target):
+            is_domainbed, doubt = verdict(spec)
+            if is_domainbed:
+                if doubt and choice != "0" and not self._notice_printed:
+                    self._notice_printed = True  # the spec may be looked up several times
                     print(f"cim-dg: {doubt} {CHOICE}", file=sys.stderr)
                 return spec
             first = first or spec
         return first if choice == "0" else standin()
 
-    def _ask_the_others(self, name: str, path: Sequence[str] | None, target: ModuleType | None) -> Iterator[ModuleSpec]:
+    def _specs_of_others(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None
+    ) -> Iterator[ModuleSpec]:
         for finder in list(sys.meta_path):
             find = getattr(finder, "find_spec", None)
             if finder is self or find is None:
                 continue
-            self._asking.add(name)  # a finder that asks for the same name again, as some do, gets no answer from us
+            self._searching.add(name)  # some finders look the same name up again: this finder must not answer then
             try:
                 spec = find(name, path, target)
             finally:
-                self._asking.discard(name)
+                self._searching.discard(name)
             if spec is not None:
                 yield spec
 
@@ -107,28 +109,28 @@ CHOICE = "(CIM_DG_STANDIN=1 chooses cim-dg's stand-in for DomainBed, CIM_DG_STAN
 
 
 def verdict(spec: ModuleSpec) -> tuple[bool, str]:
-    """Whether this `domainbed` is somebody's, and, where that is a guess, what was found.
+    """Whether this `domainbed` is a real one, and the reason for doubt if that is a guess.
 
-    Somebody's is what holds a module of a DomainBed and, as a guess, whatever else holds Python code or cannot be read.
-    A folder without code is nobody's: Python takes every folder of that name on its path for a namespace package.
+    It is real if it has a module of a DomainBed. It is probably real if it has other Python code or cannot be read. A
+    folder without code is not: Python takes every folder of that name on its path for a namespace package.
     """
     if spec.submodule_search_locations is None:
         return True, f"{spec.origin} is taken for a DomainBed of yours, though it is a single module"
     try:
         folders = list(spec.submodule_search_locations)
-        inside = [found for folder in folders for found in _modules(folder)]
+        inside = [module for folder in folders for module in _modules(folder)]
         if any(module.loader is not None or _holds_python(*_locations(module)) for module in inside):
             return True, ""
         if spec.has_location or inside or _holds_python(*folders):
             where, modules = ", ".join(folders), ", ".join(MODULES)
             return True, f"{where} is taken for a DomainBed of yours, though it has no code of {modules}"
         return False, ""
-    except Exception as error:  # a folder that may not be read, a path hook that fails
+    except Exception as error:  # such as an unreadable folder or a failing path hook
         return True, f"{spec.name} is taken for a DomainBed of yours, though it cannot be read ({error})"
 
 
 def _modules(folder: str) -> Iterator[ModuleSpec]:
-    """Those of a DomainBed's modules that are in `folder`, which may be in a zip file; nothing is imported."""
+    """The DomainBed modules in `folder`, which may be in a zip file. Nothing is imported."""
     from pkgutil import get_importer
 
     find = getattr(get_importer(folder), "find_spec", None)
@@ -172,12 +174,12 @@ def _call_hook_after(spec: ModuleSpec) -> None:
         execute(module)
         call_hook(spec.name, module)
 
-    # On this loader alone, which serves this one module: its class stays as it is.
+    # Only on this loader, which loads this one module. Its class is not changed.
     loader.exec_module = exec_module
 
 
 def call_hook(name: str, module: ModuleType) -> None:
-    """Call the hook of module `name`; whatever goes wrong there is a warning and not an error of the harness."""
+    """Call the hook of module `name`. An error in it becomes a warning, not an error of the harness."""
     from importlib import import_module
 
     where, function = HOOKS[name].split(":")
@@ -188,9 +190,9 @@ def call_hook(name: str, module: ModuleType) -> None:
 
 
 def install(explicit: bool = False) -> None:
-    """Put the finder on `sys.meta_path`, once, and call the hooks of what was imported before.
+    """Put the finder on `sys.meta_path` once, and call the hooks of modules that were imported before.
 
-    CIM_DG_AUTOLOAD=0 forbids it, unless the call is `explicit`: somebody asked for it in their code.
+    CIM_DG_AUTOLOAD=0 prevents it, unless the call is `explicit`, that is, from the user's code.
     """
     if os.environ.get("CIM_DG_AUTOLOAD") == "0" and not explicit:
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,13 @@ def domainbed_root() -> Path:
 def wilds_root() -> Path:
     """A checkout of p-lambda/wilds."""
     return _root("WILDS_ROOT", "examples/run_expt.py")
+
+
+@pytest.fixture(scope="session")
+def subpopbench_root() -> Path:
+    """A checkout of YyzHarry/SubpopBench, with what it imports."""
+    root = _root("SUBPOPBENCH_ROOT", "subpopbench/train.py")
+    for module in ("tensorboard_logger", "netcal", "transformers"):
+        if find_spec(module) is None:
+            pytest.skip(f"{module} is not installed, which SubpopBench imports")
+    return root

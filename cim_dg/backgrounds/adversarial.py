@@ -1,8 +1,8 @@
-"""The challenge of the Backgrounds Challenge: how many foregrounds some background makes a classifier get wrong.
+"""The adversarial test of the Backgrounds Challenge: the foregrounds for which some background misleads a classifier.
 
-Each foreground of DATA/fg_mask/val/CLASS/NAME.npy (a mask over DATA/original/val/CLASS/NAME.JPEG) is put before every
-background of DATA/only_bg_t/val, of whichever class. It is vulnerable if one of the composed images is misclassified
-(Xiao et al. 2020, arXiv 2006.09994). The "challenge accuracy" of upstream's leaderboard is the share that is not.
+Each foreground of DATA/fg_mask/val/CLASS/NAME.npy (a mask over DATA/original/val/CLASS/NAME.JPEG) is put in front of
+every background of DATA/only_bg_t/val, of any class. It is vulnerable if one of the composed images is misclassified
+(Xiao et al. 2020, arXiv 2006.09994). The "challenge accuracy" of upstream's leaderboard is the share of the others.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Vulnerable:
 
     @property
     def rate(self) -> float:
-        """In [0, 1]; the lower the better."""
+        """The share of vulnerable foregrounds, in [0, 1]; lower is better."""
         return self.count / self.total
 
 
@@ -43,7 +43,7 @@ class Challenge:
     """Foregrounds and backgrounds below `root`, resized to `size`, (height, width).
 
     Raises:
-        UserError: a folder, or the image of a mask, is not there.
+        UserError: a folder, or the image of a mask, is missing.
     """
 
     def __init__(self, root: str | Path, size: list[int]) -> None:
@@ -64,7 +64,7 @@ class Challenge:
             raise UserError(f"{masks} holds no masks; expected is {masks}/CLASS/NAME.npy, as upstream has them")
 
     def vulnerable(self, predict: Callable[[Tensor], Tensor], device: torch.device, batch_size: int) -> Vulnerable:
-        """How many foregrounds some background makes `predict` get wrong: (N, 3, H, W) in [0, 1] -> (N,) classes.
+        """Count the foregrounds for which a background misleads `predict`, (N, 3, H, W) in [0, 1] -> (N,) classes.
 
         Raises:
             UserError: an image or a mask cannot be read.
@@ -94,16 +94,16 @@ class Challenge:
 def count_vulnerable(
     predict: Callable[[Tensor], Tensor], foregrounds: Iterable[Foreground], backgrounds: Tensor, batch_size: int
 ) -> Vulnerable:
-    """How many foregrounds are misclassified before at least one background.
+    """Count the foregrounds that are misclassified in front of at least one background.
 
-    Backgrounds that fooled most foregrounds so far are tried first, and the rest is left out once one fools: that
-    changes how long it takes, not the count.
+    The backgrounds that misled most foregrounds so far come first, and the others are skipped once one has misled.
+    This changes the time, not the count.
 
     Args:
         predict: (N, 3, H, W) in [0, 1] -> (N,) classes.
         foregrounds: pixels (3, H, W), masks (1, H, W) and classes.
         backgrounds: (B, 3, H, W), uint8.
-        batch_size: images that are classified at a time.
+        batch_size: the number of images to classify at a time.
     """
     fooled = torch.zeros(len(backgrounds), dtype=torch.int64, device=backgrounds.device)
     count = total = 0
@@ -111,9 +111,9 @@ def count_vulnerable(
         total += 1
         for chosen in fooled.argsort(descending=True, stable=True).split(batch_size):
             composed = torch.where(mask, pixels, backgrounds[chosen]).float() / 255
-            wrong = predict(composed) != label
-            if wrong.any():
-                fooled[chosen] += wrong
+            misclassified = predict(composed) != label
+            if misclassified.any():
+                fooled[chosen] += misclassified
                 count += 1
                 break
     return Vulnerable(count, total)

@@ -1,7 +1,7 @@
 """ImageNet-9 and its variants, the Backgrounds Challenge (Xiao et al. 2020, arXiv 2006.09994), for the runner.
 
-On disk, as upstream lays it out: DATA/original/train/CLASS/*.JPEG to train on, and DATA/VARIANT/val/CLASS/*.JPEG to
-test on, for each of `VARIANTS`. A class is its folder's place among the nine, sorted by name (00_dog, 01_bird, ...).
+The layout on disk is upstream's: DATA/original/train/CLASS/*.JPEG for training, and DATA/VARIANT/val/CLASS/*.JPEG for
+testing, for each of `VARIANTS`. Classes are numbered by their folders' names in order (00_dog, 01_bird, ...).
 """
 
 from __future__ import annotations
@@ -22,21 +22,23 @@ from cim_dg.errors import UserError
 
 VARIANTS = ("original", "mixed_same", "mixed_rand", "only_bg_t")
 NUM_CLASSES = 9
-HELD_OUT = 10  # every tenth training image of a class is for validation: upstream's val folders are the test
+HELD_OUT = (
+    10  # every tenth training image of a class is for validation, because upstream's val folders are the test sets
+)
 
 
 class IN9(WILDSDataset):
     """Splits train and val (of DATA/original/train), and one for the test images of each of `VARIANTS`.
 
-    Validation is every tenth training image of each class, in the order of their names, so that it is the same for
-    every run. Images are of any size; upstream's are 224 x 224.
+    Validation is every tenth training image of each class, by name, so it is the same for every run. Images may have
+    any size; upstream's are 224 x 224.
 
     Args:
         root_dir: DATA.
-        download: is refused: upstream's files are on GitHub and Dropbox.
+        download: must be false: upstream's files are on GitHub and Dropbox.
 
     Raises:
-        UserError: a folder or a class is not there, or has no images.
+        UserError: a folder or a class is missing, or has no images.
     """
 
     def __init__(
@@ -89,7 +91,7 @@ class IN9(WILDSDataset):
 
 
 def tested_on(variant: str) -> str:
-    """Where the test images of a variant are, below DATA."""
+    """The folder of a variant's test images, below DATA."""
     return f"{variant}/val"
 
 
@@ -97,7 +99,7 @@ def class_folder(root: Path, part: str) -> ImageFolder:
     """The images of ROOT/PART by class, in the order of the classes' and the files' names.
 
     Raises:
-        UserError: it is not there, or does not hold nine classes with images.
+        UserError: the folder is missing, or does not have nine classes with images.
     """
     folder = root / part
     if not folder.is_dir():
@@ -116,14 +118,14 @@ def class_folder(root: Path, part: str) -> ImageFolder:
 
 
 def read_image(name: str) -> Any:
-    """The image in a file, in RGB, as PIL has it.
+    """The image in a file as a PIL image in RGB.
 
     Raises:
         UserError: it cannot be read.
     """
     try:
         return pil_loader(name)
-    except (OSError, SyntaxError) as error:  # what PIL raises
+    except (OSError, SyntaxError) as error:  # PIL's errors
         raise UserError(f"image {name} of backgrounds cannot be read: {error}") from None
 
 

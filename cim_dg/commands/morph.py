@@ -1,4 +1,4 @@
-"""`cim-dg morph`: what CIM's network does to images, as a picture of x, the mask m and psi(x) = m * x."""
+"""`cim-dg morph`: a picture of images x, CIM's masks m and the morphs psi(x) = m * x."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from cim_dg.errors import UserError
 from cim_dg.runtime.files import write_atomically
+
+_COLUMNS = 16
+"""Images side by side; more of them are drawn below."""
 
 if TYPE_CHECKING:  # every call of the command imports this module; torch and matplotlib take seconds
     import numpy as np
@@ -64,13 +67,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def morph_figure(method: Algorithm, images: Tensor, path: str | os.PathLike[str], names: Sequence[str] = ()) -> None:
-    """Write a PNG with a column per image and the rows x, m and psi(x); under each mask stands its mean.
+    """Write a PNG with a column per image and the rows x, m and psi(x), with each mask's mean below it.
 
     Args:
-        method: one with `morph(x)`, whose result has pixels, mask and morphed; it is asked in evaluation mode.
-        images: (N, C, H, W), normalised as `method` is fed.
-        path: of the PNG.
-        names: what to write above the images.
+        method: a method with `morph(x)`, whose result has pixels, mask and morphed; used in evaluation mode.
+        images: (N, C, H, W) in the method's normalisation.
+        path: the path of the PNG.
+        names: the titles of the images.
 
     Raises:
         UserError: `method` has no mask, or the file cannot be written.
@@ -87,23 +90,30 @@ def morph_figure(method: Algorithm, images: Tensor, path: str | os.PathLike[str]
             morph = draw.morph(images.to(device))
     finally:
         method.train(training)
-    count = len(images)
-    figure = Figure(figsize=(1.3 * count + 1.6, 4.6), layout="constrained")
-    axes = figure.subplots(3, count, squeeze=False)
     masks = morph.mask.mean(dim=1)
-    for row, pictures in enumerate((morph.pixels, masks, morph.morphed)):
-        for axis, picture in zip(axes[row], _viewable(pictures), strict=True):
-            shown = axis.imshow(picture, cmap="viridis" if row == 1 else "gray", vmin=0, vmax=1)
-            axis.set(xticks=[], yticks=[])
-        if row == 1:
-            figure.colorbar(shown, ax=axes, label="m", shrink=0.4, fraction=0.05, pad=0.02)
-    m = "m" if morph.mask.shape[1] == 1 else "m, mean of channels"
-    for axis, label in zip(axes[:, 0], ("x", m, "ψ(x) = m · x"), strict=True):
-        axis.set_ylabel(label)
-    for axis, mask in zip(axes[1], masks, strict=True):
-        axis.set_xlabel(f"mean {mask.mean():.2f}", fontsize="small")
-    for axis, name in zip(axes[0], names, strict=False):
-        axis.set_title(name, fontsize="small")
+    mask_label = "m" if morph.mask.shape[1] == 1 else "m, mean of channels"
+    means = [f"mean {mask.mean():.2f}" for mask in masks]
+    # Each row: its label, its pictures, their colours, and what stands at each picture.
+    rows: Sequence[tuple[str, np.ndarray, str, list[str]]] = (
+        ("x", _viewable(morph.pixels), "gray", list(names)),
+        (mask_label, _viewable(masks), "viridis", means),
+        ("ψ(x) = m · x", _viewable(morph.morphed), "gray", []),
+    )
+    columns = min(len(images), _COLUMNS)
+    starts = range(0, len(images), columns)
+    figure = Figure(figsize=(1.3 * columns + 1.6, 4.6 * len(starts)), layout="constrained")
+    axes = figure.subplots(len(starts) * len(rows), 1).reshape(len(starts), len(rows))
+    for start, block in zip(starts, axes, strict=True):
+        for axis, (label, pictures, colours, texts) in zip(block, rows, strict=True):
+            strip, centres = _strip(pictures[start : start + columns], columns)
+            axis.imshow(strip, cmap=colours, vmin=0, vmax=1)
+            texts = texts[start : start + columns]
+            axis.set_xticks(centres[: len(texts)], texts, fontsize="small")
+            axis.set(yticks=[], ylabel=label)
+            axis.tick_params(length=0)
+            axis.spines[:].set_visible(False)
+        block[0].xaxis.tick_top()
+        figure.colorbar(block[1].images[0], ax=block, label="m", shrink=0.4, fraction=0.05, pad=0.02)
     figure.suptitle(method.name)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
@@ -114,11 +124,12 @@ def morph_figure(method: Algorithm, images: Tensor, path: str | os.PathLike[str]
 
 
 def folder_images(folder: Path, model: Model, count: int) -> tuple[Tensor, list[str]]:
-    """At most `count` images below a folder, evenly by name: (N, C, H, W) as the model is fed, and their names.
+    """At most `count` images below a folder, evenly by name: (N, C, H, W) in the model's normalisation, and their
+    names.
 
     Raises:
-        UserError: there is no such folder, no image in it, one that cannot be read, or the model takes another
-            number of channels than 1 or 3.
+        UserError: there is no such folder, it has no images, one cannot be read, or the model's number of channels is
+            neither 1 nor 3.
     """
     import numpy as np
     import torch
@@ -133,7 +144,7 @@ def folder_images(folder: Path, model: Model, count: int) -> tuple[Tensor, list[
     images = [model.prepare(read_image(path, "L" if channels == 1 else "RGB")) for path in chosen]
     if len({image.shape for image in images}) > 1:
         raise UserError(f"the images of {folder} differ in size, and the model was trained without target_resolution")
-    # Under which folder an image lies is often its class.
+    # The folder of an image is often its class.
     names = ["\n".join(path.relative_to(folder).with_suffix("").parts[-2:]) for path in chosen]
     return torch.stack(images), names
 
@@ -141,11 +152,11 @@ def folder_images(folder: Path, model: Model, count: int) -> tuple[Tensor, list[
 def _test_images(about: dict[str, Any], count: int) -> tuple[Tensor, list[str]]:
     """The first images of the model's test environment, if that is NuisanceDigits'.
 
-    Models of NuisanceDigits take pixels as they are.
+    Models of NuisanceDigits take pixels without normalisation.
 
     Args:
         about: the model's description (`cim_dg.commands.models.Stored`).
-        count: how many.
+        count: the number of images.
 
     Raises:
         UserError: the model was trained on another dataset.
@@ -165,6 +176,24 @@ def _no_mask(name: str) -> str:
 
     having = [other for other, method in methods().items() if hasattr(method, "morph")]
     return f"{name} has no mask to draw; the algorithms that have one are {', '.join(having)}"
+
+
+def _strip(pictures: np.ndarray, columns: int) -> tuple[np.ndarray, list[float]]:
+    """Pictures (N, H, W) or (N, H, W, 3) side by side, as wide as `columns` of them, and where each has its middle.
+
+    One image is drawn much faster than one for each picture. Gaps are white, in a picture without colours invalid
+    values, which are not drawn.
+    """
+    import numpy as np
+
+    height, width = pictures.shape[1:3]
+    gap = max(1, width // 20)
+    empty = 1.0 if pictures.ndim == 4 else np.nan
+    strip = np.full((height, columns * (width + gap) - gap, *pictures.shape[3:]), empty, dtype=np.float32)
+    lefts = [place * (width + gap) for place in range(len(pictures))]
+    for left, picture in zip(lefts, pictures, strict=True):
+        strip[:, left : left + width] = picture
+    return strip, [left + (width - 1) / 2 for left in lefts]
 
 
 def _viewable(pictures: Tensor) -> np.ndarray:

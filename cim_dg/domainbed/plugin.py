@@ -1,9 +1,8 @@
-"""What is registered in DomainBed, module by module, as `cim_dg.autoload` sees them imported.
+"""Registers our algorithms, datasets and launchers in DomainBed, one hook per module (see `cim_dg.autoload`).
 
-The same code extends the real DomainBed, its forks and the stand-in; what only the SWAD family has is in `swad`. Names
-that are there already are kept as they are; lists that decide what a plain `sweep launch` runs are not touched, except
-that the scripts that show results (which alone import `domainbed.lib.reporting`) must find our datasets listed to show
-them.
+The same code extends the real DomainBed, its forks and the stand-in; `swad` has the hooks for the SWAD family only.
+Existing names are kept. The lists that decide what a plain `sweep launch` runs are not changed, with one exception: our
+datasets are listed for the scripts that show results (only these import `domainbed.lib.reporting`).
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import Any
 from cim_dg import hparams as spaces
 from cim_dg.algorithms import methods
 from cim_dg.data import own
-from cim_dg.domainbed import swad
+from cim_dg.domainbed import diwa, eoa, swad
 from cim_dg.domainbed.data_record import watch
 from cim_dg.domainbed.datasets import make_nuisance_digits, make_spirograph, make_vlcs_mini
 from cim_dg.domainbed.launchers import checked, claim_for_train, ending, is_standin, launcher, train_folder
@@ -36,12 +35,13 @@ LARGEST_SMALL_SIDE = 64
 
 
 def on_algorithms(algorithms: ModuleType) -> None:
-    """Add every registered method as an algorithm; if it is upstream's `train` that runs, pass its curves on."""
+    """Add every registered method as an algorithm; if upstream's `train` is running, send its curves."""
     from cim_dg.domainbed.adapter import make_adapter
 
     need(algorithms, "Algorithm", "get_algorithm_class")
     for name, method in methods().items():
         add(algorithms, name, make_adapter(method, algorithms))
+    eoa.on_algorithms(algorithms)
     if is_standin():
         return
     end_in_a_sentence()
@@ -52,26 +52,34 @@ def on_algorithms(algorithms: ModuleType) -> None:
 
 def on_datasets(datasets: ModuleType) -> None:
     """Add our datasets, without listing them."""
-    if swad.is_package(datasets):  # whose classes are in a module of their own
+    if swad.is_package(datasets):  # the SWAD family has its classes in another module
         swad.on_transforms(datasets)
         return
-    need(datasets, "MultipleDomainDataset", "MultipleEnvironmentImageFolder", "DATASETS", "num_environments")
+    counts = vars(datasets).get("NUM_ENVIRONMENTS")  # DomainBed before October 2020 counts by this dict
+    need(datasets, "MultipleDomainDataset", "MultipleEnvironmentImageFolder", "DATASETS")
+    if counts is None:
+        need(datasets, "num_environments")
     for name, make in DATASETS.items():
         add(datasets, name, make(datasets))
     for name in own.names():
         add(datasets, name, make_own_dataset(own.read(name), datasets))
-    if not is_standin():  # whose jobs record it, and whose errors say it, themselves
+    for name in ours_in(datasets, (*DATASETS, *own.names())):
+        kind = vars(datasets)[name]
+        kind.ENVIRONMENT_NAMES = kind.ENVIRONMENTS  # as DomainBed called it in 2020
+        if counts is not None:
+            counts[name] = len(kind.ENVIRONMENTS)
+    if not is_standin():  # the stand-in's own jobs record it and its errors explain it
         watch(datasets)
 
 
 def on_reporting(reporting: ModuleType) -> None:
-    """List our datasets: the script that is running shows results, and shows only those of listed datasets."""
+    """List our datasets for the running script, which shows results of listed datasets only."""
     datasets = importlib.import_module("domainbed.datasets")
     datasets.DATASETS.extend(name for name in (*DATASETS, *own.names()) if name not in datasets.DATASETS)
 
 
 def on_networks(networks: Any) -> None:
-    """Serve small images of sides that DomainBed has no featurizer for, for every algorithm."""
+    """Add a featurizer for small images of sizes that DomainBed does not support, for every algorithm."""
     from cim_dg.nn.networks import SmallCNN
 
     need(networks, "Featurizer")
@@ -90,12 +98,12 @@ def on_networks(networks: Any) -> None:
 
 
 def on_hparams_registry(registry: Any) -> None:
-    """Give our methods and datasets their hyper-parameters, on top of the harness' own."""
+    """Add the hyper-parameters of our methods and datasets to the harness' own."""
     extend_registry(registry, _asked)
 
 
 def on_command_launchers(launchers: ModuleType) -> None:
-    """Add our launchers, and have upstream's look before they start jobs that cannot work."""
+    """Add our launchers, and make upstream's check first that jobs can work."""
     need(launchers, "REGISTRY")
     if not is_standin():
         for name, launch in launchers.REGISTRY.items():
@@ -105,14 +113,27 @@ def on_command_launchers(launchers: ModuleType) -> None:
             launchers.REGISTRY.setdefault(name, launcher(name) if is_standin() else ending(launcher(name)))
 
 
+def family(algorithms: ModuleType) -> str:
+    """Which DomainBed this `domainbed.algorithms` is of: stand-in, DomainBed, or the fork whose form it has."""
+    from cim_dg.domainbed.adapter import is_swad_family
+
+    if is_standin():
+        return "stand-in"
+    if is_swad_family(algorithms):
+        return "SWAD's form with MIRO" if hasattr(algorithms, "MIRO") else "SWAD's form"
+    if diwa.has_initialisation(algorithms):
+        return "DiWA's form"
+    return "Ensemble of Averages' form" if hasattr(algorithms, "ERM_SMA") else "DomainBed"
+
+
 def upstream_algorithms() -> set[str]:
-    """Those names of our methods under which the harness has an algorithm of its own, or lists one."""
+    """The names of our methods under which the harness has its own algorithm, or lists one."""
     algorithms = importlib.import_module("domainbed.algorithms")
     return set(getattr(algorithms, "ALGORITHMS", ())) | (set(methods()) - set(ours_in(algorithms, methods())))
 
 
 def _asked(algorithm: str, dataset: str) -> Asked:
     ours = algorithm in methods() and algorithm not in upstream_algorithms()
-    # A small dataset of ours takes what the harness has for its own small images, with our ranges on top.
+    # Our small datasets take the harness' values for its own small images, with our ranges added.
     known = "ColoredMNIST" if dataset in DATASETS and dataset in spaces.SMALL_IMAGES else dataset
     return (algorithm, "ERM", known) if ours else (None, algorithm, known)

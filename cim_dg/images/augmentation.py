@@ -1,8 +1,8 @@
 """DomainBed's augmentation of photographs (random crop, flip, colours and grey), with torchvision's distributions.
 
-Random parameters are drawn separately from their application. Those of an image depend only on a seed and its position
-in the minibatch, so that they do not depend on the process that applies them. The colours, which cost most, can then be
-changed where that is fastest: image by image on a CPU, whose caches hold one image, and per minibatch on a GPU.
+Random parameters are drawn separately from their application. An image's parameters depend only on a seed and its
+position in the minibatch, not on the process that applies them. The colours, which cost most, can then be changed where
+that is fastest: image by image on a CPU, whose caches hold one image, and per minibatch on a GPU.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cim_dg.images import operations as image_ops
 SIDE = 224
 AREA = (0.7, 1.0)  # RandomResizedCrop(224, scale=(0.7, 1.0)), of the image's area
 ASPECT = (3 / 4, 4 / 3)
-TRIES = 10  # draws of a crop, of which the first that is inside the image counts
+TRIES = 10  # draws of a crop, of which the first that fits into the image is used
 FLIP = 0.5  # RandomHorizontalFlip()
 STRENGTH = 0.3  # ColorJitter(0.3, 0.3, 0.3, 0.3)
 GREY = 0.1  # RandomGrayscale()
@@ -43,8 +43,8 @@ class Colours:
     factors: Tensor
     grey: Tensor
 
-    def __getitem__(self, which: slice) -> Colours:
-        return Colours(self.order[which], self.factors[which], self.grey[which])
+    def __getitem__(self, index: slice) -> Colours:
+        return Colours(self.order[index], self.factors[index], self.grey[index])
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def draw(sizes: np.ndarray, seed: int) -> Draws:
     flips = rng.random(count) < FLIP
     order = rng.permuted(np.tile(np.arange(len(JITTER)), (count, 1)), axis=1)
     factors = rng.uniform(1 - STRENGTH, 1 + STRENGTH, (count, len(JITTER)))
-    factors[:, JITTER.index(image_ops.adjust_hue)] -= 1  # a shift, which is around 0
+    factors[:, JITTER.index(image_ops.adjust_hue)] -= 1  # the hue's shift is centred at 0
     grey = rng.random(count) < GREY
     colours = Colours(torch.from_numpy(order), torch.from_numpy(factors).float(), torch.from_numpy(grey))
     return Draws(boxes, flips, colours)
@@ -109,9 +109,9 @@ def crop(image: np.ndarray, box: np.ndarray, flip: bool) -> Tensor:
         (3, 224, 224) uint8.
     """
     top, left, height, width = box.tolist()
-    # A copy, since torch does not accept a read-only memory map.
+    # A copy, because torch does not accept a read-only memory map.
     cut = torch.from_numpy(np.array(image[top : top + height, left : left + width]))
-    # In 8 bits, as Pillow does it: the weights are integers, and results differ from Pillow's by one level at most.
+    # In 8 bits, as in Pillow: the weights are integers, and results differ from Pillow's by at most one level.
     resized = F.interpolate(cut.permute(2, 0, 1)[None], (SIDE, SIDE), mode="bilinear", antialias=True)[0]
     return resized.flip(-1) if flip else resized.contiguous()
 
@@ -121,13 +121,13 @@ def recolour(images: Tensor, colours: Colours) -> Tensor:
     x = images.float() / 255
     factors = colours.factors.to(x.device)
     for turn in colours.order.T:
-        for which, operation in enumerate(JITTER):
-            chosen = turn == which
-            if chosen.all():  # always so for a single image: no selection needed
-                x = operation(x, factors[:, which])
+        for number, operation in enumerate(JITTER):
+            chosen = turn == number
+            if chosen.all():  # always true for a single image: no selection needed
+                x = operation(x, factors[:, number])
             elif chosen.any():
                 places = chosen.nonzero()[:, 0].to(x.device)
-                x[places] = operation(x[places], factors[places, which])
+                x[places] = operation(x[places], factors[places, number])
     if colours.grey.any():
         places = colours.grey.nonzero()[:, 0].to(x.device)
         x[places] = image_ops.to_grayscale(x[places])

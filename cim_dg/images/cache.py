@@ -1,6 +1,6 @@
 """The cache of packs of decoded images: a folder of limited size, shared by any number of processes.
 
-A pack that cannot be cached is no error: one sentence on stderr says so, and images are decoded at every use.
+If a pack cannot be cached, one sentence on stderr says so, and images are decoded at every use.
 """
 
 from __future__ import annotations
@@ -22,20 +22,46 @@ from cim_dg.runtime import locks, settings
 FOLDER, LIMIT = "CIM_DG_CACHE", "CIM_DG_CACHE_GB"
 GB = 10**9
 PATIENCE, SILENCE = 300.0, 10.0
-"""Seconds without progress after which a process that makes a pack is given up, and of waiting without a word."""
+"""Seconds to wait without progress for a process that writes a pack, and seconds before a wait is reported."""
 SUFFIX = ".pack"
+TEMPORARY = Path("/var/tmp")
 
 
 def image_cache() -> ImageCache | None:
-    """The cache that the environment asks for: $CIM_DG_CACHE or the user's cache folder; None if CIM_DG_CACHE=0.
+    """The cache in $CIM_DG_CACHE or `default_folder`; None if CIM_DG_CACHE=0.
 
     Raises:
-        UserError: CIM_DG_CACHE_GB is no number, or negative.
+        UserError: CIM_DG_CACHE_GB is not a number, or negative.
     """
     folder, limit = settings.get(FOLDER), settings.get(LIMIT)
     if folder == "0":
         return None
-    return ImageCache(Path(folder) if folder else platformdirs.user_cache_path("cim-dg") / "images", limit)
+    return ImageCache(Path(folder) if folder else default_folder(limit), limit)
+
+
+def default_folder(limit: float) -> Path:
+    """Where the cache is if nobody says so.
+
+    That is the user's cache folder ($XDG_CACHE_HOME, or ~/.cache on Linux) if that is set or has a cache already. A
+    home may be small, on a cluster above all, where its limit is often not that of its disk: so next comes a folder of
+    $SCRATCH, a variable that many clusters set; then the user's cache folder if its disk has `limit` gigabytes; and
+    then a folder of /var/tmp, on the disk of this machine, unless it is another user's.
+    """
+    home = platformdirs.user_cache_path("cim-dg") / "images"
+    if os.environ.get("XDG_CACHE_HOME") or home.is_dir():
+        return home
+    if scratch := os.environ.get("SCRATCH"):
+        return Path(scratch) / "cim-dg" / "images"
+    local = TEMPORARY / f"cim-dg-{os.getuid()}"
+    small = _free(home) < limit * GB
+    return local / "images" if small and (not local.exists() or local.stat().st_uid == os.getuid()) else home
+
+
+def _free(folder: Path) -> int:
+    """The bytes that are free on the disk of a folder, which need not be there yet."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
 
 
 class ImageCache:
@@ -55,10 +81,10 @@ class ImageCache:
         images: Callable[[], Iterable[np.ndarray]],
         suspect: int | None = None,
     ) -> Pack | None:
-        """The pack of a key; None if it cannot be cached. A missing one is written by one process while others wait.
+        """The pack of a key; None if it cannot be cached. One process writes a missing pack while the others wait.
 
         Args:
-            label: a name for people, used in the file's name.
+            label: a readable name, used in the file's name.
             key: identifies the content: packs with the same key have the same images.
             count, num_bytes, images: the number of images, their total size in bytes, and the images.
             suspect: the index of an image that was damaged when read. The pack is written again if it still is.
@@ -68,7 +94,7 @@ class ImageCache:
             if suspect is None and (pack := _intact(path, suspect)):
                 return pack
         except (OSError, Damaged):
-            pass  # tried again under the lock, where it is handled
+            pass  # tried again under the lock, which handles it
         if self._closed:
             return None
         try:
@@ -81,7 +107,7 @@ class ImageCache:
                     _warn(f"the cache file {path} is damaged, {error}; it is made again")
                     path.unlink()
                 for abandoned in self.folder.glob(f".{path.name}.*"):
-                    abandoned.unlink()  # its writer is dead: it held this lock
+                    abandoned.unlink()  # its writer is dead, because it held this lock
                 if self._has_room(label, num_bytes()):
                     image_pack.write(path, images(), count)
                     return Pack(path)
@@ -111,7 +137,7 @@ class ImageCache:
 
 
 class _Waiting:
-    """Reports once that this process waits for another one, and tells whether that has written since the last call."""
+    """Reports once that this process waits for another, and whether that one has written since the last call."""
 
     def __init__(self, folder: Path, path: Path, label: str) -> None:
         self._folder, self._path, self._label = folder, path, label
@@ -129,7 +155,7 @@ class _Waiting:
 def _size(entry: os.DirEntry[str] | Path) -> int:
     try:
         return entry.stat().st_size
-    except FileNotFoundError:  # another process has just finished with it
+    except FileNotFoundError:  # another process has just finished it
         return 0
 
 

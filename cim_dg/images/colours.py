@@ -30,7 +30,7 @@ def draw_colours(
     spread = 2.0 * torch.rand(*shape, 4, generator=generator, device=device) - 1.0
     reach, centre = (torch.tensor(values, dtype=spread.dtype, device="cpu") for values in (REACH, CENTRE))
     reach = strength * reach
-    # Not waiting for the device to make the copies.
+    # Non-blocking copies, which do not wait for the device.
     reach, centre = (values.to(spread.device, non_blocking=True) for values in (reach, centre))
     return spread * reach + centre
 

@@ -1,7 +1,7 @@
 """Operations on a batch of images with parameters per image, on the batch's device.
 
 torchvision's functions take one number for a whole batch; here a parameter is a tensor (N,), and gradients flow to its
-value (not through a decision such as `which`). The formulae are torchvision's (`torchvision.transforms.v2.functional`),
+value. The formulae are torchvision's (`torchvision.transforms.v2.functional`),
 and the results are the same. Images are (N, C, H, W), floating point, in [0, 1], and so are the results. Hue,
 saturation and grey are defined on three channels, RGB: images with another number of channels are returned unchanged.
 """
@@ -15,7 +15,7 @@ from torch import Tensor
 LUMA = (0.2989, 0.587, 0.114)
 """The weights of red, green and blue in a grey value (ITU-R BT.601, as torchvision rounds them)."""
 
-_SMALLEST_CHROMA = 2.0**-24  # less is no colour; representable in half precision, too
+_SMALLEST_CHROMA = 2.0**-24  # below it a pixel counts as grey; representable in half precision too
 
 
 def adjust_brightness(images: Tensor, factor: Tensor) -> Tensor:
@@ -130,19 +130,6 @@ def gaussian_blur(images: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
     blurred = F.conv2d(padded, kernel[:, :, None, :], groups=n * channels)
     blurred = F.conv2d(blurred, kernel[:, :, :, None], groups=n * channels)
     return blurred.view(n, channels, height, width)
-
-
-def horizontal_flip(images: Tensor, which: Tensor) -> Tensor:
-    """Mirror the images for which `which` is true, left to right.
-
-    Args:
-        images: (N, C, H, W).
-        which: (N,) bool.
-
-    Raises:
-        ValueError: `which` has another shape.
-    """
-    return torch.where(_per_image(which, images), images.flip(-1), images)
 
 
 def resized_crop(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:

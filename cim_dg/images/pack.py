@@ -1,4 +1,4 @@
-"""Packs: files of decoded images, written once and mapped into memory by their readers.
+"""Packs: files of decoded images, written once and memory-mapped by their readers.
 
 A pack consists of a magic number (8 bytes), the number of images (8 bytes), a table with the shape and checksum of each
 image (16 bytes a row; all numbers little-endian), and the pixels of all images. Readers map the file, so that all
@@ -23,7 +23,7 @@ _ROW = np.dtype([("shape", "<u4", 3), ("checksum", "<u4")])
 
 
 class Damaged(Exception):
-    """A file differs from what `write` wrote; the message says how."""
+    """A pack is damaged; the message says how."""
 
 
 class Pack:
@@ -78,10 +78,10 @@ def write(path: Path, images: Iterable[np.ndarray], count: int) -> None:
     Args:
         path: the file.
         images: uint8 arrays (H, W, C) of any sizes.
-        count: how many there are.
+        count: the number of images.
 
     Raises:
-        OSError: the file cannot be written, or the disk is full; nothing is left then.
+        OSError: the file cannot be written, or the disk is full. No file is left.
         ValueError: there are not `count` images.
     """
     table = np.zeros(count, dtype=_ROW)

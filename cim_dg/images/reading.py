@@ -1,4 +1,4 @@
-"""Image files as 8-bit pictures, with one sentence for whatever is wrong with a file."""
+"""Reads image files as 8-bit images, with a one-sentence error for any unusable file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-"""Endings, in lower case, of the names of image files."""
+"""File name endings of images, in lower case."""
 _SIXTEEN_BITS = ("I;16", "I;16L", "I;16B")
 
 
@@ -19,7 +19,7 @@ def find_images(folder: Path) -> list[Path]:
     """Every image file in `folder` and below, by name.
 
     Raises:
-        UserError: there is no such folder, or no image in it.
+        UserError: there is no such folder, or it has no images.
     """
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}")
@@ -32,10 +32,11 @@ def find_images(folder: Path) -> list[Path]:
 def read_image(path: Path, mode: str = "RGB") -> Image:
     """The image of a file, converted to `mode` ("RGB" or "L"), 8 bits a channel.
 
-    Grey images of 16 bits are scaled to 8; Pillow would cut them off at 255.
+    16-bit grey images are scaled to 8 bits. Pillow would clip them at 255.
 
     Raises:
-        UserError: the file is no image, is damaged or too large, or its values have no known range (32 bits, float).
+        UserError: the file is not an image, is damaged or too large, or its values have no known range (32 bits,
+        float).
     """
     from PIL import Image
 

@@ -1,4 +1,4 @@
-"""Jobs, and what runs them: on this machine, in warm processes, on Ray, on Slurm. No harness is known here."""
+"""Jobs and their launchers: on this machine, in warm processes, on Ray, on Slurm. Independent of any harness."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from importlib import import_module
 from cim_dg.errors import LEFT, LeftToAnother, RunError, UserError
 from cim_dg.launchers.job import Ending, Job, failures, note_failure
 from cim_dg.launchers.notes import announced
-from cim_dg.runtime import settings
+from cim_dg.runtime import locks, settings
 
 __all__ = ["LAUNCHERS", "Ending", "Job", "launch"]
 
 Launcher = Callable[[Sequence[Job]], "Mapping[Job, Ending] | None"]
-"""Runs jobs and tells how each ended, or submits them and returns None."""
+"""Runs jobs and returns their endings, or submits them and returns None."""
 
 LAUNCHERS = {
     "local": "cim_dg.launchers.machine:local",
@@ -25,17 +25,20 @@ LAUNCHERS = {
     "slurm": "cim_dg.launchers.slurm:slurm_launcher",
 }
 SUBMITS = ("slurm",)
-"""Those that return before the jobs have run."""
+"""The launchers that return before the jobs have run."""
 
 
 def launch(name: str, jobs: Sequence[Job]) -> None:
-    """Run jobs by a launcher. One that fails leaves the others running; those that are done are not run again.
+    """Run jobs by a launcher. If one fails, the others still run. Jobs that are done are not run again.
+
+    A job that another process has is left to it. If that has ended at the end of all the others, and the job is not
+    done, it runs then: NFS keeps the locks of a machine that has died for a while, mostly 90 seconds.
 
     Raises:
-        UserError: there is no such launcher, it cannot work here, or a setting is not what is accepted.
-        RunError: jobs have failed, named with the last thing they said; a job that has failed CIM_DG_MAX_FAILURES times
-            before is not started.
-        LeftToAnother: none has failed, but some are run by another process.
+        UserError: there is no such launcher, it cannot work here, or a setting is not accepted.
+        RunError: jobs failed; the message has the last line of each. A job that failed CIM_DG_MAX_FAILURES times before
+            is not started.
+        LeftToAnother: no job failed, but another process runs some of them.
     """
     if name not in LAUNCHERS:
         raise UserError(f"there is no launcher {name!r}; there are {', '.join(LAUNCHERS)}")
@@ -45,7 +48,10 @@ def launch(name: str, jobs: Sequence[Job]) -> None:
     missing = [job for job in jobs if not job.is_done()]
     given_up = {job: reason for job, (count, reason) in ((job, failures(job)) for job in missing) if count >= most}
     with announced([job for job in missing if job not in given_up]) as to_run:
-        endings = launcher(to_run) or {}
+        endings = dict(launcher(to_run) or {})
+        if freed := [job for job, ending in endings.items() if ending.code == LEFT and _is_free(job)]:
+            print(f"{len(freed)} jobs were left to processes that have ended since, and run now", file=sys.stderr)
+            endings |= launcher(freed) or {}
     failed = {job: reason for job, ending in endings.items() if (reason := ending.failure(job)) is not None}
     if name not in SUBMITS:
         for job, reason in failed.items():
@@ -63,3 +69,7 @@ def launch(name: str, jobs: Sequence[Job]) -> None:
         raise RunError("\n".join([f"{len(lines)} of {len(jobs)} jobs failed:", *lines]))
     if left:
         raise LeftToAnother(sentence)
+
+
+def _is_free(job: Job) -> bool:
+    return not job.is_done() and not locks.is_claimed(job.folder)

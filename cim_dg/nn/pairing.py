@@ -1,4 +1,4 @@
-"""Choosing the images that an anchor is compared with."""
+"""Chooses the images that an anchor is compared with."""
 
 from __future__ import annotations
 
@@ -38,20 +38,14 @@ def choose_pairs(
         ranks = torch.rand(2, len(anchors), len(y), device=y.device)
     same_class = y[anchors, None] == y[None, :]
     is_anchor = anchors[:, None] == order[None, :]
-    prefer_positive = prefer_negative = None
-    if domain is not None:
+    if domain is not None and (positives == "other_domain" or negatives == "same_domain"):
         same_domain = domain[anchors, None] == domain[None, :]
-        prefer_positive = ~same_domain if positives == "other_domain" else None
-        prefer_negative = same_domain if negatives == "same_domain" else None
-    return (
-        _highest(ranks[0], same_class & ~is_anchor, prefer_positive),
-        _highest(ranks[1], ~same_class, prefer_negative),
-    )
-
-
-def _highest(rank: Tensor, allowed: Tensor, preferred: Tensor | None) -> Tensor:
-    """Per row the allowed column of highest rank in [0, 1], preferred columns first; -1 if none is allowed."""
-    if preferred is not None:
-        rank = rank + 2.0 * preferred
-    best = rank.masked_fill(~allowed, -1.0).argmax(dim=1)
-    return torch.where(allowed.any(dim=1), best, -1)
+        none = torch.zeros_like(same_domain)
+        preferred = torch.stack(
+            [~same_domain if positives == "other_domain" else none, same_domain if negatives == "same_domain" else none]
+        )
+        ranks = ranks + 2.0 * preferred
+    excluded = torch.stack([~same_class | is_anchor, same_class])
+    best, column = ranks.masked_fill(excluded, -1.0).max(dim=2)
+    positive, negative = torch.where(best >= 0, column, -1)
+    return positive, negative

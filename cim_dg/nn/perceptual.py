@@ -41,6 +41,7 @@ from torch import Tensor
 from cim_dg.errors import UserError
 from cim_dg.nn.local_similarity import halve, local_similarity
 from cim_dg.nn.pyramid_similarity import pyramid_similarity
+from cim_dg.nn.scale_product import scale_product
 
 __all__ = ["ms_ssim", "scales_and_window", "triplet_ms_ssim"]
 
@@ -137,14 +138,14 @@ def triplet_ms_ssim(
     # For -1, row 0 is compared and dropped below: selecting the other rows would wait for the GPU.
     rows = index.clamp(min=0)
     if backend == "pytorch_msssim":
-        both = [_by_pytorch_msssim(morphed, images[row], data_range, window, scales) for row in rows]
-        values = torch.stack(both)
+        similarities = [_by_pytorch_msssim(morphed, images[row], data_range, window, scales) for row in rows]
+        values = torch.stack(similarities)
     else:
         if len(images) > rows.numel() and _is_on_cpu(images):  # a large pool of images: only those in use
             images = images.index_select(0, rows.flatten())
             rows = torch.arange(rows.numel(), device=rows.device).view_as(rows)
         values = _similarities(morphed, images, rows, data_range, window, scales)
-    positives, negatives = torch.where(index >= 0, values, 0.0)
+    positives, negatives = values * (index >= 0)
     return positives, negatives
 
 
@@ -220,19 +221,14 @@ def _similarities(x: Tensor, y: Tensor, index: Tensor, data_range: float, window
     """(K, A): MS-SSIM of x[a] to y[index[k, a]], for x (A, C, H, W), y (N, C, H, W) and index (K, A)."""
     c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
     weights = _weights(scales)
-    if _is_on_cpu(x):
-        factors = []
-        for scale, weight in enumerate(weights):
-            if scale:
-                x, y = halve(x), halve(y)
-            coarsest = scale == scales - 1
-            factors.append(_power(local_similarity(x, y, index, window, c1, c2, with_luminance=coarsest), weight))
-    else:
-        exponents = x.new_empty(scales, 1, 1, 1)
-        for exponent, weight in zip(exponents, weights, strict=True):
-            exponent.fill_(weight)  # a tensor of Python numbers would be copied to the GPU, which waits
-        factors = list(_power(pyramid_similarity(x, y, index, window, scales, c1, c2), exponents).unbind())
-    # Factor by factor: the gradient of torch.prod searches for zeros, which waits for the GPU.
+    if not _is_on_cpu(x):
+        return scale_product(pyramid_similarity(x, y, index, window, scales, c1, c2), weights, FLOOR)
+    factors = []
+    for scale, weight in enumerate(weights):
+        if scale:
+            x, y = halve(x), halve(y)
+        coarsest = scale == scales - 1
+        factors.append(_power(local_similarity(x, y, index, window, c1, c2, with_luminance=coarsest), weight))
     return functools.reduce(torch.mul, factors).mean(-1)
 
 
@@ -240,7 +236,7 @@ def _is_on_cpu(images: Tensor) -> bool:
     return images.device.type == "cpu"
 
 
-def _power(base: Tensor, exponent: float | Tensor) -> Tensor:
+def _power(base: Tensor, exponent: float) -> Tensor:
     """base^exponent above FLOOR, the straight line from 0 to there below it, 0 for a negative base."""
     curve = base.clamp(min=FLOOR) ** exponent
     line = torch.relu(base) * FLOOR ** (exponent - 1)

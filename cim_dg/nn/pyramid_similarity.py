@@ -2,26 +2,31 @@ r"""The means of SSIM's local terms at all scales for a GPU: few kernels, and li
 
 The equations are those of `cim_dg.nn.local_similarity`, which serves CPUs, and the results are the same up to rounding.
 Here the window is two products with banded matrices, which a GPU is fast at; the same two products filter all maps of a
-scale; and one backward pass serves the whole pyramid. With K images y to each anchor x, the maps are x, y,
-(x^2 + y^2) / 2 and x y: 1 + 3 K per anchor, since only the sum of both variances is needed. The backward pass filters
-2 + K maps, or 1 + 3 K if y needs a gradient too.
+scale; operations on single pixels serve all scales at once (`torch._foreach_*`); and one backward pass serves the whole
+pyramid. With K images y to each anchor x, the maps are x, y, (x^2 + y^2) / 2 and x y: 1 + 3 K per anchor, since only
+the sum of both variances is needed. The backward pass filters 2 + K maps, or 1 + 3 K if y needs a gradient too.
 
 Nothing waits for the device or is copied to it. Products keep float32's precision also if TF32 is allowed, since
 variances cancel, and under autocast. `torch.compile` runs it with graph breaks. Tests compare it with the other path
-on a CPU and count its kernels (a third of those of two calls of pytorch-msssim); no GPU has run it yet.
+on a CPU and count its kernels against those of two calls of pytorch-msssim; no GPU has run it yet.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import itertools
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from cim_dg.nn.device_constants import constants
 from cim_dg.nn.local_similarity import window_weights
+
+_ALIGNED = 4  # numbers: each scale's maps begin at a multiple of 16 bytes
 
 
 def pyramid_similarity(x: Tensor, y: Tensor, index: Tensor, window: int, scales: int, c1: float, c2: float) -> Tensor:
@@ -45,112 +50,153 @@ class _Pyramid(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, y: Tensor, index: Tensor, window: int, scales: int, c1: float, c2: float
     ) -> Tensor:
-        (k, n_anchors), (channels, height, width) = index.shape, x.shape[1:]
-        band = _band(x, max(height, width), window)
+        (k, n_anchors), (channels, *side) = index.shape, x.shape[1:]
+        sides = [(-(-side[0] // 2**scale), -(-side[1] // 2**scale)) for scale in range(scales)]
+        band = _band(x, max(side), window)
         # C2 / 2 in numerator and denominator of cs: added to the pixels, where it costs no pass over the filtered maps.
-        constant = x.new_full((), c2 / 2 / sum(window_weights(window)) ** 2)
+        constant = c2 / 2 / sum(window_weights(window)) ** 2
+        maps, start = _allocate(x, [(1 + 3 * k, n_anchors * channels, *side) for side in sides], constant)
+        images, squares, products = _split(maps, 1 + k, k, k)
+        images[0][0].copy_(x.view_as(images[0][0]))
+        rows = images[0][1:].view(k * n_anchors, -1)
+        torch.index_select(y.view(len(y), rows.shape[1]), 0, index.flatten(), out=rows)
+        for fine, coarse in itertools.pairwise(images):
+            torch.ops.aten.avg_pool2d.out(fine, *_pooling(fine), out=coarse)
+        image_x, image_y = _split(images, 1, k)
+        _set_products(start, products, image_x, image_y)
+        _set_products(start, squares, image_y, image_y, 0.5)
+        _add_products(squares, image_x, image_x, 0.5)
+
+        filtered = [_filter(each, band, window) for each in maps]
+        mu, spread, cs = _split(filtered, 1 + k, k, k)
+        mu_x, mu_y = _split(mu, 1, k)
+        _add_products(cs, mu_x, mu_y, -1.0)
+        _add_products(spread, mu_x, mu_x, -0.5)
+        _add_products(spread, mu_y, mu_y, -0.5)
+        torch._foreach_div_(cs, spread)
+        luminance, denominator = _luminance(mu[-1], c1)
         means = x.new_empty(scales, k, n_anchors, channels)
-        saved: list[Tensor] = []
-        for scale in range(scales):
-            maps = x.new_empty(1 + 3 * k, n_anchors * channels, height, width)
-            images, squares, products = maps.split([1 + k, k, k])
-            if scale == 0:
-                images[0].copy_(x.view_as(images[0]))
-                rows = images[1:].view(k * n_anchors, -1)
-                torch.index_select(y.view(len(y), rows.shape[1]), 0, index.flatten(), out=rows)
-            else:
-                previous = saved[-4]
-                torch.ops.aten.avg_pool2d.out(previous, *_pooling(previous), out=images)
-            image_x, image_y = images[0], images[1:]
-            torch.addcmul(constant, image_x, image_y, out=products)
-            torch.addcmul(constant, image_y, image_y, value=0.5, out=squares)
-            squares.addcmul_(image_x, image_x, value=0.5)
-            filtered = _filter(maps, band, window)
-            mu, spread, cs = filtered.split([1 + k, k, k])
-            cs.addcmul_(mu[0], mu[1:], value=-1)
-            spread.addcmul_(mu[0], mu[0], value=-0.5).addcmul_(mu[1:], mu[1:], value=-0.5)
-            cs.div_(spread)
-            local = cs * _luminance(mu, c1)[0] if scale == scales - 1 else cs
+        for scale, local in enumerate([*cs[:-1], cs[-1] * luminance]):
             torch.mean(local.view(k, n_anchors, channels, -1), dim=-1, out=means[scale])
-            saved += [images, mu, spread, cs]
-            height, width = -(-height // 2), -(-width // 2)
-        ctx.save_for_backward(y, index, band, *saved)
-        ctx.options = (window, scales, c1, x.shape)
+        ctx.save_for_backward(y, index, band, luminance, denominator, *images, *filtered)
+        ctx.options = (window, x.shape)
         return means
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_means: Tensor) -> tuple[Tensor | None, ...]:
         """See `cim_dg.nn.local_similarity` for the derivatives; the gradient of a scale goes on to the finer one."""
-        y, index, band, *saved = ctx.saved_tensors
-        window, scales, c1, shape = ctx.options
-        k, to_y = len(index), ctx.needs_input_grad[1]
-        grad: Tensor | None = None
-        for scale in reversed(range(scales)):
-            images, mu, spread, cs = saved[4 * scale : 4 * scale + 4]
-            weight = grad_means[scale].view(k, -1, 1, 1) / cs[0, 0].numel()
-            scale_c1 = c1 if scale == scales - 1 else None
-            by_moments, n_mu = _by_moments(mu, spread, cs, weight, scale_c1, to_y)
-            filtered = _filter(by_moments, band, window, adjoint=True)
-            fine, by_square, by_product = filtered.split([n_mu, len(filtered) - n_mu - k, k])
-            for part in by_square:
-                fine[0].addcmul_(images[0], part, value=-1)
-            for image, part in zip(images[1:], by_product, strict=True):
-                fine[0].addcmul_(image, part)
-            if to_y:
-                fine[1:].addcmul_(images[1:], by_square, value=-1).addcmul_(images[0], by_product)
-            if grad is not None:
-                pooled = images[: len(fine)]
-                fine.add_(torch.ops.aten.avg_pool2d_backward(grad, pooled, *_pooling(pooled)))
-            grad = fine
-        assert grad is not None
-        grad_y = None
+        y, index, band, luminance, denominator, *saved = ctx.saved_tensors
+        window, shape = ctx.options
+        k, scales, to_y = len(index), len(grad_means), ctx.needs_input_grad[1]
+        images, filtered = saved[:scales], saved[scales:]
+        mu, spread, cs = _split(filtered, 1 + k, k, k)
+        mu_x, mu_y = _split(mu, 1, k)
+        n_y = k if to_y else 0
+        n_square = k if to_y else 1  # for x alone, the derivatives by its square are summed over k
+
+        pixels = [float(each[0, 0].numel()) for each in filtered]
+        per_pixel = torch._foreach_div(list(grad_means.contiguous().unbind()), pixels)
+        weights = [weight.view(k, -1, 1, 1) for weight in per_pixel]
+        by_luminance = 2 * weights[-1] * cs[-1] / denominator
+        weights[-1] = weights[-1] * luminance
+        by_moments, start = _allocate(y, [(1 + n_y + n_square + k, *each.shape[1:]) for each in filtered], 0.0)
+        by_mu_x, by_mu_y, by_square, by_product = _split(by_moments, 1, n_y, n_square, k)
+        for weight, divisor, quotient in zip(weights, spread, by_product, strict=True):
+            torch.div(weight, divisor, out=quotient)
         if to_y:
-            grad_y = torch.zeros_like(y)
-            grad_y.view(len(y), -1).index_add_(0, index.flatten(), grad[1:].reshape(index.numel(), -1))
-        return grad[0].view(shape), grad_y, None, None, None, None, None
+            _set_products(start, by_square, cs, by_product)
+            _set_products(start, by_mu_y, mu_y, by_square)
+            _add_products(by_mu_y, mu_x, by_product, -1.0)
+        else:
+            _set_sum_of_products(start, by_square, cs, by_product)
+        _set_sum_of_products(start, by_mu_x, mu_x, by_square)
+        for j in range(k):
+            _add_products(by_mu_x, _part(mu_y, j), _part(by_product, j), -1.0)
+        by_mu_x[-1].add_(((mu_y[-1] - luminance * mu_x[-1]) * by_luminance).sum(dim=0))
+        if to_y:
+            by_mu_y[-1].addcmul_(mu_x[-1] - luminance * mu_y[-1], by_luminance)
+
+        adjoint = [_filter(each, band, window, adjoint=True) for each in by_moments]
+        grad, by_square, by_product = _split(adjoint, 1 + n_y, n_square, k)
+        grad_x, grad_y = _split(grad, 1, n_y)
+        image_x, image_y = _split(images, 1, k)
+        for j in range(n_square):
+            _add_products(grad_x, image_x, _part(by_square, j), -1.0)
+        for j in range(k):
+            _add_products(grad_x, _part(image_y, j), _part(by_product, j))
+        if to_y:
+            _add_products(grad_y, image_y, by_square, -1.0)
+            _add_products(grad_y, image_x, by_product)
+        for scale in reversed(range(1, scales)):
+            pooled = images[scale - 1][: 1 + n_y]
+            grad[scale - 1].add_(torch.ops.aten.avg_pool2d_backward(grad[scale], pooled, *_pooling(pooled)))
+        by_y = None
+        if to_y:
+            by_y = torch.zeros_like(y)
+            by_y.view(len(y), -1).index_add_(0, index.flatten(), grad_y[0].reshape(index.numel(), -1))
+        return grad_x[0].view(shape), by_y, None, None, None, None, None
 
 
-def _by_moments(
-    mu: Tensor, spread: Tensor, cs: Tensor, weight: Tensor, c1: float | None, to_y: bool
-) -> tuple[Tensor, int]:
-    """The maps (m, n, h, w) that the filter's adjoint is applied to, and how many of them are derivatives by means.
+Maps = list[Tensor]  # (m, n, h, w) of each scale
 
-    The others are cs d, summed over k if only x needs a gradient, and d, with d = weight / spread. `c1` is given at the
-    coarsest scale, where l counts.
+
+def _allocate(like: Tensor, shapes: Sequence[tuple[int, ...]], value: float) -> tuple[Maps, Tensor]:
+    """Memory for the maps of each scale, and a tensor of one `value`.
+
+    The scales after the first, which are small, are filled with `value`, so that products can be added for all of them
+    at once; the first is not, since `_set_products` writes it.
     """
-    k, n_mu = len(cs), len(mu) if to_y else 1
-    maps = mu.new_empty(n_mu + (k if to_y else 1) + k, *mu.shape[1:])
-    by_mu, by_square, d = maps.split([n_mu, len(maps) - n_mu - k, k])
-    mu_x, mu_y = mu[0], mu[1:]
-    luminance = None
-    if c1 is not None:
-        luminance, denominator = _luminance(mu, c1)
-        by_luminance = 2 * weight * cs / denominator
-        weight = weight * luminance
-    torch.div(weight, spread, out=d)
-    if to_y:
-        torch.mul(cs, d, out=by_square)
-        torch.mul(mu_y, by_square, out=by_mu[1:]).addcmul_(mu_x, d, value=-1)
-        torch.mul(mu_x, by_square.sum(dim=0), out=by_mu[0])
-    else:
-        torch.mul(cs[0], d[0], out=by_square[0])
-        for each_cs, each_d in zip(cs[1:], d[1:], strict=True):
-            by_square[0].addcmul_(each_cs, each_d)
-        torch.mul(mu_x, by_square[0], out=by_mu[0])
-    for mean, part in zip(mu_y, d, strict=True):
-        by_mu[0].addcmul_(mean, part, value=-1)
-    if luminance is not None:
-        by_mu[0].add_(((mu_y - luminance * mu_x) * by_luminance).sum(dim=0))
-        if to_y:
-            by_mu[1:].addcmul_(mu_x - luminance * mu_y, by_luminance)
-    return maps, n_mu
+    sizes = [-(-math.prod(shape) // _ALIGNED) * _ALIGNED for shape in shapes[1:]]
+    start, *parts = like.new_full((_ALIGNED + sum(sizes),), value).split([_ALIGNED, *sizes])
+    others = [part[: math.prod(shape)].view(shape) for part, shape in zip(parts, shapes[1:], strict=True)]
+    return [like.new_empty(shapes[0]), *others], start[:1]
+
+
+def _split(blocks: Maps, *sizes: int) -> list[Maps]:
+    """The blocks (m, n, h, w) of each scale, split along m: maps for each of `sizes`."""
+    return [list(parts) for parts in zip(*(block.split(sizes) for block in blocks), strict=True)]
+
+
+def _part(blocks: Maps, j: int) -> Maps:
+    """Map j of every scale, (1, n, h, w)."""
+    return [block[j : j + 1] for block in blocks]
+
+
+def _set_products(start: Tensor, targets: Maps, a: Maps, b: Maps, value: float = 1.0) -> None:
+    """Targets from `_allocate` = start + value * a * b; a and b may have one map to several of the target."""
+    torch.addcmul(start, a[0], b[0], value=value, out=targets[0])
+    _add_products_of_small(targets[1:], a[1:], b[1:], value)
+
+
+def _set_sum_of_products(start: Tensor, targets: Maps, a: Maps, b: Maps) -> None:
+    """Targets (1, n, h, w) from `_allocate` = start + the sum over the maps of a * b; a may have one map."""
+    for j in range(len(b[0])):
+        a_j, b_j = a if len(a[0]) == 1 else _part(a, j), _part(b, j)
+        _add_products(targets, a_j, b_j) if j else _set_products(start, targets, a_j, b_j)
+
+
+def _add_products(targets: Maps, a: Maps, b: Maps, value: float = 1.0) -> None:
+    """Add value * a * b to the targets; a and b may have one map to several of the target."""
+    targets[0].addcmul_(a[0], b[0], value=value)
+    _add_products_of_small(targets[1:], a[1:], b[1:], value)
+
+
+def _add_products_of_small(targets: Maps, a: Maps, b: Maps, value: float) -> None:
+    """The same for all scales in one kernel, which reads a map once for each target that it is multiplied into."""
+
+    def each(blocks: Maps) -> Maps:
+        return [map_ for block, target in zip(blocks, targets, strict=True) for map_ in block.expand_as(target)]
+
+    if targets:
+        torch._foreach_addcmul_(each(targets), each(a), each(b), value=value)
 
 
 def _luminance(mu: Tensor, c1: float) -> tuple[Tensor, Tensor]:
     """l of the first mean and each of the others, (K, n, h, w), and its denominator."""
-    denominator = (mu[1:] ** 2).addcmul_(mu[0], mu[0]).add_(c1)
-    return (2 * mu[0] * mu[1:]).add_(c1).div_(denominator), denominator
+    constant = constants((c1,), mu)
+    denominator = torch.addcmul(constant, mu[1:], mu[1:]).addcmul_(mu[:1], mu[:1])
+    return torch.addcmul(constant, mu[:1], mu[1:], value=2.0).div_(denominator), denominator
 
 
 def _pooling(images: Tensor) -> tuple[list[int], list[int], list[int], bool, bool, None]:
@@ -162,8 +208,8 @@ def _pooling(images: Tensor) -> tuple[list[int], list[int], list[int], bool, boo
 def _band(like: Tensor, size: int, window: int) -> Tensor:
     """(size, size - window + 1), the window along the diagonal; its upper left part is the band of a smaller size."""
     band = like.new_zeros(size, size - window + 1)
-    for offset, weight in enumerate(window_weights(window)):
-        band.diagonal(-offset).fill_(weight)
+    diagonals = band.as_strided((size - window + 1, window), (size - window + 2, size - window + 1))
+    diagonals.copy_(constants(tuple(window_weights(window)), like))
     return band
 
 

@@ -1,4 +1,4 @@
-"""Which hyper-parameters and which checkpoint the selection chose for every cell."""
+"""The hyper-parameters and the checkpoint that the selection chose for every cell."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from cim_dg import hparams as spaces
 from cim_dg.errors import UserError
 from cim_dg.results.domains import domain_names
 from cim_dg.results.grids import Grid
+from cim_dg.results.group_selection import best_epochs as epochs_of
+from cim_dg.results.group_selection import by_rule
+from cim_dg.results.read_swad import is_averaged, is_family
 from cim_dg.results.read_wilds import own_rule
 from cim_dg.results.records import Records, Run
 from cim_dg.results.selection import TITLES, select
-from cim_dg.results.wilds_tables import best_epochs as epochs_of
-from cim_dg.results.wilds_tables import by_rule
 
 _HEADER = [
     "Method",
@@ -79,22 +80,22 @@ def best_hparams(records: Records, rules: Sequence[str]) -> list[Grid]:
 
 
 def best_epochs(records: Records, rules: Sequence[str]) -> list[Grid]:
-    """The same for WILDS runs, which have one setting each: the selected epoch, under each rule or each run's own."""
+    """The same for WILDS runs, which have one setting each: the epoch selected by each rule, or by each run's own."""
     grids = []
     header = ["Method", "From", "Data set", "Seed", "Epoch", "Checkpoint", "Hparams"]
     for rule, runs in by_rule(records, rules).items():
         rows = []
         for number, epoch in sorted(epochs_of(records, runs, rule).items(), key=lambda pair: str(runs[pair[0]].folder)):
             run = runs[number]
-            # The harness keeps the model of the epoch that the run itself selected.
-            kept = next(run.folder.glob("*_epoch:best_model.pth"), None) if own_rule(run) == rule else None
+            # The harness keeps the model of the epoch that the run's own rule selected.
+            model_path = next(run.folder.glob("*_epoch:best_model.pth"), None) if own_rule(run) == rule else None
             texts = [
                 run.algorithm,
                 run.harness,
                 run.dataset,
                 str(run.trial),
                 str(epoch),
-                str(kept or f"not kept ({run.folder})"),
+                str(model_path or f"not kept ({run.folder})"),
             ]
             rows.append([*([text] for text in texts), textwrap.wrap(changed_text(run), _HPARAMS_WIDTH)])
         title = f"WILDS: selected epochs [{rule}]"
@@ -126,7 +127,7 @@ def _text(hparams: Mapping[str, Any]) -> str:
 def _defaults(algorithm: str, dataset: str, of_domainbed: bool) -> dict[str, Any]:
     """The defaults of a method on a data set; of a method that this package does not have, those of the harness."""
     names = ["domainbed", "common", f"datasets/{dataset}"] if of_domainbed else []
-    defaults = {}
+    defaults: dict[str, Any] = {}
     for name in [*names, spaces.SHARED, algorithm]:
         with contextlib.suppress(UserError, OSError):  # this package has no such method
             defaults |= spaces.defaults(spaces.space(name, dataset if of_domainbed else None))
@@ -140,12 +141,15 @@ def _is_used(name: str, run: Run, dataset: str) -> bool:
 
 
 def model_file(run: Run, step: int, last: int) -> Path | None:
-    """The file with the model of this step, if DomainBed kept it: it keeps the last, or all if told to."""
+    """The file of the model at this step, if the harness kept it: DomainBed keeps the last, or all if told to."""
     candidates = [run.folder / f"model_step{step}.pkl", *([run.folder / "model.pkl"] if step == last else [])]
+    if is_family(run.harness) and not is_averaged(run.harness):
+        envs = ",".join(map(str, run.test_envs))
+        candidates = [run.folder / "checkpoints" / f"TE{envs}_{step}.pth"]
     return next((path for path in candidates if path.is_file()), None)
 
 
 def checkpoint(run: Run, step: int, last: int) -> str:
-    """`model_file` in words."""
+    """`model_file` as text."""
     path = model_file(run, step, last)
     return str(path) if path else f"not kept ({run.folder})"

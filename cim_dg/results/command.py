@@ -22,9 +22,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add `collect` to the `cim-dg` command."""
     parser = subparsers.add_parser(
         "collect",
-        help="comparison tables from DomainBed sweeps and WILDS logs",
-        description="Read any mix of DomainBed sweep folders (real or stand-in) and WILDS log folders, and print "
-        "comparison tables with 95% intervals and paired tests beside the published figures.",
+        help="comparison tables from runs of DomainBed and its forks, SubpopBench and WILDS",
+        description="Read any mix of DomainBed sweep folders (real, fork or stand-in), SWAD's and MIRO's train_output, "
+        "SubpopBench's output and WILDS log folders, and print comparison tables with 95% intervals and paired tests "
+        "beside the published figures.",
     )
     parser.add_argument("folders", nargs="*", metavar="DIR", help="folders of runs, searched to any depth")
     parser.add_argument(
@@ -38,8 +39,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         choices=DOMAINBED_RULES + WILDS_RULES,
         default=[],
         metavar="RULE",
-        help=f"DomainBed: {', '.join(DOMAINBED_RULES)} (default iid); WILDS: {', '.join(WILDS_RULES)} (default: each "
-        "run's own)",
+        help=f"DomainBed and SWAD: {', '.join(DOMAINBED_RULES)} (default iid); WILDS and SubpopBench: "
+        f"{', '.join(WILDS_RULES)} (default: each WILDS run's own; worst-group and worst-class of SubpopBench, which "
+        "has oracle too)",
     )
     parser.add_argument(
         "--table", nargs="+", default=[], metavar="NAME", help="only these tables, such as vlcs, subgroups, digits"

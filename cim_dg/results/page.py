@@ -24,15 +24,15 @@ _DESKTOP, _PHONE = 150, 50
 
 @dataclass(frozen=True)
 class _Plot:
-    """An image with the sentence that stands for it where it cannot be seen."""
+    """An image with its alternative text."""
 
     caption: str
     alt: str
-    source: str  # a data: address
+    source: str  # a data: URL
 
 
 def render(report: Report) -> str:
-    """The page; nothing in it is fetched from anywhere."""
+    """The page. It loads nothing from elsewhere."""
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -67,11 +67,11 @@ def _plots(table: Table, report: Report) -> list[_Plot]:
         ),
         *(
             (
-                f"Learning curves{of}: mean over the selected runs, shaded one standard error",
-                f"Line plots of accuracy over training{of} for each method.",
+                f"Learning curves{suffix}: mean over the selected runs, shaded one standard error",
+                f"Line plots of accuracy over training{suffix} for each method.",
                 plots.learning_curves(table, learning_curves),
             )
-            for of, learning_curves in _curves(table, report)
+            for suffix, learning_curves in _curves(table, report)
         ),
         (
             "Worst group against average accuracy (published figures hollow)",
@@ -85,12 +85,14 @@ def _plots(table: Table, report: Report) -> list[_Plot]:
 
 
 def _curves(table: Table, report: Report) -> list[tuple[str, pd.DataFrame]]:
-    """The learning curves of a table's runs, one for each of its data sets, with what to call them."""
+    """The learning curves of a table's runs, one for each of its data sets, with their titles' suffixes."""
     records = report.records
     if records is None:
         return []
     if table.selection in TITLES:
-        return [("", curves.domain_curves(records, select(records, table.selection), table.dataset))]
+        selected = select(records, table.selection)
+        of_table = selected["harness"].isin([row.source for row in table.rows])
+        return [("", curves.domain_curves(records, selected[of_table], table.dataset))]
     by_dataset: dict[str, list[int]] = {}
     for number, run in enumerate(records.runs):
         if not run.test_envs and table_name(run.dataset) == table.name:

@@ -1,4 +1,4 @@
-"""Reads folders of runs, whichever harness wrote them, into one frame of records."""
+"""Reads the run folders of any harness into one frame of records."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cim_dg.errors import UserError
-from cim_dg.results import read_domainbed, read_wilds
+from cim_dg.results import read_domainbed, read_subpopbench, read_wilds
 from cim_dg.results.records import VARIANTS, Collector, Records
 
 DATASET = "metadata.csv"
@@ -16,19 +16,21 @@ DATASET = "metadata.csv"
 
 
 def read(folders: Sequence[str | os.PathLike[str]]) -> Records:
-    """Read every run in or below `folders`, each file once, whichever harness wrote it.
+    """Read every run of any harness in or below `folders`, each file once.
 
     Raises:
-        UserError: a folder is not there, or no run with a result is found.
+        UserError: a folder does not exist, or there is no run with a result.
     """
     collector = Collector()
     seen: set[str] = set()
     for folder in folders:
         if not os.path.isdir(folder):
-            raise UserError(f"{folder} is not a folder; give folders of DomainBed sweeps or WILDS logs.")
-        # os.walk lists as os.listdir does, so that the order, which breaks exact ties, is DomainBed's.
-        for place, below, files in os.walk(folder):
-            absolute = os.path.abspath(place)
+            raise UserError(
+                f"{folder} is not a folder; give folders of DomainBed sweeps, SWAD or SubpopBench runs, or WILDS logs."
+            )
+        # os.walk lists as os.listdir does, so the order, which breaks exact ties, is DomainBed's.
+        for path, below, files in os.walk(folder):
+            absolute = os.path.abspath(path)
             if absolute in seen:
                 below.clear()
                 continue
@@ -37,10 +39,10 @@ def read(folders: Sequence[str | os.PathLike[str]]) -> Records:
             below[:] = [name for name in below if not name.startswith(".")]  # launchers' notes
             if VARIANTS in names:
                 collector.variants |= _variants(absolute)
-            for reader in (read_domainbed, read_wilds):
+            for reader in (read_subpopbench, read_domainbed, read_wilds):
                 if reader.is_run(names):
                     try:
-                        reader.read(Path(place), names, collector)
+                        reader.read(Path(path), names, collector)
                     except OSError as error:
                         collector.skip("Files that cannot be read", str(error.filename))
                     below.clear()
@@ -48,17 +50,18 @@ def read(folders: Sequence[str | os.PathLike[str]]) -> Records:
             else:
                 if DATASET in names:
                     below.clear()
-                elif not below and place != os.fspath(folder):
+                elif not below and path != os.fspath(folder):
                     collector.skip(
                         "Folders without anything in them (not started?)" if not files else "Folders that are no runs",
-                        place,
+                        path,
                     )
     if not collector.runs:
         left = "; ".join(f"{reason.lower()}: {len(places)}" for reason, places in collector.skipped.items())
         raise UserError(
             f"{', '.join(map(str, folders))}: no results there"
             + (f" ({left})" if left else "")
-            + "; a DomainBed job has a results.jsonl, a WILDS log folder files such as val_eval.csv."
+            + "; a DomainBed job has a results.jsonl, a SubpopBench job a results.json, a WILDS log folder files such "
+            "as val_eval.csv."
         )
     return collector.records()
 

@@ -1,4 +1,4 @@
-"""DomainBed's job folders (the real one's and the stand-in's) as records."""
+"""Job folders of DomainBed (the real one, the stand-in, DiWA), and those of SWAD's form, as records."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from typing import Any
 
 import orjson
 
+from cim_dg.results import read_swad
 from cim_dg.results.records import Collector, Records, Run
 
-_ACCURACY = re.compile(r"(env\d{1,3}_[a-z]+)_(acc)", re.ASCII)
+_ACCURACY = re.compile(r"(env\d{1,3}_[a-z]+)_acc|(env\d{1,3}_(?:in|out)(?:TE)?)", re.ASCII)
+# SWAD's means of accuracies that stand in the record too.
+_REPEATED = {"test_in", "test_out", "train_in", "train_out"}
 _STARTED = {"out.txt", "err.txt", "done", "provenance.json"}
 _NEEDED = {"algorithm": str, "dataset": str, "test_envs": list}
 
@@ -24,20 +27,21 @@ NO_RESULTS = "Jobs without a result yet"
 
 
 def is_run(names: Set[str]) -> bool:
-    """Whether a folder with these files is a DomainBed job that at least began."""
+    """Whether a folder with these files is a DomainBed job that has started."""
     return "results.jsonl" in names or len(names & _STARTED) >= 2 or "provenance.json" in names
 
 
 def read(folder: Path, names: Set[str], collector: Collector) -> None:
-    """Add a job folder's checkpoints; what cannot be used is counted, never fatal."""
+    """Add a job folder's checkpoints. Unusable lines are counted and never fatal."""
     results = folder / "results.jsonl"
     lines = results.read_bytes().splitlines() if "results.jsonl" in names else []
     provenance = _object(folder / "provenance.json") if "provenance.json" in names else {}
-    if "data.json" in names and "data" not in provenance:  # which the real DomainBed's jobs have instead
+    if "data.json" in names and "data" not in provenance:  # the real DomainBed's jobs have this instead
         provenance = {**provenance, "data": _object(folder / "data.json")}
     layouts: dict[tuple[str, ...], _Layout] = {}
     args: dict[str, Any] | None = None
     run = -1
+    swad: dict[int, Run] = {}
     for number, line in enumerate(lines, start=1):
         if not line or line.isspace():
             continue
@@ -45,8 +49,11 @@ def read(folder: Path, names: Set[str], collector: Collector) -> None:
         try:
             if record["args"] != args:
                 args = record["args"]
-                run = -1  # until the new arguments prove good, checkpoints belong to nobody
-                run = collector.begin(_run(folder, args, record["hparams"], provenance, "done" in names))
+                run = -1  # checkpoints belong to no run until the new arguments are valid
+                started = _run(folder, args, record["hparams"], provenance, "done" in names)
+                run = collector.begin(started)
+                if read_swad.has_form(args):
+                    swad[run] = started
             if run < 0:
                 raise ValueError("a line of unusable arguments")
             shape = tuple(record)
@@ -64,6 +71,8 @@ def read(folder: Path, names: Set[str], collector: Collector) -> None:
             collector.skip(TRUNCATED, f"{results}:{number}")
     if run < 0 and args is None:
         collector.skip(NO_RESULTS, folder)
+    if swad:
+        read_swad.add_averages(folder, swad, collector)
 
 
 def from_lines(lines: Iterable[dict[str, Any]]) -> Records:
@@ -81,12 +90,12 @@ def from_lines(lines: Iterable[dict[str, Any]]) -> Records:
 
 
 def parse(line: bytes) -> dict[str, Any]:
-    """The record that a line of results.jsonl holds; an empty one if it is cut off or malformed."""
+    """The record in a line of results.jsonl; an empty one if the line is truncated or malformed."""
     try:
         record = orjson.loads(line)
     except orjson.JSONDecodeError:
         try:
-            # A loss that diverged is written as NaN, which is not JSON, but which Python's own reader takes.
+            # A diverged loss is written as NaN, which is not valid JSON but which Python's own reader accepts.
             record = json.loads(line)
         except (ValueError, RecursionError):
             return {}
@@ -96,13 +105,17 @@ def parse(line: bytes) -> dict[str, Any]:
 def _run(
     folder: Path, args: dict[str, Any], hparams: dict[str, Any], provenance: dict[str, Any], finished: bool
 ) -> Run:
+    # The real DomainBed writes no provenance; the stand-in writes one with every job. DiWA is DomainBed with two more
+    # arguments.
+    harness = str(provenance.get("harness", "diwa" if "path_for_init" in args else "domainbed"))
+    if read_swad.has_form(args):
+        harness, args = read_swad.as_domainbed(args, hparams)
     for name, kind in _NEEDED.items():
         if not isinstance(args[name], kind):
             raise TypeError(name)
     return Run(
         folder=folder,
-        # The real DomainBed writes no provenance; the stand-in writes one with every job.
-        harness=str(provenance.get("harness", "domainbed")),
+        harness=harness,
         dataset=args["dataset"],
         algorithm=args["algorithm"],
         trial=_whole(args["trial_seed"]),
@@ -137,7 +150,8 @@ class _Layout:
 
 
 def _layout(record: dict[str, Any], collector: Collector) -> _Layout:
-    keys = [key for key, value in record.items() if key != "step" and type(value) in (int, float)]
+    left_out = {"step", *(_REPEATED if read_swad.has_form(record["args"]) else ())}
+    keys = [key for key, value in record.items() if key not in left_out and type(value) in (int, float)]
     names = tuple(map(_split_and_metric, keys))
     accuracies = [key for key, (_, metric) in zip(keys, names, strict=True) if metric == "acc"]
     return _Layout(keys, accuracies, collector.layout(names))
@@ -146,7 +160,7 @@ def _layout(record: dict[str, Any], collector: Collector) -> _Layout:
 @cache
 def _split_and_metric(key: str) -> tuple[str, str]:
     match = _ACCURACY.fullmatch(key)
-    return (match[1], match[2]) if match else ("train", key)
+    return (match[1] or match[2], "acc") if match else ("train", key)
 
 
 def _object(path: Path) -> dict[str, Any]:

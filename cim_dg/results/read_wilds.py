@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
+from cim_dg.results.official_data import official_name
 from cim_dg.results.records import Collector, Run
 
 OWN_RUNNER, EXAMPLES = "wilds", "wilds-examples"
@@ -20,7 +21,7 @@ REFUSED = "Epochs with an accuracy that is not between 0 and 1, left out"
 NO_RECORD = "Folders whose run.json or log.txt does not say which run they are of"
 NOT_TESTED = "WILDS runs without an evaluation of the test images yet, left out"
 
-# What WILDS calls them -> what they are. fmow's groups are regions.
+# WILDS' names of metrics -> ours. fmow's groups are regions.
 _METRICS = {
     "acc_avg": "average",
     "adj_acc_avg": "adjusted_average",
@@ -30,7 +31,7 @@ _METRICS = {
 }
 RULES = {"average": "average", "worst-class": "worst_class", "worst-group": "worst_group"}
 _METHODS = {"groupDRO": "GroupDRO"}
-# WILDS' own methods that train on domain labels; GroupDRO weighs and samples by them.
+# WILDS' own methods that train on domain labels. GroupDRO uses them for weights and sampling.
 _WITH_DOMAINS = {"GroupDRO", "deepCORAL", "IRM", "DANN"}
 
 _TYPES: dict[str, type] = {
@@ -38,21 +39,13 @@ _TYPES: dict[str, type] = {
     **dict.fromkeys(("config", "hparams"), dict),
 }
 
-# Test images of the data sets of the paper's tables, and their split. Anything else in their format is not to be taken
-# for them.
-_OFFICIAL = {
-    "waterbirds": ("Waterbirds", "test", 5_794),
-    "celebA": ("CelebA", "test", 19_962),
-    "backgrounds": ("BackgroundChallenge", "original", 4_050),
-}
-
-# The background gap, derived: the accuracy that is lost where the background is of another class (Xiao et al. 2020).
+# The background gap: the accuracy lost if the background is of another class (Xiao et al. 2020).
 GAP = ("mixed_same - mixed_rand", "gap")
 _GAP_OF = ("mixed_same", "average"), ("mixed_rand", "average")
 
 
 def is_run(names: Set[str]) -> bool:
-    """Whether a folder with these files is a log folder of WILDS."""
+    """Whether a folder with these files is a WILDS log folder."""
     return "run.json" in names or any(name.endswith("_eval.csv") for name in names)
 
 
@@ -62,14 +55,14 @@ def read(folder: Path, names: Set[str], collector: Collector) -> None:
     for name in sorted(names):
         if name.endswith("_eval.csv"):
             _read_split(folder / name, name.removesuffix("_eval.csv"), epochs, collector)
-    about = _own(folder / "run.json") if "run.json" in names else _examples(folder / "log.txt")
+    description = _own(folder / "run.json") if "run.json" in names else _examples(folder / "log.txt")
     if not epochs:
         collector.skip(NO_RESULTS, folder)
         return
-    if about is None:
+    if description is None:
         collector.skip(NO_RECORD, folder)
         return
-    described = _run(folder, about, epochs)
+    described = _run(folder, description, epochs)
     if described is None:
         collector.skip(NOT_TESTED, folder)
         return
@@ -86,7 +79,7 @@ def own_rule(run: Run) -> str:
 
 
 def group_labels(run: Run, rule: str) -> str:
-    """Whether group (domain) labels were used, in training and in selection: derived from what the run says it did."""
+    """Whether training and selection used group (domain) labels, derived from the run's record."""
     uses = [
         *(["training"] if run.provenance.get("used_domains") else []),
         *(["selection"] if rule == "worst-group" else []),
@@ -106,13 +99,13 @@ def _read_split(path: Path, split: str, epochs: dict[int, dict[tuple[str, str], 
             if wrong := next((name for name in values if not _is_possible(name, values)), None):
                 collector.skip(REFUSED, f"{path}:{number}, where {wrong} is {values[wrong]:g}")
                 continue
-            # An epoch that a continued run did again counts as it was done last.
+            # If a resumed run repeated an epoch, the last time counts.
             epochs.setdefault(epoch, {}).update({(split, name): value for name, value in _named(values).items()})
 
 
 def _rows(file: Iterable[str]) -> Iterator[tuple[int, dict[str, str]]]:
     """The rows of a CSV file with their numbers; an empty one, which nothing takes, where the csv module gives up."""
-    # A NUL byte, which a crashed disk leaves, would stop it.
+    # The csv module fails at NUL bytes, which a crash can leave in a file.
     rows = csv.DictReader(line.replace("\0", "") for line in file)
     for number in itertools.count(2):
         try:
@@ -139,7 +132,7 @@ def _is_possible(name: str, values: Mapping[str, float]) -> bool:
 
 
 def _named(values: Mapping[str, float]) -> dict[str, float]:
-    """A row's metrics; the group-free ones, which run_expt.py leaves out on Waterbirds, from the groups' counts."""
+    """A row's metrics. Group-free ones, which run_expt.py omits on Waterbirds, come from the groups' counts."""
     named = {_METRICS.get(name, name): value for name, value in values.items()}
     groups = {name.removeprefix("acc_"): value for name, value in values.items() if f"count_{name[4:]}" in values}
     total = sum(values[f"count_{group}"] for group in groups)
@@ -151,7 +144,7 @@ def _named(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def _by_class(groups: Mapping[str, float], values: Mapping[str, float]) -> list[float]:
-    """The accuracy of each class, if the groups are told apart by it ('y:landbird_background:water')."""
+    """The accuracy of each class, if the groups' names include it ('y:landbird_background:water')."""
     hits: dict[str, float] = {}
     counts: dict[str, float] = {}
     for group, accuracy in groups.items():
@@ -165,7 +158,7 @@ def _by_class(groups: Mapping[str, float], values: Mapping[str, float]) -> list[
 
 
 def _own(path: Path) -> dict[str, Any] | None:
-    """What `cim-dg wilds train` says of its run."""
+    """The record that `cim-dg wilds train` writes."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -177,7 +170,7 @@ def _own(path: Path) -> dict[str, Any] | None:
 
 
 def _examples(path: Path) -> dict[str, Any] | None:
-    """What run_expt.py writes at the head of its log: 'Batch size: 128', one option a line, to the first empty line."""
+    """The options that run_expt.py writes at the start of its log, one per line ('Batch size: 128')."""
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
             head = []
@@ -208,40 +201,39 @@ def _is_seed(seed: object) -> bool:
     return type(seed) is int and abs(seed) < 2**53
 
 
-def _run(folder: Path, about: Mapping[str, Any], epochs: Mapping[int, Mapping[tuple[str, str], float]]) -> Run | None:
-    """The run, or None if its data set cannot be told before it has been tested."""
-    dataset = _dataset(about["dataset"], epochs)
+def _run(
+    folder: Path, description: Mapping[str, Any], epochs: Mapping[int, Mapping[tuple[str, str], float]]
+) -> Run | None:
+    """The run, or None if the dataset's name depends on its size and no test images have been counted yet."""
+    dataset = _dataset(description["dataset"], epochs)
     if dataset is None:
         return None
-    wanted = str(about.get("epochs_wanted", ""))
-    is_number = re.fullmatch("[0-9]{1,15}", wanted)
-    finished = bool(about.get("finished", len(epochs) >= int(wanted) if is_number else True))
-    config = dict(about.get("config") or {})
-    hparams = dict(about.get("hparams") or {})
-    shown = ("model", "optimizer", "lr", "weight_decay", "batch_size", "n_epochs")
+    epochs_wanted = str(description.get("epochs_wanted", ""))
+    is_number = re.fullmatch("[0-9]{1,15}", epochs_wanted)
+    finished = bool(description.get("finished", len(epochs) >= int(epochs_wanted) if is_number else True))
+    config = dict(description.get("config") or {})
+    hparams = dict(description.get("hparams") or {})
+    config_names = ("model", "optimizer", "lr", "weight_decay", "batch_size", "n_epochs")
     return Run(
         folder=folder,
-        harness=str(about.get("harness", OWN_RUNNER)),
+        harness=str(description.get("harness", OWN_RUNNER)),
         dataset=dataset,
-        algorithm=_METHODS.get(about["algorithm"], about["algorithm"]),
-        trial=about["seed"],
+        algorithm=_METHODS.get(description["algorithm"], description["algorithm"]),
+        trial=description["seed"],
         finished=finished,
-        hparams={**{name: config[name] for name in shown if name in config}, **hparams},
-        args={**config, "seed": about["seed"]},
-        provenance=dict(about),
+        hparams={**{name: config[name] for name in config_names if name in config}, **hparams},
+        args={**config, "seed": description["seed"]},
+        provenance=dict(description),
     )
 
 
 def _dataset(name: str, epochs: Mapping[int, Mapping[tuple[str, str], float]]) -> str | None:
-    """The data set's name; other data in the format of one in `_OFFICIAL`, told by their size, have another.
-
-    None if that cannot be told, because no epoch has been tested yet: the last may be half evaluated.
-    """
-    if name not in _OFFICIAL:
+    """The dataset's name, which may depend on how many images it is tested on; None if none has been tested yet."""
+    if official_name(name, 0) == name:
         return name
-    official, tested, size = _OFFICIAL[name]
-    for _, values in sorted(epochs.items(), reverse=True):
+    tested = "original" if name == "backgrounds" else "test"
+    for _, values in sorted(epochs.items(), reverse=True):  # the last epoch may not be tested yet
         counts = [value for (split, metric), value in values.items() if split == tested and metric.startswith("count_")]
         if counts:
-            return official if sum(counts) == size else f"{name} format ({sum(counts):.0f} test images)"
+            return official_name(name, round(sum(counts)))
     return None

@@ -48,7 +48,7 @@ def render(grids: Sequence[Grid], colour: bool = False, width: int | None = None
         for note in grid.notes:
             console.print(Text(textwrap.fill(note, min(_NOTE_WIDTH, width or _WIDEST), subsequent_indent="  ")))
         console.print()
-    # Rich fills short lines up; nobody wants those spaces in a file.
+    # Rich pads short lines with spaces.
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()).rstrip("\n") + "\n"
 
 

@@ -1,7 +1,8 @@
-"""What made each run, for the page: what its folder says, and 'unknown' for the rest."""
+"""The facts about each run for the page, from its folder; 'unknown' if missing."""
 
 from __future__ import annotations
 
+import itertools
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of one method on one data set: the facts that they share, and a row for each with the others."""
+    """The runs of one method on one data set: their common facts, and a row for each with the others."""
 
     title: str
     shared: Sequence[tuple[str, str]]
@@ -34,17 +35,17 @@ def groups(runs: Sequence[Run]) -> list[Group]:
 
 
 def facts(run: Run) -> dict[str, str]:
-    """Everything worth knowing about a run, name -> text."""
+    """The facts about a run, name -> text."""
     provenance = run.provenance
     return {
         "Test domain": ", ".join(domains(run)) or "—",
         "Trial": str(run.trial),
         "Hparams seed": str(run.hparams_seed),
-        "Seed": _text(_either(_mapping(provenance.get("seeds")).get("seed"), run.args.get("seed"))),
+        "Seed": _text(_first_set(_mapping(provenance.get("seeds")).get("seed"), run.args.get("seed"))),
         "Finished": "yes" if run.finished else "no",
         "Harness": run.harness,
         "Versions": _versions(run),
-        "Commit": _text(_either(provenance.get("git_commit"), provenance.get("commit"))),
+        "Commit": _text(_first_set(provenance.get("git_commit"), provenance.get("commit"))),
         "Device": _text(provenance.get("device")),
         "Data": described(run),
         "Weights at the start": _text(provenance.get("weights")),
@@ -83,20 +84,21 @@ def _versions(run: Run) -> str:
 
 
 def _printed_versions(run: Run) -> list[str]:
-    """The real DomainBed prints its environment at the head of a job's out.txt."""
-    try:
-        with (run.folder / "out.txt").open(encoding="utf-8", errors="replace") as file:
-            head = [file.readline() for _ in range(10)]
-    except OSError:
-        return []
-    if not head[0].startswith("Environment"):
-        return []
-    lines = head[1 : next((place for place, line in enumerate(head) if line.startswith("Args")), len(head))]
-    return [line.strip().replace(": ", " ") for line in lines if ": " in line]
+    """The versions that DomainBed prints at the start of a job's out.txt, and its SWAD forks of log.txt."""
+    for name in ("out.txt", "log.txt"):
+        try:
+            with (run.folder / name).open(encoding="utf-8", errors="replace") as file:
+                head = [file.readline() for _ in range(11)]
+        except OSError:
+            continue
+        if any(line.startswith("Environment") for line in head[:2]):
+            own = itertools.takewhile(lambda line: not line.startswith("Args"), head)
+            return [line.strip().replace(": ", " ") for line in own if line.startswith("\t") and ": " in line]
+    return []
 
 
 def _command(run: Run) -> str:
-    """The command that was run; DomainBed records only its arguments, from which it follows."""
+    """The run's command. DomainBed records only the arguments, from which it is derived."""
     command = run.provenance.get("command")
     if isinstance(command, list):
         return shlex.join(map(str, command))
@@ -104,9 +106,9 @@ def _command(run: Run) -> str:
         return str(command)
     if not run.args:
         return UNKNOWN
-    given = {name: value for name, value in sorted(run.args.items()) if value is not None and value is not False}
+    options = {name: value for name, value in sorted(run.args.items()) if value is not None and value is not False}
     words = ["python", "-m", "domainbed.scripts.train"]
-    for name, value in given.items():
+    for name, value in options.items():
         words.append(f"--{name}")
         if value is not True:
             words += map(str, value) if isinstance(value, list) else [str(value)]
@@ -117,7 +119,7 @@ def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _either(first: object, second: object) -> object:
+def _first_set(first: object, second: object) -> object:
     return second if first is None else first
 
 

@@ -1,4 +1,6 @@
-"""The tables of WILDS' data sets: the paper's two (subgroups, backgrounds), and accuracies by split for the others."""
+"""The tables of WILDS' and SubpopBench's data sets: the paper's two (subgroups, backgrounds), and accuracy per split or
+group for the others.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from cim_dg.results import published
-from cim_dg.results.read_wilds import EXAMPLES, GAP, OWN_RUNNER, RULES, group_labels, own_rule
+from cim_dg.results.group_selection import Figures, best_epochs, by_rule, chosen_by, figures_at, is_subpopbench
+from cim_dg.results.read_wilds import EXAMPLES, GAP, group_labels
 from cim_dg.results.records import Records, Run
 from cim_dg.results.tables import Comparison, Row, Table, cell, compare, flag_notes, method_order, published_rows
 
@@ -16,7 +19,7 @@ _PAPER = ("CelebA", "Waterbirds")
 _GROUP_COLUMNS = ("worst group", "average")
 BACKGROUNDS = "backgrounds"
 _CHALLENGE = "BackgroundChallenge"
-# The paper's four columns, and what else the runner computes of it.
+# The paper's four columns, and further figures of the runner.
 _BACKGROUND_COLUMNS = {
     "OR": ("original", "average"),
     "MS": ("mixed_same", "average"),
@@ -34,19 +37,18 @@ _MORE_COLUMNS_NOTE = (
     "backgrounds spoils; lower is better."
 )
 _SPLITS = ("id_val", "val", "id_test", "test")
-# What WILDS' leaderboard reports, where it is not the average accuracy.
+# The metric of WILDS' leaderboard, if it is not the average accuracy.
 _HEADLINES = {"fmow": ("worst_group", "average"), "iwildcam": ("F1-macro_all", "average")}
 _TITLES = {
+    "oracle": "the epoch with the best test accuracy of the worst group (oracle), which uses the test set",
     "average": "the epoch with the best average validation accuracy, which uses no group labels",
     "worst-class": "the epoch with the best validation accuracy of the worst class, which uses no group labels",
     "worst-group": "the epoch with the best validation accuracy of the worst group, which uses group labels",
 }
 
-Figures = Mapping[tuple[str, str], float]  # (split, metric) -> value, 0 to 1
-
 
 def wilds_tables(records: Records, rules: Sequence[str], baseline: str, with_published: bool) -> list[Table]:
-    """The tables of all WILDS runs: under each of `rules`, or of each run's own rule where none is given."""
+    """The tables of all runs of WILDS and SubpopBench under each of `rules`; if there are none, under default rules."""
     tables = []
     for rule, runs in by_rule(records, rules).items():
         best = figures_at(records, best_epochs(records, runs, rule))
@@ -62,71 +64,37 @@ def wilds_tables(records: Records, rules: Sequence[str], baseline: str, with_pub
     return tables
 
 
-def by_rule(records: Records, rules: Sequence[str]) -> dict[str, dict[int, Run]]:
-    """The runs to be shown under each rule: all under each of `rules`; if none is given, each under its own."""
-    runs = {number: run for number, run in enumerate(records.runs) if run.harness in (OWN_RUNNER, EXAMPLES)}
-    if rules:
-        return {rule: runs for rule in rules} if runs else {}
-    own = sorted({own_rule(run) for run in runs.values()}, key=lambda rule: ([*RULES, rule].index(rule), rule))
-    return {rule: {number: run for number, run in runs.items() if own_rule(run) == rule} for rule in own}
-
-
 def published_subgroups() -> Table:
-    """The published figures of the table of subgroups on their own."""
+    """The table of subgroups with published figures only."""
     return _finish(SUBGROUPS, "published", _group_columns(_PAPER), [], [], [], "", True)
 
 
 def published_backgrounds() -> Table:
-    """The published figures of the Backgrounds Challenge on their own."""
+    """The table of the Backgrounds Challenge with published figures only."""
     return _finish(BACKGROUNDS, "published", list(_BACKGROUND_COLUMNS)[:4], [], [], [_BACKGROUND_NOTE], "", True)
 
 
 def table_name(dataset: str) -> str:
-    """What a data set's table is called on the command line."""
+    """The name of a data set's table on the command line."""
     if dataset == _CHALLENGE:
         return BACKGROUNDS
     return SUBGROUPS if dataset in _PAPER else dataset.lower().replace(" ", "-").split("-(")[0]
-
-
-def best_epochs(records: Records, runs: Mapping[int, Run], rule: str) -> dict[int, int]:
-    """The best epoch of each run under `rule`; none of a run whose validation does not have what the rule needs.
-
-    A run's own rule has the epoch that the run recorded; the earliest of the best otherwise, as run_expt.py has it.
-    """
-    frame = records.frame
-    metric = RULES.get(rule, rule)
-    validation = frame[frame["run"].isin(list(runs)) & (frame["split"] == "val") & (frame["metric"] == metric)]
-    ranked = validation.dropna(subset="value").sort_values(["value", "step"], ascending=[False, True])
-    best = ranked.drop_duplicates("run")
-    epochs = {int(run): int(step) for run, step in zip(best["run"], best["step"], strict=True)}
-    for number, run in runs.items():
-        recorded = run.provenance.get("selected_epoch")
-        if own_rule(run) == rule and isinstance(recorded, int):
-            epochs[number] = recorded
-    return epochs
-
-
-def figures_at(records: Records, epochs: Mapping[int, int]) -> dict[int, Figures]:
-    """What each run reports of that epoch."""
-    frame = records.frame[records.frame["run"].isin(list(epochs))]
-    at_best = frame[frame["step"] == frame["run"].map(epochs)]
-    return {
-        int(number): dict(zip(zip(part["split"], part["metric"], strict=True), part["value"], strict=True))
-        for number, part in at_best.groupby("run")
-    }
 
 
 def _table(
     name: str, runs: Mapping[int, Run], rule: str, best: Mapping[int, Figures], baseline: str, with_published: bool
 ) -> Table:
     datasets = sorted({run.dataset for run in runs.values()})
-    columns = _columns(name, datasets, [best[number] for number in runs if number in best], with_published)
+    subpopbench = any(map(is_subpopbench, runs.values()))
+    # The published figures are of the protocols of WILDS and of the paper.
+    with_published = with_published and not all(map(is_subpopbench, runs.values()))
+    columns = _columns(name, datasets, [best[number] for number in runs if number in best], with_published, subpopbench)
     trials: dict[tuple[str, str], dict[str, dict[int, float]]] = {}
     labels: dict[tuple[str, str], str] = {}
     names = _row_names(runs, rule)
-    validation = ("val", RULES.get(rule, rule))
-    # Of two runs with one seed the better on validation counts: it comes last and replaces the other.
-    for number in sorted(runs, key=lambda run: best.get(run, {}).get(validation, -1.0)):
+    # Of two runs with the same seed, the better one on validation comes last and replaces the other. Of equals, the
+    # highest hparams seed does, as in SubpopBench.
+    for number in sorted(runs, key=lambda run: (best.get(run, {}).get(chosen_by(rule), -1.0), runs[run].hparams_seed)):
         run, key = runs[number], (names[number], runs[number].harness)
         labels[key] = group_labels(run, rule)
         row = trials.setdefault(key, {})
@@ -151,30 +119,32 @@ def _table(
 
 
 def _columns(
-    name: str, datasets: Sequence[str], figures: Sequence[Figures], with_published: bool
+    name: str, datasets: Sequence[str], figures: Sequence[Figures], with_published: bool, subpopbench: bool
 ) -> dict[str, tuple[str, list[tuple[str, str]]]]:
-    """Column -> its data set, and the (split, metric) that it shows, the first of them that a run has."""
+    """Column -> its data set and its (split, metric) pairs, of which the first that a run has is shown."""
     worst, average = [("test", "worst_group")], [("test", "adjusted_average"), ("test", "average")]
+    if subpopbench:  # which has no adjusted average
+        average = average[1:]
     if name == SUBGROUPS:
-        shown = _PAPER if with_published else datasets
+        column_datasets = _PAPER if with_published else datasets
         return {
             f"{dataset} {kind}": (dataset, keys)
-            for dataset in shown
+            for dataset in column_datasets
             for kind, keys in zip(_GROUP_COLUMNS, (worst, average), strict=True)
         }
     if name.startswith(BACKGROUNDS):
-        there = {key for figure in figures for key in figure}
-        return {title: (datasets[0], [key]) for title, key in _BACKGROUND_COLUMNS.items() if key in there}
+        available = {key for figure in figures for key in figure}
+        return {title: (datasets[0], [key]) for title, key in _BACKGROUND_COLUMNS.items() if key in available}
     (dataset,) = datasets
-    if "format" in dataset:
+    if "format" in dataset or subpopbench:
         return {kind: (dataset, keys) for kind, keys in zip(_GROUP_COLUMNS, (worst, average), strict=True)}
-    there = {key for figure in figures for key in figure}
+    available = {key for figure in figures for key in figure}
     metrics = _HEADLINES.get(dataset, ("average",))
     return {
         f"{split} {metric.replace('_', ' ')}": (dataset, [(split, metric)])
         for metric in metrics
         for split in _SPLITS
-        if (split, metric) in there
+        if (split, metric) in available
     }
 
 
@@ -188,12 +158,12 @@ def _finish(
     baseline: str,
     with_published: bool,
 ) -> Table:
-    shown = _published(name) if with_published else []
+    printed_rows = _published(name) if with_published else []
     first = [f"Model selection: {_TITLES.get(rule, f'the best validation {rule}')}."] if rows else []
-    if shown:
+    if printed_rows:
         notes = [
             *notes,
-            *flag_notes(shown),
+            *flag_notes(printed_rows),
             "† Published, as printed. Settings and selection differ between sources, and most do not state whether "
             "group labels were used in selection: published rows and your own are not comparable."
             if name == SUBGROUPS
@@ -206,7 +176,7 @@ def _finish(
         title=titles.get(name, f"{name}: test accuracy (%)"),
         selection=rule,
         columns=columns,
-        rows=[*rows, *shown],
+        rows=[*rows, *printed_rows],
         baseline=baseline,
         comparisons=comparisons,
         notes=[*first, *notes],
@@ -216,14 +186,14 @@ def _finish(
 
 
 def _published(name: str) -> list[Row]:
-    """The published rows of a table, if it has any; those of subgroups with the two data sets side by side."""
+    """The published rows of a table, if any. The rows of subgroups have both data sets side by side."""
     if name != SUBGROUPS:
         return published_rows(published.figures(name)) if name == BACKGROUNDS else []
     merged: dict[tuple[str, str], Row] = {}
     for dataset in _PAPER:
         figures = [figure for figure in published.figures(SUBGROUPS) if figure.dataset == dataset]
         for row in published_rows(figures):
-            cells = {f"{dataset} {column.replace('_', ' ')}": one for column, one in row.cells.items()}
+            cells = {f"{dataset} {column.replace('_', ' ')}": cell for column, cell in row.cells.items()}
             labels = f"{dataset}: {row.group_labels or 'not stated'}"
             known = merged.get((row.method, row.source))
             if known is not None:
@@ -243,24 +213,31 @@ def _group_columns(datasets: Sequence[str]) -> list[str]:
 
 
 def _row_names(runs: Mapping[int, Run], rule: str) -> dict[int, str]:
-    """The method's name; with its use of group labels where runs of one method differ in it, which are two rows."""
+    """The method's name. Runs of a method that differ in their use of group labels get two rows that name it."""
     used: dict[tuple[str, str], set[str]] = {}
     for run in runs.values():
-        used.setdefault((run.algorithm, run.harness), set()).add(group_labels(run, rule))
+        used.setdefault((run.algorithm, run.harness), set()).add(_variant(run, rule))
     return {
         number: run.algorithm
         if len(used[run.algorithm, run.harness]) == 1
-        else f"{run.algorithm} (group labels: {group_labels(run, rule)})"
+        else f"{run.algorithm} ({_variant(run, rule)})"
         for number, run in runs.items()
     }
 
 
+def _variant(run: Run, rule: str) -> str:
+    """What sets runs of one method apart: in SubpopBench whether they had attributes, else the use of group labels."""
+    if is_subpopbench(run):
+        return f"train_attr {run.args['train_attr']}"
+    return f"group labels: {group_labels(run, rule)}"
+
+
 def _row_order(keys: Sequence[tuple[str, str]], baseline: str) -> list[tuple[str, str]]:
-    """By harness, and within it in the order of methods."""
+    """The rows by harness, and within a harness in the order of methods."""
     return [
         (method, harness)
         for harness in sorted({harness for _, harness in keys})
-        for method in method_order([method for method, of in keys if of == harness], baseline)
+        for method in method_order([method for method, row_harness in keys if row_harness == harness], baseline)
     ]
 
 
@@ -272,7 +249,10 @@ def _untested(runs: Sequence[Run]) -> list[str]:
 
 def _notes(runs: Mapping[int, Run], best: Mapping[int, Figures], rule: str) -> list[str]:
     notes = []
-    if any("adjusted_average" in metric for figures in best.values() for _, metric in figures):
+    adjusted = any("adjusted_average" in metric for figures in best.values() for _, metric in figures)
+    if any(map(is_subpopbench, runs.values())):
+        notes.append("average: over the test images; SubpopBench has no average that weighs the groups.")
+    elif adjusted:
         notes.append(
             "Waterbirds' average weighs the groups by their shares of the training split, as its authors report it."
         )
@@ -282,13 +262,14 @@ def _notes(runs: Mapping[int, Run], best: Mapping[int, Figures], rule: str) -> l
         notes.append("Group labels: derived from what each run used in training, and from the selection rule.")
     if any(run.harness == EXAMPLES for run in runs.values()):
         notes.append(f"{EXAMPLES}: runs of WILDS' own run_expt.py.")
-    if lost := [run for number, run in runs.items() if number not in best]:
+    if unselected := [run for number, run in runs.items() if number not in best]:
         notes.append(
-            f"Left out: {len(lost)} runs without the validation figure that {rule} needs (first: {lost[0].folder})."
+            f"Left out: {len(unselected)} runs without the validation figure that {rule} needs "
+            f"(first: {unselected[0].folder})."
         )
-    if odd := sorted({run.dataset for run in runs.values() if "format" in run.dataset}):
-        notes.append(f"{', '.join(odd)}: not the official data, so no published figure stands beside it.")
-    for name in ("model", "frac", "split_scheme"):
+    if unofficial := sorted({run.dataset for run in runs.values() if "format" in run.dataset}):
+        notes.append(f"{', '.join(unofficial)}: not the official data, so no published figure stands beside it.")
+    for name in ("model", "frac", "split_scheme", "image_arch", "steps"):
         counts = Counter(str(run.args[name]) for run in runs.values() if name in run.args)
         if len(counts) > 1:
             notes.append(f"Careful: the runs differ in --{name} ({', '.join(sorted(counts))}).")

@@ -30,17 +30,17 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the curves, and say how to look at them.
+    """Write the curves, and print how to view them.
 
     Raises:
-        UserError: there are no results, or what is to take them is not installed.
+        UserError: there are no results, or the target's package is not installed.
     """
     from cim_dg.tracking.curves import Curves
 
     curves = Curves(args.folders, args.to)
     try:
         while args.follow:
-            with contextlib.suppress(UserError):  # nothing is there yet
+            with contextlib.suppress(UserError):  # there are no results yet
                 curves.update()
             time.sleep(SECONDS)
         print(f"{curves.update()} runs. To look at them:")

@@ -1,4 +1,4 @@
-"""From the records of runs to curves, again and again while the runs go on."""
+"""Curves from the records of runs, updated while the runs go on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Checkpoint = tuple[int, dict[str, float]]
 
 @dataclass
 class _Written:
-    """How far a run has been written; no writers once it has finished."""
+    """How much of a run has been written; no writers once the run has finished."""
 
     checkpoints: int = 0
     writers: list[Writer] = field(default_factory=list)
@@ -35,10 +35,10 @@ class Curves:
         self._runs: dict[Path, _Written] = {}
 
     def update(self) -> int:
-        """Write what has come since the last time; returns the number of runs.
+        """Write the new checkpoints; returns the number of runs.
 
         Raises:
-            UserError: a folder is not there, or holds no result.
+            UserError: a folder does not exist, or has no results.
         """
         records = read(self._folders)
         for number, rows in records.frame.groupby("run", sort=False):
@@ -47,12 +47,12 @@ class Curves:
 
     def _write(self, run: Run, checkpoints: list[Checkpoint]) -> None:
         written = self._runs.setdefault(run.folder, _Written())
-        if len(checkpoints) < written.checkpoints:  # the job was started anew
+        if len(checkpoints) < written.checkpoints:  # the job was started again
             _close(written)
             written.checkpoints = 0
         new = checkpoints[written.checkpoints :]
         if new and not written.writers:
-            # Closed because it had finished, and gone on all the same: all of it again.
+            # The run went on after it had finished, and its writers are closed: write all of it again.
             new = checkpoints
             written.writers = [WRITERS[target](run) for target in self._targets]
         for step, values in new:
@@ -63,7 +63,7 @@ class Curves:
             _close(written)
 
     def close(self) -> None:
-        """Write out what is left of runs that have not finished."""
+        """Flush the curves of unfinished runs."""
         for written in self._runs.values():
             _close(written)
 
@@ -75,7 +75,7 @@ def _close(written: _Written) -> None:
 
 
 def _checkpoints(rows: Any) -> list[Checkpoint]:
-    """A run's rows of the frame as its checkpoints: the step, and values named such as train/loss and env0_in/acc."""
+    """The checkpoints of a run: the step, and values with names such as train/loss and env0_in/acc."""
     checkpoints: dict[int, Checkpoint] = {}
     columns = (rows[name] for name in ("checkpoint", "step", "split", "metric", "value"))
     for checkpoint, step, split, metric, value in zip(*columns, strict=True):

@@ -1,7 +1,7 @@
-"""Live curves of a run, written by a sidecar process, if the setting CIM_DG_LOG asks for them.
+"""Live curves of a run, written by a sidecar process if CIM_DG_LOG is set.
 
-The process reads the run's folder, as `cim-dg log` does; training is not touched, nor are its random numbers. A byte on
-its standard input ends it, and so does the end of the run's process, for whatever reason; it then writes what is left.
+The process reads the run's folder as `cim-dg log` does, so training and its random numbers are unchanged. It ends on a
+byte on its standard input, or when the run's process ends for any reason. Before it ends it writes the last values.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ SECONDS = 2.0
 
 @contextlib.contextmanager
 def track(folder: str | Path) -> Iterator[None]:
-    """While a run writes into `folder`, pass its curves on to what CIM_DG_LOG names (tensorboard,wandb).
+    """While a run writes into `folder`, send its curves to the targets in CIM_DG_LOG (tensorboard,wandb).
 
     Raises:
-        UserError: it names something unknown or not installed.
+        UserError: a target is unknown or not installed.
     """
     targets = settings.get(VARIABLE)
     if not targets:
@@ -38,9 +38,9 @@ def track(folder: str | Path) -> Iterator[None]:
     from cim_dg.tracking.writers import check
 
     check(targets)
-    words = [sys.executable, "-m", "cim_dg.tracking.sidecar", os.path.abspath(folder), *targets]
-    # In a session of its own, so that Ctrl-C at a terminal reaches the run alone.
-    with subprocess.Popen(words, stdin=subprocess.PIPE, start_new_session=True) as process:
+    command = [sys.executable, "-m", "cim_dg.tracking.sidecar", os.path.abspath(folder), *targets]
+    # In a separate session, so that Ctrl-C at a terminal reaches only the run.
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as process:
         try:
             yield
         finally:
@@ -48,7 +48,7 @@ def track(folder: str | Path) -> Iterator[None]:
 
 
 def tracked(train: Callable[[argparse.Namespace], None]) -> Callable[[argparse.Namespace], None]:
-    """A function that trains into `args.output_dir`, with its curves passed on meanwhile."""
+    """Decorates a function that trains into `args.output_dir`: its curves are sent meanwhile."""
 
     @functools.wraps(train)
     def wrapped(args: argparse.Namespace) -> None:
@@ -59,14 +59,14 @@ def tracked(train: Callable[[argparse.Namespace], None]) -> Callable[[argparse.N
 
 
 def track_domainbed(output_dir: str) -> None:
-    """Pass on the curves of the real DomainBed's `train`, the program that runs, until it ends."""
+    """Send the curves of the real DomainBed's `train`, which is the running program, until it ends."""
     stack = contextlib.ExitStack()
     stack.enter_context(track(output_dir))
     atexit.register(stack.close)
 
 
 def main() -> None:
-    """The sidecar process: its arguments are the folder and the targets."""
+    """Run the sidecar process; its arguments are the folder and the targets."""
     from cim_dg.tracking.curves import Curves
 
     folder, *targets = sys.argv[1:]
@@ -74,7 +74,7 @@ def main() -> None:
     ending = False
     while not ending:
         ending = bool(select.select([sys.stdin], [], [], SECONDS)[0])
-        with contextlib.suppress(UserError):  # there is no result yet
+        with contextlib.suppress(UserError):  # there are no results yet
             curves.update()
     curves.close()
 

@@ -1,4 +1,4 @@
-"""Where curves go: TensorBoard's event files, and runs of Weights & Biases."""
+"""The targets of curves: TensorBoard's event files, and runs of Weights & Biases."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from importlib.util import find_spec
 from typing import Any, Protocol
 
 from cim_dg.errors import UserError
+from cim_dg.results.read_swad import is_averaged
 from cim_dg.results.records import Run
 
 
 class Writer(Protocol):
-    """One run's curves. Made anew, it writes all of them again, in place of what one before it has written."""
+    """One run's curves. A new writer replaces what an earlier one of the same run has written."""
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
         """Add the values of a checkpoint."""
 
     def close(self) -> None:
-        """Write out what is left."""
+        """Write the remaining values."""
 
 
 class TensorBoard:
-    """Scalars in the folder `tensorboard` of the run's own, below a folder of the name that TensorBoard is to show."""
+    """Scalars below the folder `tensorboard` of the run's folder, in a subfolder named as TensorBoard shows the run."""
 
     def __init__(self, run: Run) -> None:
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
@@ -44,14 +45,14 @@ class TensorBoard:
         self._file.add_event(Event(step=step, wall_time=time.time(), summary=Summary(value=scalars)))
 
     def close(self) -> None:
-        """Write out what is left."""
+        """Write the remaining values."""
         self._file.close()
 
 
 class WandB:
-    """A run of Weights & Biases, kept in the folder `wandb` of the run's own unless WANDB_MODE=online sends it off.
+    """A run of Weights & Biases, stored in the folder `wandb` of the run's folder unless WANDB_MODE=online.
 
-    Its number comes from the folder, so that a run that is written again is not another one.
+    Its id comes from the folder, so writing a run again does not create a second one.
     """
 
     def __init__(self, run: Run) -> None:
@@ -78,7 +79,7 @@ class WandB:
         self._run.log(dict(values), step=step)
 
     def close(self) -> None:
-        """Write out, or send off, what is left."""
+        """Write or send the remaining values."""
         self._run.finish()
 
 
@@ -106,10 +107,12 @@ def _wandb_mode() -> str:
 
 
 def name_of(run: Run) -> str:
-    """What tells a run from the others of its sweep, fit for a folder's name."""
+    """A name that identifies a run within its sweep, valid as a folder's name."""
     parts = [run.dataset, run.algorithm]
-    if run.harness.startswith("domainbed"):
+    if run.test_envs:
         parts += [f"env{'+'.join(map(str, run.test_envs))}", f"trial{run.trial}", f"hparams{run.hparams_seed}"]
     else:
-        parts += [f"seed{run.trial}"]
+        parts += [f"seed{run.trial}", *([f"hparams{run.hparams_seed}"] if run.hparams_seed else [])]
+    if is_averaged(run.harness):
+        parts.append("averaged")
     return re.sub(r"[^\w.+-]+", "_", "-".join(parts))

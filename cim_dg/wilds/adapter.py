@@ -1,4 +1,4 @@
-"""What the runner and the plugin share: our methods' options on a command line, and when they see domains."""
+"""Code shared by the runner and the plugin: our methods' command-line options, and whether a method sees domains."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ALIASES = {"groupDRO": "GroupDRO"}  # as WILDS writes it
 
 
 def canonical(algorithm: str) -> str:
-    """The one name of a method that is used everywhere here.
+    """The name of a method in this package.
 
     Raises:
         UserError: no such method.
@@ -28,24 +28,24 @@ def canonical(algorithm: str) -> str:
 
 
 def add_hparam_options(parser: argparse.ArgumentParser) -> None:
-    """Add an option --NAME for each hyper-parameter of each registered method, None where it is not given."""
+    """Add an option --NAME for each hyper-parameter of each registered method, None if not given."""
     group = parser.add_argument_group("hyper-parameters of the methods")
     for name, entry in _all_entries().items():
-        # argparse reads % in a help text as a format.
+        # argparse interprets % in a help text.
         text = f"{entry.help} (default {entry.default})".replace("%", "%%")
         group.add_argument(f"--{name}", metavar=entry.type.upper(), help=text)
 
 
 def read_hparam_options(arguments: argparse.Namespace, algorithm: str) -> dict[str, Any]:
-    """The hyper-parameters that were given on the command line, checked.
+    """The hyper-parameters given on the command line, checked.
 
     Raises:
-        UserError: one that `algorithm` does not have, or a value that is not accepted.
+        UserError: `algorithm` does not have the hyper-parameter, or a value is not accepted.
     """
-    given = {name: getattr(arguments, name, None) for name in _all_entries()}
+    texts = {name: getattr(arguments, name, None) for name in _all_entries()}
     own = spaces.space(algorithm)
     values = {}
-    for name, text in given.items():
+    for name, text in texts.items():
         if text is None:
             continue
         if name not in own:
@@ -56,7 +56,7 @@ def read_hparam_options(arguments: argparse.Namespace, algorithm: str) -> dict[s
 
 
 def parse_value(entry: HParam, text: str) -> Any:
-    """What `text` on a command line stands for; text that is of another type is left to `HParam.check`."""
+    """The value of an option's `text`. Text of the wrong type is returned as it is, for `HParam.check` to refuse."""
     if entry.optional and text.lower() in ("none", "null"):
         return None
     if entry.type == "bool":
@@ -69,13 +69,13 @@ def parse_value(entry: HParam, text: str) -> Any:
 
 
 def check_domains(algorithm: str, hparams: Mapping[str, Any], use_domains: bool) -> bool:
-    """Whether the method is fed domain labels: if the user asks for it, or the method is about domains.
+    """Whether the method gets domain labels: if the user asks for it, or the method needs domains.
 
-    In WILDS the domain of Waterbirds and CelebA is the very group that accuracy is reported for, so that a method which
-    claims no group labels must not be handed it.
+    WILDS' domains of Waterbirds and CelebA are the groups that accuracy is reported for. A method that claims not to
+    use group labels must not get them.
 
     Raises:
-        UserError: a hyper-parameter that needs domains, without `use_domains`.
+        UserError: a hyper-parameter needs domains and `use_domains` is false.
     """
     if (asking := asks_for_domains(hparams)) and not use_domains:
         raise UserError(f"{asking} uses domain labels, which on some datasets are the groups; add --use_domains True")

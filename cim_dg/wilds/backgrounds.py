@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # every call of the command imports this module; torch takes 
     from torch import Tensor
 
 NUM_IMAGENET = 1000
-NONE = -1  # in the mapping: a class of ImageNet that is in none of the nine
+NONE = -1  # in the mapping: the ImageNet class belongs to none of the nine
 
 
 def add_parser(subparsers: Any) -> None:
@@ -39,7 +39,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Evaluate, and print a line for each figure."""
+    """Evaluate, and print one line per figure."""
     if arguments.batch_size < 1:
         raise UserError(f"batch_size is {arguments.batch_size}; accepted is a whole number of at least 1")
     from cim_dg.backgrounds.adversarial import Challenge
@@ -71,9 +71,10 @@ def run(arguments: argparse.Namespace) -> int:
         gap = accuracies["mixed_same"] - accuracies["mixed_rand"]
         print(f"gap (mixed_same - mixed_rand): {100 * gap:.1f} points")
         if challenge is not None:
-            found = challenge.vulnerable(lambda x: predict(space.from_pixels(x)), device, arguments.batch_size)
+            vulnerable = challenge.vulnerable(lambda x: predict(space.from_pixels(x)), device, arguments.batch_size)
             print(
-                f"vulnerable to adversarial backgrounds: {found.rate:.1%} ({found.count} of {found.total} foregrounds)"
+                f"vulnerable to adversarial backgrounds: {vulnerable.rate:.1%} "
+                f"({vulnerable.count} of {vulnerable.total} foregrounds)"
             )
     return 0
 
@@ -82,7 +83,7 @@ def read_mapping(path: Path) -> Tensor:
     """The mapping from ImageNet's classes to the nine: (1000,), int64, from -1 (none of the nine) to 8.
 
     Raises:
-        UserError: the file is not JSON of that kind, or leaves a class out.
+        UserError: the file is not such JSON, or a class is missing.
     """
     import torch
 
@@ -103,7 +104,7 @@ def read_mapping(path: Path) -> Tensor:
 
 
 def accuracy(predict: Any, images: Any, batch_size: int, device: Any) -> float:
-    """The share of (image, class) pairs that `predict`, (N, 3, H, W) -> (N,), gets right, in [0, 1]."""
+    """The accuracy of `predict`, (N, 3, H, W) -> (N,), on (image, class) pairs, in [0, 1]."""
     import torch
     from torch.utils.data import DataLoader
 

@@ -1,7 +1,7 @@
-"""What the PyPI package `wilds` 2.0.0 needs to work on today's pandas and without torch_scatter.
+"""Repairs of the PyPI package `wilds` 2.0.0 for today's pandas, and for environments without torch_scatter.
 
-`cim_dg.autoload` calls the functions here right after the module in question was imported, so that a plain
-`import wilds` works; `repair` does the same without autoload. The package's files stay as they are.
+`cim_dg.autoload` calls a function here right after the module that it repairs was imported, so that a plain
+`import wilds` works. `repair` does the same without autoload. The package's files are not changed.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-# celebA and rxrx1 assign to `values`, which pandas 3 forbids; the others make tensors of them, of which PyTorch warns.
+# celebA and rxrx1 assign to `values`, which pandas 3 forbids. The others convert `values` to tensors; PyTorch then
+# warns.
 DATASETS_ON_PANDAS = ("camelyon17", "celebA", "rxrx1", "waterbirds")
 
 
 def avg_over_groups(v: Tensor, g: Tensor, n_groups: int) -> tuple[Tensor, Tensor]:
-    """The mean of `v` in each group, and the groups' sizes: wilds' own needs torch_scatter's `scatter(reduce="mean")`.
+    """The mean of `v` in each group, and the groups' sizes. Unlike wilds' own, it does not need torch_scatter.
 
     Args:
         v: (N,) values.
@@ -36,7 +37,7 @@ def avg_over_groups(v: Tensor, g: Tensor, n_groups: int) -> tuple[Tensor, Tensor
 
 
 class _WritableSeries(pd.Series):
-    """A column whose `values` may be assigned to, as they could be before pandas 3."""
+    """A column with writable `values`, as before pandas 3."""
 
     @property
     def _constructor(self) -> type[_WritableSeries]:
@@ -48,7 +49,7 @@ class _WritableSeries(pd.Series):
 
 
 class _WritableFrame(pd.DataFrame):
-    """A table whose `values`, and its columns', may be assigned to."""
+    """A table with writable `values`, also in its columns."""
 
     @property
     def _constructor(self) -> type[_WritableFrame]:
@@ -66,18 +67,18 @@ def _read_csv(*args: Any, **kwargs: Any) -> _WritableFrame:
 
 
 def on_common_utils(module: ModuleType) -> None:
-    """Give `wilds.common.utils` group averages that need no torch_scatter; a real torch_scatter stays in use."""
+    """Replace the group averages of `wilds.common.utils`, unless torch_scatter is installed."""
     if importlib.util.find_spec("torch_scatter") is None:
         module.avg_over_groups = avg_over_groups  # type: ignore[attr-defined]
 
 
 def on_dataset(module: ModuleType) -> None:
-    """Let a module `wilds.datasets.*_dataset` read tables whose arrays it can write to."""
+    """Make a module `wilds.datasets.*_dataset` read tables with writable arrays."""
     module.pd = SimpleNamespace(**{**vars(pd), "read_csv": _read_csv})  # type: ignore[attr-defined]
 
 
 def on_wilds_dataset(module: ModuleType) -> None:
-    """End the error on a dataset that is not there with the command that gets it: the package's own host is down."""
+    """Add the command that gets a missing dataset to wilds' error: the package's own host is down."""
     base: Any = vars(module)["WILDSDataset"]
     initialize = base.initialize_data_dir
     if hasattr(initialize, "__wrapped__"):
@@ -90,14 +91,14 @@ def on_wilds_dataset(module: ModuleType) -> None:
         except FileNotFoundError as error:
             from cim_dg.data.present import sentence
 
-            said = sentence("wilds", str(self.dataset_name), root_dir)
-            raise FileNotFoundError(f"{error} {said}." if said else str(error)) from None
+            advice = sentence("wilds", str(self.dataset_name), root_dir)
+            raise FileNotFoundError(f"{error} {advice}." if advice else str(error)) from None
 
     base.initialize_data_dir = initialize_data_dir
 
 
 def repair() -> None:
-    """Do the same where autoload is not at work, or was not yet when wilds was imported; harmless when repeated."""
+    """Apply all repairs, for when autoload is off or wilds was imported before it. Repeating it is harmless."""
     for name in ("utils", "metrics.metric", "metrics.loss", "metrics.all_metrics"):
         on_common_utils(importlib.import_module(f"wilds.common.{name}"))
     for name in DATASETS_ON_PANDAS:

@@ -1,4 +1,4 @@
-"""What a run of `cim-dg wilds train` is told: run_expt.py's options and ours, with the defaults of each dataset."""
+"""The configuration of `cim-dg wilds train`: run_expt.py's options and ours, with the defaults of each dataset."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ Rate = Annotated[float, Ge(0)]
 
 @dataclass(frozen=True)
 class Config:
-    """One training run. Names and meanings are those of WILDS' run_expt.py, but for those marked as ours.
+    """One training run. Names and meanings are those of WILDS' run_expt.py, except for the options marked as ours.
 
     Raises:
-        UserError: options that do not go together.
+        UserError: options contradict each other.
     """
 
     dataset: str
@@ -104,7 +104,7 @@ class Config:
 
     @property
     def trains_with_groups(self) -> bool:
-        """Whether training sees the labels of `groupby_fields`, in its loss or in its sampling."""
+        """Whether training uses the labels of `groupby_fields`, in the loss or in sampling."""
         return self.use_domains or bool(self.uniform_over_groups) or self.train_loader == "group"
 
 
@@ -112,7 +112,7 @@ FIELDS = {f.name: f for f in dataclasses.fields(Config)}
 
 
 def defaults_folder() -> Path:
-    """hparams/wilds, wherever that is; found without importing what hparams/ needs."""
+    """The folder hparams/wilds, found without importing cim_dg.hparams."""
     spec = importlib.util.find_spec("cim_dg.hparams")
     assert spec is not None and spec.origin is not None
     return Path(spec.origin).parent / "wilds"
@@ -120,18 +120,18 @@ def defaults_folder() -> Path:
 
 @functools.cache
 def defaults_model() -> Any:
-    """What a file of defaults holds: any of the options, and the name of the defaults that it starts from."""
+    """The schema of a file of defaults: any options, and the name of the defaults that it includes."""
     from typing_extensions import TypedDict
 
-    make_type: Any = TypedDict  # called with fields that are not literal, which the type checker does not follow
+    make_type: Any = TypedDict  # the type checker cannot follow fields that are not literal
     return make_type("Defaults", {"include": str, **get_type_hints(Config, include_extras=True)}, total=False)
 
 
 def read_defaults(name: str, included_by: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The values of hparams/wilds/NAME.yaml, or of a YAML file of the user's if `name` ends in .yaml.
+    """The values of hparams/wilds/NAME.yaml, or of the user's file `name` if that ends in .yaml.
 
     Raises:
-        UserError: there is no such file, it includes itself, or it has a name or a value that is not accepted.
+        UserError: there is no such file, it includes itself, or a name or value in it is not accepted.
     """
     from cim_dg.runtime.schema import load_yaml
 
@@ -148,27 +148,27 @@ def read_defaults(name: str, included_by: tuple[str, ...] = ()) -> dict[str, Any
     return {**included, **values}
 
 
-def make_config(given: Mapping[str, Any], defaults: str | None = None) -> Config:
-    """The run that `given` asks for; what it leaves out is taken from the defaults of the dataset.
+def make_config(options: Mapping[str, Any], defaults: str | None = None) -> Config:
+    """The run with the options `options`; missing options have the dataset's defaults.
 
     Args:
-        given: options by name; those that are None count as left out.
-        defaults: the name or file of `read_defaults`; by default that of the dataset.
+        options: options by name; None counts as missing.
+        defaults: the argument of `read_defaults`; by default the dataset's name.
 
     Raises:
-        UserError: a value that is not accepted, or one that is missing.
+        UserError: a value is missing or not accepted.
     """
-    dataset = str(given.get("dataset"))
+    dataset = str(options.get("dataset"))
     if dataset not in datasets():
         known = f"{', '.join(datasets())}{suggestion(dataset, datasets())}"
-        raise UserError(f"dataset is {given.get('dataset')!r}; accepted is one of {known}")
+        raise UserError(f"dataset is {options.get('dataset')!r}; accepted is one of {known}")
     values = _dataset_defaults(dataset, defaults)
     for owner in ("model", "optimizer", "scheduler"):
-        # Default arguments of one optimiser are none of another; torchvision's models all know `pretrained`.
-        other = given.get(owner) not in (None, values.get(owner))
-        if other and (owner != "model" or given[owner] not in IMAGENET_MODELS):
+        # Default arguments of one optimiser do not fit another. All torchvision models have `pretrained`.
+        other = options.get(owner) not in (None, values.get(owner))
+        if other and (owner != "model" or options[owner] not in IMAGENET_MODELS):
             values.pop(f"{owner}_kwargs", None)
-    for name, value in given.items():
+    for name, value in options.items():
         if value is not None:
             values[name] = {**values.get(name, {}), **value} if isinstance(value, dict) else value
     if values.get("algorithm") == "GroupDRO" and values.get("uniform_over_groups") is None:
@@ -181,7 +181,7 @@ def make_config(given: Mapping[str, Any], defaults: str | None = None) -> Config
 
 
 def datasets() -> tuple[str, ...]:
-    """Every dataset that the runner takes: of WILDS, the Backgrounds Challenge, and registered ones of the user's."""
+    """Every dataset that the runner accepts: WILDS', the Backgrounds Challenge, and the user's registered ones."""
     return (*DATASETS, *own.names())
 
 

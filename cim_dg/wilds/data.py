@@ -33,22 +33,22 @@ from cim_dg.wilds.transforms import RANDOM_TRANSFORMS, make_transform
 
 
 class ReadableSubset(WILDSSubset):
-    """A split whose unreadable images are a `UserError` that names the file."""
+    """A split that raises a `UserError` with the file's name for an unreadable image."""
 
     def __getitem__(self, index: int) -> tuple[Any, Tensor, Tensor]:
         try:
             return super().__getitem__(index)
-        except (OSError, SyntaxError) as error:  # what PIL raises
+        except (OSError, SyntaxError) as error:  # PIL's errors
             names = getattr(self.dataset, "_input_array", None)
             name = f"image {self.indices[index]}" if names is None else f"image {names[self.indices[index]]}"
             raise UserError(f"{name} of {self.dataset_name} cannot be read: {error}") from None
 
 
 class ClassMates(Sampler[list[int]]):
-    """Batches in which every image has others of its class, where its class has any.
+    """Batches in which every image has others of its class, if its class has any.
 
-    Drawn as in a shuffled epoch, so that classes keep their frequencies; each image brings `per_class` - 1 others of
-    its class, drawn at random. A batch has at most `batch_size` images, an epoch as many as the split.
+    Images are drawn as in a shuffled epoch, so classes keep their frequencies. Each image comes with `per_class` - 1
+    random others of its class. A batch has at most `batch_size` images, and an epoch as many images as the split.
 
     Args:
         labels: (N,) class indices.
@@ -76,17 +76,17 @@ class ClassMates(Sampler[list[int]]):
         members = self.members[int(self.labels[lead])]
         if len(members) == 1:
             return []
-        # An offset of 1 to len - 1 along the class never comes back to the image itself.
+        # An offset of 1 to len - 1 within the class never leads back to the image itself.
         offsets = torch.randint(1, len(members), (self.per_class - 1,))
         return members[(self.place[lead] + offsets) % len(members)].tolist()
 
 
 class EpochBatches(Sampler[list[int]]):
-    """A sampler's batches, all drawn at the start of an epoch, so that an epoch can go on at any of them.
+    """A sampler's batches, all drawn at the start of an epoch, so that a run can resume at any of them.
 
     Attributes:
-        skip: how many batches the next epoch leaves out; 0 again when that has begun.
-        drawn: called when the next epoch's batches have been drawn, once.
+        skip: how many batches the next epoch skips; reset to 0 when it starts.
+        drawn: called once, when the next epoch's batches have been drawn.
     """
 
     def __init__(self, batches: Any) -> None:
@@ -107,13 +107,13 @@ class EpochBatches(Sampler[list[int]]):
 
 
 def batches_after(loader: DataLoader, transform: str, partial: Mapping[str, Any]) -> Iterator[Any]:
-    """The batches of an epoch that are left after a checkpoint within it, as an undisturbed run would see them.
+    """The batches of an epoch after a checkpoint within it, the same as in an uninterrupted run.
 
     Args:
-        loader: of training.
-        transform: the name of its transform.
-        partial: the checkpoint; it has `batches`, how many are done, and the random states at the epoch's start
-            (`random_at_start`) and now (`random`).
+        loader: the training loader.
+        transform: the name of the loader's transform.
+        partial: the checkpoint. It has the number of batches done (`batches`) and the random states at the epoch's
+            start (`random_at_start`) and at the checkpoint (`random`).
     """
     epoch = loader.batch_sampler
     assert isinstance(epoch, EpochBatches)
@@ -122,7 +122,7 @@ def batches_after(loader: DataLoader, transform: str, partial: Mapping[str, Any]
         epoch.skip = partial["batches"]
         epoch.drawn = lambda: checkpoint.restore_random_state(partial["random"])
         return iter(loader)
-    # What is drawn in the loader's processes is only the same again if they load all images again.
+    # The loader's processes repeat their random numbers only if they load all images again.
     batches = iter(loader)
     for _ in range(partial["batches"]):
         next(batches)
@@ -132,7 +132,7 @@ def batches_after(loader: DataLoader, transform: str, partial: Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Data:
-    """A dataset ready for a run: its splits and loaders by name, its groupings, and what comes at the end."""
+    """A dataset ready for a run: its splits and loaders by name, its groupings, and the final challenge."""
 
     dataset: WILDSDataset
     splits: dict[str, WILDSSubset]
@@ -147,7 +147,7 @@ class Data:
         return int(self.dataset.n_classes)
 
     def class_names(self) -> list[str]:
-        """The classes in the order of their labels; their numbers where the dataset names none."""
+        """The names of the classes in the order of their labels; their numbers if the dataset has no names."""
         names = (self.dataset.metadata_map or {}).get("y")
         return [str(name) for name in (range(self.num_classes) if names is None else names)]
 
@@ -166,13 +166,13 @@ def load_dataset(
     """The dataset `name` below `root_dir`, silently.
 
     Raises:
-        UserError: it is not there, or its tables are not as they should be.
+        UserError: it is missing, or its tables are invalid.
     """
     compat.repair()
     if not download and not Path(root_dir).is_dir():
         raise UserError(f"root_dir {root_dir} is not a folder{how(name, root_dir)}")
     try:
-        # wilds prints notes on versions, and warns of empty groups, which our reports leave out anyway.
+        # wilds prints notes on versions and warns of empty groups, which our reports leave out.
         quiet = contextlib.nullcontext() if download else contextlib.redirect_stdout(io.StringIO())
         with warnings.catch_warnings(), quiet:
             warnings.filterwarnings("ignore", message="Minimum metadata value")
@@ -201,16 +201,16 @@ def _constructor(name: str) -> Callable[..., WILDSDataset]:
 
 
 def how(name: str, root_dir: str) -> str:
-    """How to get a dataset that is not there, as the end of a sentence; empty if it is there."""
-    said = sentence("wilds", name, root_dir)
-    return f"; {said}" if said else ""
+    """How to get a missing dataset, as the end of a sentence; empty if it is there."""
+    advice = sentence("wilds", name, root_dir)
+    return f"; {advice}" if advice else ""
 
 
 def load_data(config: Config, pin_memory: bool = False) -> Data:
     """All splits of the dataset of `config`, with their loaders.
 
     Raises:
-        UserError: see `load_dataset`; also an unknown split, or groups or loaders that do not fit the dataset.
+        UserError: as `load_dataset`; or a split is unknown, or groups or loaders do not fit the dataset.
     """
     dataset = load_dataset(
         config.dataset,
@@ -243,7 +243,7 @@ def load_data(config: Config, pin_memory: bool = False) -> Data:
     kwargs = {"num_workers": min(4, os.cpu_count() or 1), "pin_memory": pin_memory} | config.loader_kwargs
     loaders = {"train": _train_loader(config, splits["train"], domains, kwargs)}
     for split in list(splits)[1:]:
-        # With a generator of its own, an evaluation takes nothing from the random stream that training draws from.
+        # With a separate generator, evaluation does not change the random stream of training.
         loaders[split] = get_eval_loader(
             "standard", splits[split], config.batch_size, generator=torch.Generator(), **kwargs
         )

@@ -1,8 +1,8 @@
-"""`cim-dg wilds digits`: real digits in the on-disk format of Waterbirds, so that all of it can be tried in minutes.
+"""`cim-dg wilds digits`: real digits in the on-disk format of Waterbirds, for a trial of the whole path in minutes.
 
-The class is whether a digit is below 5 ("landbird") or not ("waterbird"); the place is the texture behind it, stripes
-that stand ("land") or lie ("water"). In training the place goes with the class as in Waterbirds; in validation and test
-it does not.
+The class is whether a digit is below 5 ("landbird") or not ("waterbird"). The place is the texture behind it: vertical
+("land") or horizontal stripes ("water"). In training the place is correlated with the class as in Waterbirds; in
+validation and test it is not.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from typing import Any
 from cim_dg.errors import UserError
 
 FOLDER = "waterbirds_v1.0"
-# Images per split and group, groups in the order (y, place) = (0, 0), (0, 1), (1, 0), (1, 1). Those of training have
-# the shares of Waterbirds' 3498, 184, 56 and 1057.
+# Images per split and group; groups are in the order (y, place) = (0, 0), (0, 1), (1, 0), (1, 1). The training groups
+# have the shares of Waterbirds' 3498, 184, 56 and 1057.
 SIZES = {"train": (1751, 92, 28, 529), "val": (100, 100, 100, 100), "test": (200, 200, 200, 200)}
 DIGIT, SIDE = 22, 28  # pixels
-SPREAD = 15.0  # degrees that stripes are off the vertical or horizontal, at most
-DARKEST, STRENGTH = 0.2, 0.5  # of the stripes: weak enough for the digits to be learnt as well
+SPREAD = 15.0  # largest angle of the stripes to the vertical or horizontal, in degrees
+DARKEST, STRENGTH = 0.2, 0.5  # of the stripes: weak enough that the digits are learnt too
 
 
 def add_parser(subparsers: Any) -> None:
@@ -51,10 +51,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def write_digits(root_dir: str | Path, seed: int = 0) -> Path:
-    """Make ROOT_DIR/waterbirds_v1.0, wholly or not at all; the same seed gives the same images.
+    """Create ROOT_DIR/waterbirds_v1.0, completely or not at all. The same seed gives the same images.
 
     Raises:
-        UserError: it is there already, or cannot be written.
+        UserError: it exists already, or cannot be written.
     """
     target = Path(root_dir) / FOLDER
     if target.exists():
@@ -83,8 +83,8 @@ def _write(folder: Path, seed: int) -> None:
     for y in (0, 1):
         pool = rng.permutation(np.flatnonzero((labels >= 5) == bool(y)))
         for split, name in reversed(list(enumerate(SIZES))):
-            # Digits of one split are in no other; val and test have each on both places, train has the rest as often as
-            # it takes.
+            # No digit is in two splits. val and test have each digit on both places; train repeats the others as often
+            # as it takes.
             sizes = SIZES[name][2 * y : 2 * y + 2]
             own, pool = (pool[: sizes[0]], pool[sizes[0] :]) if name != "train" else (pool, pool[:0])
             places = np.repeat((0, 1), sizes)
@@ -101,7 +101,7 @@ def _write(folder: Path, seed: int) -> None:
     for index, (row, picture) in enumerate(zip(rows, pictures, strict=True)):
         name = f"images/{index:04d}.jpg"
         pixels = np.rint(255 * picture.transpose(1, 2, 0)).astype(np.uint8)
-        Image.fromarray(pixels).save(folder / name, quality=95, subsampling=0)  # digits are fine strokes
+        Image.fromarray(pixels).save(folder / name, quality=95, subsampling=0)  # strokes are thin
         writer.writerow({"img_id": index + 1, "img_filename": name, **row})
     (folder / "metadata.csv").write_text(table.getvalue(), encoding="utf-8")
     (folder / "RELEASE_v1.0.txt").write_text(

@@ -1,4 +1,4 @@
-"""What a run reports, and by which of it an epoch is selected."""
+"""The figures that a run reports, and the selection of an epoch by them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cim_dg.errors import UserError
 
 @dataclass(frozen=True)
 class GroupAccuracy:
-    """One group: its name, its number of images, and its accuracy in [0, 1], None if it has no image."""
+    """One group: its name, its number of images, and its accuracy in [0, 1] (None if it has no image)."""
 
     name: str
     count: int
@@ -26,11 +26,11 @@ class Report:
     """Accuracies of one split, all in [0, 1].
 
     Attributes:
-        average: over all images, without a look at groups.
-        worst_class: of the class that fares worst, among those present.
-        worst_group: of the group that fares worst, among those present and not ignored; None without groups.
-        adjusted_average: the groups' accuracies weighted by their shares of the training split (renormalised where a
-            group has no image), as Waterbirds' average is published; None where it is not asked for.
+        average: over all images, regardless of groups.
+        worst_class: the lowest accuracy of a class that is present.
+        worst_group: the lowest accuracy of a group that is present and not ignored; None without groups.
+        adjusted_average: the groups' accuracies weighted by their shares of the training split (renormalised if a
+            group has no image), as Waterbirds' average is published; None if not requested.
         groups: all groups, in the grouper's order.
     """
 
@@ -48,7 +48,7 @@ class Report:
         """The figure by which `rule` (average, worst-class, worst-group) compares epochs; higher is better.
 
         Raises:
-            UserError: the rule needs groups and there are none.
+            UserError: the rule needs groups and the split has none.
         """
         value = {"average": self.average, "worst-class": self.worst_class, "worst-group": self.worst_group}[rule]
         if value is None:
@@ -94,7 +94,7 @@ def make_report(
 
 
 def format_report(split: str, report: Report) -> str:
-    """The report as lines of text, for a log; the order of the lines is the same for all datasets."""
+    """The report as text for a log. The lines have the same order for all datasets."""
     average = f"average {report.average:.3f}"
     if report.adjusted_average is not None:
         average += f" (adjusted to the training groups {report.adjusted_average:.3f})"

@@ -1,4 +1,4 @@
-"""A method of ours as an algorithm of WILDS' examples harness. Imported inside a run_expt.py only (see `plugin`)."""
+"""Our methods as algorithms of WILDS' examples harness. Imported only inside a run_expt.py (see `plugin`)."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from cim_dg.wilds.our_methods import our_methods
 from cim_dg.wilds.record import RunFolder, provenance
 from cim_dg.wilds.transforms import pixel_space
 
-IMAGES = (*OF_WILDS, "domainnet")  # what of WILDS is image classification
-# What run_expt.py selects its best epoch by, in our words; its other metrics are passed on under their own names.
+IMAGES = (*OF_WILDS, "domainnet")  # WILDS' image classification datasets
+# run_expt.py's selection metrics and our names for them; other metrics keep their names.
 SELECTIONS = {"acc_wg": "worst-group", "acc_worst_region": "worst-group", "acc_avg": "average"}
 
 
@@ -34,26 +34,26 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def check_options(config: argparse.Namespace) -> None:
-    """Read our options into `config.hparams`, early enough for an error to be one of the command line.
+    """Read our options into `config.hparams`, early enough for an error to count as one of the command line.
 
     Raises:
-        UserError: an option of another method, a value that is not accepted, or a dataset without images.
+        UserError: an option of another method is given, a value is not accepted, or the dataset has no images.
     """
     if config.algorithm in our_methods():
         config.hparams = spaces.complete(config.algorithm, read_hparam_options(config, config.algorithm))
         check_domains(config.algorithm, config.hparams, config.use_domains)
         if config.dataset not in IMAGES or config.unlabeled_split is not None:
             raise UserError(f"{config.algorithm} takes labelled images, of {', '.join(IMAGES)}")
-        vars(config).update(config.hparams)  # where the harness' log shows them
+        vars(config).update(config.hparams)  # so that the harness' log shows them
         return
-    given = [entry for name in our_methods() for entry in spaces.space(name) if getattr(config, entry) is not None]
-    given += [name for name in ("use_domains", "bf16") if getattr(config, name)]
-    if given:
-        raise UserError(f"--{given[0]} is not an option of {config.algorithm}")
+    names = [entry for name in our_methods() for entry in spaces.space(name) if getattr(config, entry) is not None]
+    names += [name for name in ("use_domains", "bf16") if getattr(config, name)]
+    if names:
+        raise UserError(f"--{names[0]} is not an option of {config.algorithm}")
 
 
 class Model(nn.Module):
-    """A method in the form that the harness trains: everything inside one module, logits and terms from one pass.
+    """A method as the harness trains it: one module that gives logits and terms in one pass.
 
     Shape:
         (N, C, H, W), (N,), (N,) or None -> (N, K), {name: (1,)}; one value per replica under DataParallel.
@@ -75,7 +75,7 @@ class Model(nn.Module):
 
 def initialize(config: Any, datasets: Any, grouper: Any) -> Any:
     """The harness' algorithm object for `config.algorithm`, a method of ours."""
-    # By name: these modules are the harness', which no other interpreter has.
+    # By name: only run_expt.py's interpreter has these modules of the harness.
     initializer = import_module("algorithms.initializer")
     base = import_module("algorithms.single_model_algorithm")
     loss = import_module("losses").initialize_loss(config.loss_function, config)
@@ -103,7 +103,7 @@ def initialize(config: Any, datasets: Any, grouper: Any) -> Any:
 
 
 def _classifiers(first: nn.Module, n_features: int, d_out: int) -> Any:
-    """The factory of classifiers: the harness' own, which may hold pretrained weights, and after it new ones."""
+    """The factory of classifiers: first the harness' own, which may hold pretrained weights, then new ones."""
     own = [first]
 
     def make(n: int) -> nn.Module:
@@ -113,7 +113,7 @@ def _classifiers(first: nn.Module, n_features: int, d_out: int) -> Any:
 
 
 def _algorithm_class(base: ModuleType) -> type:
-    """The harness' SingleModelAlgorithm with our model's forward pass in it."""
+    """The harness' SingleModelAlgorithm with our model's forward pass."""
     parent: Any = base.SingleModelAlgorithm
 
     class MethodAlgorithm(parent):
@@ -146,7 +146,7 @@ def _algorithm_class(base: ModuleType) -> type:
 
 
 def write_record(config: Any, algorithm: Any) -> None:
-    """Leave a run.json in the log folder that says what is being trained; which epoch is best, val_eval.csv says."""
+    """Write a run.json that describes the run to the log folder. The best epoch is in val_eval.csv."""
     if config.eval_only:
         return
     method = getattr(algorithm, "method", None)

@@ -25,11 +25,11 @@ from cim_dg.wilds.transforms import pixel_space
 
 
 def train(config: Config, keep_models: bool = True) -> dict[str, Any]:
-    """Run `config`; returns what its run.json holds at the end.
+    """Run `config`; returns the final content of its run.json.
 
     Args:
         config: what to run.
-        keep_models: whether the checkpoints stay when the run is done.
+        keep_models: whether to keep the checkpoints when the run is done.
 
     Raises:
         UserError: wrong input.
@@ -94,7 +94,7 @@ def train(config: Config, keep_models: bool = True) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def readable_errors() -> Iterator[None]:
-    """One sentence of what a worker process of a loader, or the GPU's allocator, says in many lines."""
+    """Shorten the long errors of a loader's worker process and of the GPU's allocator to one sentence."""
     try:
         yield
     except UserError as error:

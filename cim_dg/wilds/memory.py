@@ -1,4 +1,4 @@
-"""How much of a GPU's memory a run of `cim-dg wilds train` needs."""
+"""The GPU memory that a run of `cim-dg wilds train` needs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EFFICIENTNET_GIB = 8.0
 
 @functools.lru_cache(maxsize=256)
 def gib(arguments: tuple[str, ...]) -> float:
-    """An estimate for the run of these arguments (`train` and its options), from its method, batch and images."""
+    """The estimate in GiB for a run with these arguments (`train` and its options)."""
     parser = argparse.ArgumentParser()
     add_parser(parser.add_subparsers(parser_class=LateParser))
     config = config_of(parser.parse_args(arguments[1:]))

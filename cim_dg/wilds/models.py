@@ -1,7 +1,6 @@
-"""The featurizers of WILDS' image datasets, our small one, and ImageNet classifiers as they are.
+"""The featurizers of WILDS' image datasets, our small one, and complete ImageNet classifiers.
 
-Weights are never substituted: pretrained ones that cannot be had are an error, and random ones are asked for by
-`pretrained=False`.
+Weights are never substituted: missing pretrained weights are an error. `pretrained=False` selects random ones.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ LAST_LAYER = {"densenet121": "classifier"}  # fc in the others
 
 
 class Featurizer(nn.Module):
-    """A network that gives features, with the number of them as `n_outputs`.
+    """A network that gives `n_outputs` features.
 
     Args:
         network: (N, 3, H, W) -> (N, n_outputs).
@@ -46,17 +45,17 @@ class Featurizer(nn.Module):
 def make_featurizer(
     model: str, model_kwargs: Mapping[str, Any], weights_file: str | None = None, standardize: bool = False
 ) -> tuple[Featurizer, str]:
-    """The featurizer `model` and what its weights are, in words for the record.
+    """The featurizer `model`, and a description of its weights for the record.
 
     Args:
         model: one of `IMAGENET_MODELS` of torchvision without its last layer, efficientnet_lite0, or small-cnn.
-        model_kwargs: for torchvision's constructor; `pretrained` (true if left out, as in WILDS) takes ImageNet's
-            weights. For small-cnn: `width`. efficientnet_lite0 has no others than ImageNet's.
-        weights_file: a state_dict of the torchvision model to be taken instead; its last layer is ignored.
+        model_kwargs: for torchvision's constructor; `pretrained` (by default true, as in WILDS) takes ImageNet's
+            weights. For small-cnn: `width`. efficientnet_lite0 always has ImageNet's weights.
+        weights_file: a state_dict of the torchvision model to use instead; its last layer is ignored.
         standardize: see `Featurizer`.
 
     Raises:
-        UserError: weights that cannot be downloaded or do not fit, or an unknown argument.
+        UserError: the weights cannot be downloaded or do not fit, or an argument is unknown.
     """
     kwargs = dict(model_kwargs)
     if model == "small-cnn":
@@ -77,14 +76,14 @@ def make_featurizer(
 
 
 def make_imagenet_classifier(model: str, weights_file: str | None = None) -> tuple[nn.Module, str]:
-    """The torchvision model with its 1,000 logits, (N, 3, H, W) -> (N, 1000), and what its weights are, in words.
+    """The torchvision model with its 1,000 logits, (N, 3, H, W) -> (N, 1000), and a description of its weights.
 
     Args:
         model: one of `IMAGENET_MODELS`.
-        weights_file: a state_dict of the model to be taken instead of torchvision's ImageNet weights.
+        weights_file: a state_dict of the model to use instead of torchvision's ImageNet weights.
 
     Raises:
-        UserError: weights that cannot be downloaded or do not fit.
+        UserError: the weights cannot be downloaded or do not fit.
     """
     return _torchvision_network(model, {}, weights_file, keeps_last=True)
 
@@ -92,7 +91,7 @@ def make_imagenet_classifier(model: str, weights_file: str | None = None) -> tup
 def _torchvision_network(
     model: str, kwargs: dict[str, Any], weights_file: str | None, keeps_last: bool
 ) -> tuple[nn.Module, str]:
-    """The model with its last layer, whose weights are those of the file only if `keeps_last`."""
+    """The model with its last layer, which takes the file's weights only if `keeps_last`."""
     if weights_file is not None and not Path(weights_file).is_file():
         raise UserError(f"pretrained_model_path {weights_file} is not a file")
     pretrained = kwargs.pop("pretrained", True) and weights_file is None
@@ -119,14 +118,14 @@ def _construct(constructor: Any, kwargs: dict[str, Any], model: str) -> nn.Modul
         raise UserError(f"model_kwargs does not fit {model}: {_one_line(error)}") from None
 
 
-def _load(network: nn.Module, file: str, without: str | None) -> None:
-    """Load the file's weights into the network; the layer `without` stays as it is."""
+def _load(network: nn.Module, file: str, excluded: str | None) -> None:
+    """Load the file's weights into the network, except for the layer `excluded`."""
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
         state = state.get("state_dict", state)
-        kept = {k: v for k, v in network.state_dict().items() if k.split(".")[0] == without}
-        network.load_state_dict({k: v for k, v in state.items() if k.split(".")[0] != without} | kept)
-    except Exception as error:  # a file that holds something else can raise anything
+        unchanged = {k: v for k, v in network.state_dict().items() if k.split(".")[0] == excluded}
+        network.load_state_dict({k: v for k, v in state.items() if k.split(".")[0] != excluded} | unchanged)
+    except Exception as error:  # a file with other content can raise anything
         raise UserError(f"{file} does not hold the weights of this model: {_one_line(error)}") from None
 
 

@@ -1,4 +1,4 @@
-"""Optimisers and schedules by the names that WILDS' examples give them."""
+"""Optimisers and schedules by their names in WILDS' examples."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def make_optimizer(config: Config, parameters: Iterable[nn.Parameter]) -> Optimi
     """SGD, Adam or AdamW of PyTorch over `parameters`.
 
     Raises:
-        UserError: an argument in `optimizer_kwargs` that the optimiser does not take.
+        UserError: `optimizer_kwargs` has an argument that the optimiser does not accept.
     """
     constructor = {"SGD": torch.optim.SGD, "Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW}[config.optimizer]
     kwargs: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay, **config.optimizer_kwargs}
@@ -29,15 +29,15 @@ def make_optimizer(config: Config, parameters: Iterable[nn.Parameter]) -> Optimi
 
 
 class Schedule:
-    """A learning rate schedule that is stepped after every batch, or after every epoch, as WILDS does with it.
+    """A learning rate schedule, stepped after every batch or every epoch, as in WILDS.
 
     Args:
-        config: its `scheduler`, `scheduler_kwargs` and `scheduler_metric_name`.
-        optimizer: whose learning rates it sets.
+        config: with `scheduler`, `scheduler_kwargs` and `scheduler_metric_name`.
+        optimizer: the optimiser whose learning rates it sets.
         n_steps: optimising steps of the whole run.
 
     Raises:
-        UserError: an argument in `scheduler_kwargs` that the schedule does not take, or ReduceLROnPlateau without a
+        UserError: `scheduler_kwargs` has an argument that the schedule does not accept, or ReduceLROnPlateau has no
             metric.
     """
 
@@ -61,12 +61,12 @@ class Schedule:
             raise UserError(f"scheduler_kwargs does not fit {config.scheduler}: {error}") from None
 
     def after_batch(self) -> None:
-        """To be called after each optimising step."""
+        """Call it after each optimising step."""
         if self.by_step:
             self.scheduler.step()
 
     def after_epoch(self, validation: dict[str, Any]) -> None:
-        """To be called after the validation of each epoch, with its figures by name.
+        """Call it after the validation of each epoch, with the figures by name.
 
         Raises:
             UserError: `scheduler_metric_name` is not among them.
@@ -83,7 +83,7 @@ class Schedule:
 def _warmup(
     optimizer: Optimizer, n_steps: int, fall: Callable[[float], float], num_warmup_steps: int = 0
 ) -> lr_scheduler.LambdaLR:
-    """Up from 0 to the full rate in `num_warmup_steps`, then down to 0 along `fall`, at the last of `n_steps`."""
+    """Rise from 0 to the full rate in `num_warmup_steps`, then follow `fall` down to 0 at the last of `n_steps`."""
 
     def factor(step: int) -> float:
         if step < num_warmup_steps:

@@ -1,9 +1,9 @@
-"""Which methods are added to WILDS' examples harness."""
+"""The methods that are added to WILDS' examples harness."""
 
 from __future__ import annotations
 
 HARNESS_OWN = ("ERM", "GroupDRO")
-"""The harness runs its own, so that our methods are compared with what it publishes."""
+"""The harness' own versions of these are used, so that our methods are compared with what it publishes."""
 
 
 def our_methods() -> list[str]:

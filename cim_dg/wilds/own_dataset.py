@@ -1,4 +1,4 @@
-"""Registered datasets of the user's own (`cim_dg.data.own`) as datasets of the package `wilds`."""
+"""The user's registered datasets (`cim_dg.data.own`) as datasets of the package `wilds`."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from cim_dg.images.reading import read_image
 
 
 class OwnDataset(WILDSDataset):
-    """The splits of metadata.csv; metadata are the domain, the group columns and y.
+    """A dataset with the splits of metadata.csv. Its metadata are the domain, the group columns and y.
 
     Args:
         dataset: the registered dataset.
-        root_dir: is not used: the dataset lies where it was registered.
-        download: is refused.
+        root_dir: not used, because the registration has the dataset's folder.
+        download: must be false.
 
     Raises:
-        UserError: metadata.csv is not as it was written, or an option that such a dataset does not have is given.
+        UserError: metadata.csv was changed, or an option is given that such a dataset does not have.
     """
 
     def __init__(
@@ -78,6 +78,6 @@ def _table(dataset: own.OwnDataset) -> pd.DataFrame:
         if column not in table.columns:
             raise UserError(f"{file} has no column {column!r}; register {dataset.name} again")
         names = accepted.get(column)
-        if names is not None and (wrong := sorted(set(table[column]) - set(names))):
-            raise UserError(f"{file} has {column} {wrong[0]!r}; registered are {', '.join(names)}")
+        if names is not None and (unknown := sorted(set(table[column]) - set(names))):
+            raise UserError(f"{file} has {column} {unknown[0]!r}; registered are {', '.join(names)}")
     return table

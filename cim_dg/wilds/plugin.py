@@ -1,8 +1,8 @@
-"""Our methods in WILDS' examples harness: what is registered where when run_expt.py is run.
+"""The registration of our methods in WILDS' examples harness, when run_expt.py is run.
 
-The harness' modules have generic names (`configs.supported`, `transforms`, ...), so nothing of this happens unless the
-program that runs is a run_expt.py with those modules beside it: `on_wilds`, which `cim_dg.autoload` calls as soon as
-that program has imported `wilds`, asks for the rest.
+The harness' modules have generic names (`configs.supported`, `transforms`, ...). Their hooks are therefore installed
+only if the running program is a run_expt.py next to those modules: `cim_dg.autoload` calls `on_wilds` when the program
+has imported `wilds`, and `on_wilds` installs the others.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ HOOKS = {
     "configs.algorithm": "cim_dg.wilds.plugin:on_algorithm_defaults",
     "algorithms.initializer": "cim_dg.wilds.plugin:on_initializer",
 }
-"""Modules of the harness -> our functions, in the form of `cim_dg.autoload.HOOKS`."""
+"""Module of the harness -> our hook, as in `cim_dg.autoload.HOOKS`."""
 
 
 def is_examples(program: str) -> bool:
@@ -38,7 +38,7 @@ def is_examples(program: str) -> bool:
 
 
 def on_wilds(module: ModuleType) -> None:
-    """Prepare for the imports that run_expt.py is about to make, if it is what is being run."""
+    """Install the hooks for run_expt.py's other imports, if it is the running program."""
     from cim_dg import autoload
 
     if is_examples(sys.argv[0]) and not HOOKS.keys() <= autoload.HOOKS.keys():
@@ -48,12 +48,12 @@ def on_wilds(module: ModuleType) -> None:
 
 
 def on_transformers(module: ModuleType) -> None:
-    """Give back the AdamW that the harness imports."""
+    """Restore the AdamW that the harness imports."""
     restore_adamw()
 
 
 def on_transforms(module: ModuleType) -> None:
-    """Keep the pixels of RxRx1 for our methods, whose featurizer standardises them (`transforms.Standardize`)."""
+    """Do not standardise RxRx1's images for our methods: their featurizer does it (`transforms.Standardize`)."""
     from cim_dg.wilds.transforms import make_transform
 
     original = module.initialize_transform
@@ -68,19 +68,19 @@ def on_transforms(module: ModuleType) -> None:
 
 
 def on_supported(module: ModuleType) -> None:
-    """Make our methods choices of --algorithm."""
+    """Add our methods to the choices of --algorithm."""
     choices: list[str] = vars(module)["algorithms"]
     choices += [name for name in our_methods() if name not in choices]
 
 
 def on_algorithm_defaults(module: ModuleType) -> None:
-    """Train our methods with the loaders that the harness' ERM has."""
+    """Give our methods the loaders of the harness' ERM."""
     for name in our_methods():
         module.algorithm_defaults.setdefault(name, dict(module.algorithm_defaults["ERM"]))
 
 
 def on_initializer(module: ModuleType) -> None:
-    """Have `initialize_algorithm` build our methods, and record the run of any."""
+    """Make `initialize_algorithm` build our methods, and record every run."""
     from cim_dg.wilds import examples
 
     original = module.initialize_algorithm
@@ -98,7 +98,7 @@ def on_initializer(module: ModuleType) -> None:
 
 
 def _extend_parser() -> None:
-    """Have the next parser that knows --algorithm accept our options too; there is no other place to add them."""
+    """Make the next parser with --algorithm accept our options too. The harness has no other place to add them."""
     original = argparse.ArgumentParser.parse_args
 
     def parse_args(self: argparse.ArgumentParser, args: Any = None, namespace: Any = None) -> Any:

@@ -1,4 +1,4 @@
-"""The folder of a run: run_expt.py's files, and run.json, which says what made them."""
+"""The folder of a run: run_expt.py's files, and run.json, which describes the run."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ RECORD = "run.json"
 
 
 class RunFolder:
-    """Names and writes the files of one run; all but the log are replaced in one step, so that a crash leaves no half.
+    """Names and writes the files of one run. All but the log are replaced atomically.
 
     Args:
-        path: the run's own folder.
+        path: the run's folder.
         dataset: name of the dataset, for the file names.
-        seed: of the run, likewise.
+        seed: the run's seed, for the file names.
     """
 
     def __init__(self, path: str | Path, dataset: str, seed: int) -> None:
         self.path, self.dataset, self.seed = Path(path), dataset, seed
 
     def create(self) -> None:
-        """Make the folder, if need be.
+        """Create the folder if it does not exist.
 
         Raises:
-            UserError: it cannot be made.
+            UserError: it cannot be created.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -46,7 +46,7 @@ class RunFolder:
 
     @property
     def record(self) -> Path:
-        """run.json."""
+        """The path of run.json."""
         return self.path / RECORD
 
     def model(self, which: str) -> Path:
@@ -55,7 +55,7 @@ class RunFolder:
 
     @property
     def partial(self) -> Path:
-        """The checkpoint within an epoch, which is removed when that is done."""
+        """The checkpoint within an epoch, which is removed at the epoch's end."""
         return self.path / f"{self.dataset}_seed:{self.seed}_checkpoint.pt"
 
     def remove_models(self) -> None:
@@ -82,7 +82,7 @@ class RunFolder:
         write_atomically(self.path / f"{name}.csv", text.getvalue())
 
     def write_predictions(self, split: str, which: str, y_pred: Tensor) -> None:
-        """One predicted class a line, (N,) in the order of the split."""
+        """Write one predicted class per line, (N,) in the order of the split."""
         write_atomically(self.prediction(split, which), "".join(f"{y}\n" for y in y_pred.tolist()))
 
     def write_record(self, record: Mapping[str, Any]) -> None:
@@ -91,7 +91,7 @@ class RunFolder:
 
 
 def provenance(dataset: str, root_dir: str | Path) -> dict[str, Any]:
-    """What ran: command, versions, commit of a checkout (None for an installed package), and which copy of the data."""
+    """The command, versions, the checkout's commit (None for an installed package), and the copy of the data."""
     packages = ("wilds", "torch", "torchvision", "numpy", "pandas")
     return {
         "command": shlex.join(sys.argv),

@@ -79,12 +79,12 @@ def add_parser(subparsers: Any) -> None:
 
 
 class LateParser(Parser):
-    """A parser that gets its last options when it parses: those that must be imported stay unimported till then."""
+    """A parser that gets its last options when it parses, so that their modules are imported only then."""
 
     before_parsing: Callable[[argparse.ArgumentParser], None] | None = None
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As in argparse, with the late options."""
+        """As in argparse, after adding the late options."""
         if self.before_parsing is not None:
             add, self.before_parsing = self.before_parsing, None
             add(self)
@@ -98,7 +98,7 @@ def _add_hparam_options(parser: argparse.ArgumentParser) -> None:
 
 
 def flag(parser: Any, name: str, **kwargs: Any) -> None:
-    """An option that is true when given alone, as in run_expt.py, or takes true or false."""
+    """An option that is true without a value, as in run_expt.py, or takes true or false."""
     parser.add_argument(name, nargs="?", const=True, type=boolean, metavar="BOOL", **kwargs)
 
 
@@ -113,7 +113,7 @@ class KeyValues(argparse.Action):
     """key=value ... -> a dict of numbers, true, false, none, and texts."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        """Put the dict into the namespace, in place of an earlier one."""
+        """Put the dict into the namespace; it replaces an earlier one."""
         pairs = [str(value).partition("=") for value in values]
         for key, separator, _ in pairs:
             if not key or not separator:
@@ -122,7 +122,7 @@ class KeyValues(argparse.Action):
 
     @staticmethod
     def read(text: str) -> Any:
-        """The value that `text` stands for."""
+        """The value of `text`."""
         for convert in (int, float):
             with contextlib.suppress(ValueError):
                 return convert(text)
@@ -130,7 +130,7 @@ class KeyValues(argparse.Action):
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Train as the arguments say; 0, or an error."""
+    """Train as the arguments say; returns 0, or raises."""
     if importlib.util.find_spec("wilds") is None:
         raise UserError("wilds train needs the package wilds: pip install wilds")
     from cim_dg.wilds.experiment import train
@@ -144,14 +144,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def config_of(arguments: argparse.Namespace) -> Config:
-    """The run that the arguments ask for.
+    """The configuration of the run.
 
     Raises:
-        UserError: a value that is not accepted, or one that is missing.
+        UserError: a value is missing or not accepted.
     """
     from cim_dg.wilds.adapter import canonical, read_hparam_options
 
     algorithm = canonical(arguments.algorithm)
-    given = {name: getattr(arguments, name, None) for name in FIELDS}
-    given |= {"algorithm": algorithm, "hparams": read_hparam_options(arguments, algorithm)}
-    return make_config(given, arguments.defaults)
+    options = {name: getattr(arguments, name, None) for name in FIELDS}
+    options |= {"algorithm": algorithm, "hparams": read_hparam_options(arguments, algorithm)}
+    return make_config(options, arguments.defaults)

@@ -1,4 +1,4 @@
-"""`cim-dg wilds run-expt PATH -- ...`: WILDS' run_expt.py with our methods in it, with or without autoload."""
+"""`cim-dg wilds run-expt PATH -- ...`: WILDS' run_expt.py with our methods, with or without autoload."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise UserError(f"run_expt.py needs the package {package}: pip install {package}")
     passed = arguments.arguments
     sys.argv = [str(script), *(passed[1:] if passed[:1] == ["--"] else passed)]
-    # WILDS' folder `algorithms` is no package, so that a package of that name anywhere on the path would hide it.
+    # WILDS' folder `algorithms` is not a package. A package of that name on the path would hide it.
     elsewhere = [entry for entry in sys.path if not (Path(entry) / "algorithms" / "__init__.py").exists()]
     sys.path[:] = [str(script.parent), *elsewhere]
     autoload.install()
@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def find_script(path: str) -> Path:
-    """The run_expt.py that `path` means.
+    """The run_expt.py at `path`.
 
     Raises:
         UserError: there is none.

@@ -1,7 +1,7 @@
 """`cim-dg submission`: predictions for the WILDS leaderboard, built from runs and checked.
 
-The leaderboard's evaluate.py takes, for each split and seed, the first file that begins with
-DATASET_split:SPLIT_seed:SEED, so that a submission holds exactly one file for each.
+The leaderboard's evaluate.py takes the first file that begins with DATASET_split:SPLIT_seed:SEED for each split and
+seed, so a submission must have exactly one file for each.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cim_dg.errors import UserError
 from cim_dg.runtime.schema import load_yaml
 from cim_dg.wilds.config import defaults_folder
 
-# Of the leaderboard too, but not of image classification; and those that WILDS itself keeps off the leaderboard.
+# Datasets of the leaderboard without image classification, and datasets that WILDS does not put on the leaderboard.
 OTHER_KINDS = ("amazon", "civilcomments", "globalwheat", "ogb-molpcba", "poverty", "py150")
 NOT_ON_LEADERBOARD = ("bdd100k", "celebA", "domainnet", "encode", "sqf", "waterbirds", "yelp")
 FILE = re.compile(r"(?P<dataset>.+)_split:(?P<split>[^:]+)_seed:(?P<seed>\d+)_epoch:(?P<epoch>[^_]+)_pred\.csv")
@@ -29,7 +29,7 @@ FILE = re.compile(r"(?P<dataset>.+)_split:(?P<split>[^:]+)_seed:(?P<seed>\d+)_ep
 
 @dataclass(frozen=True)
 class Entry:
-    """A prediction file, by what its name says."""
+    """A prediction file and the parts of its name."""
 
     path: Path
     dataset: str
@@ -40,7 +40,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Rules:
-    """What the leaderboard wants of a dataset: seeds 0 to `seeds` - 1, all `splits`, labels from 0 to `classes` - 1."""
+    """The leaderboard's requirements: seeds 0 to `seeds` - 1, all `splits`, labels from 0 to `classes` - 1."""
 
     seeds: int
     splits: tuple[str, ...]
@@ -48,7 +48,7 @@ class Rules:
 
 
 def add_parser(subparsers: Any) -> None:
-    """Add the command `submission` with build and validate."""
+    """Add the command `submission` with its subcommands build and validate."""
     parser = subparsers.add_parser(
         "submission", help="build and check a WILDS leaderboard submission", allow_abbrev=False
     )
@@ -66,7 +66,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run_build(arguments: argparse.Namespace) -> int:
-    """Build, then say what is missing; a submission may be built before all seeds are there."""
+    """Build, then print what is missing: a submission may be built before all seeds are done."""
     dataset, entries = build(arguments.log_dirs, arguments.output)
     print(f"{len(entries)} prediction files of {dataset} are in {arguments.output}")
     missing = list(_missing(dataset, read_rules(dataset), entries))
@@ -78,7 +78,7 @@ def run_build(arguments: argparse.Namespace) -> int:
 
 
 def run_validate(arguments: argparse.Namespace) -> int:
-    """Print every finding; 0 if there is none, 2 otherwise."""
+    """Print every finding; returns 0 if there is none, else 2."""
     findings, remarks = validate(arguments.folder, arguments.root_dir)
     for finding in findings:
         print(f"cim-dg: error: {finding}", file=sys.stderr)
@@ -90,10 +90,10 @@ def run_validate(arguments: argparse.Namespace) -> int:
 
 
 def read_rules(dataset: str) -> Rules:
-    """What the leaderboard wants of `dataset`.
+    """The leaderboard's requirements for `dataset`.
 
     Raises:
-        UserError: it has no place for the dataset, or we do not handle it.
+        UserError: the leaderboard does not have the dataset, or this package does not handle it.
     """
     rules = load_yaml(defaults_folder() / "leaderboard.yaml", dict[str, Rules])
     if dataset in rules:
@@ -121,8 +121,8 @@ def build(log_dirs: Iterable[str | Path], output: str | Path) -> tuple[str, list
     """Copy the best epochs' predictions of runs into the new folder `output`; returns the dataset and the copies.
 
     Raises:
-        UserError: a folder without such predictions, two datasets, a seed twice, a dataset that is not on the
-            leaderboard, or an `output` that exists.
+        UserError: a folder has no such predictions, there are two datasets, a seed is there twice, the dataset is not
+            on the leaderboard, or `output` exists.
     """
     chosen: dict[tuple[str, int], Entry] = {}
     dataset = None
@@ -149,10 +149,10 @@ def build(log_dirs: Iterable[str | Path], output: str | Path) -> tuple[str, list
 
 
 def validate(folder: str | Path, root_dir: str | Path | None = None) -> tuple[list[str], list[str]]:
-    """All that is wrong with a submission, a sentence each, and remarks on what could not be checked.
+    """A sentence for each error in a submission, and remarks on what could not be checked.
 
     Raises:
-        UserError: it is not a folder, or of a dataset that is not on the leaderboard.
+        UserError: it is not a folder, or the dataset is not on the leaderboard.
     """
     entries = find_entries(folder)
     if not entries:
@@ -178,17 +178,19 @@ def validate(folder: str | Path, root_dir: str | Path | None = None) -> tuple[li
                 f"{entry.path.name} has {len(lines)} lines, and the split {entry.split} has {expected} images"
             )
     if not sizes:
-        for split, found in counts.items():
-            if len(found) > 1:
-                words = "; ".join(f"{count} in {', '.join(names)}" for count, names in sorted(found.items()))
-                findings.append(f"the files of split {split} differ in their numbers of lines: {words}")
+        for split, names_by_count in counts.items():
+            if len(names_by_count) > 1:
+                description = "; ".join(
+                    f"{count} in {', '.join(names)}" for count, names in sorted(names_by_count.items())
+                )
+                findings.append(f"the files of split {split} differ in their numbers of lines: {description}")
     return findings, remarks
 
 
 def _missing(dataset: str, rules: Rules, entries: Iterable[Entry]) -> Iterable[str]:
-    there = {(entry.split, entry.seed) for entry in entries}
+    existing = {(entry.split, entry.seed) for entry in entries}
     for split in rules.splits:
-        seeds = [str(seed) for seed in range(rules.seeds) if (split, seed) not in there]
+        seeds = [str(seed) for seed in range(rules.seeds) if (split, seed) not in existing]
         if seeds:
             yield f"{dataset} split {split} has no predictions of seed {', '.join(seeds)}"
 
@@ -207,7 +209,7 @@ def _superfluous(rules: Rules, entries: Iterable[Entry]) -> Iterable[str]:
 
 
 def _bad_labels(entry: Entry, lines: Sequence[str], classes: int) -> Iterable[str]:
-    """One sentence per file, on its first label that is not accepted."""
+    """A sentence for the file's first label that is not accepted."""
     for number, line in enumerate(lines, start=1):
         if not line.strip().isdecimal() or int(line) >= classes:
             accepted = f"a whole number from 0 to {classes - 1}"

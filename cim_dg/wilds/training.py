@@ -1,4 +1,4 @@
-"""The training loop: epochs, evaluation, selection, and resuming where a killed run stopped."""
+"""The training loop: epochs, evaluation, selection, and resuming a killed run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from cim_dg.wilds.evaluation import Report, format_report, make_report
 from cim_dg.wilds.optimisers import Schedule, make_optimizer
 from cim_dg.wilds.record import RunFolder
 
-# What may differ between a run and its continuation: where it runs, how it talks, and what it computes at the end.
+# Options that may change when a run is resumed: paths, device, output, length and the final challenge.
 FREE = (
     *("root_dir", "log_dir", "download", "device", "log_every", "progress_bar", "resume", "loader_kwargs", "n_epochs"),
     "adversarial",
@@ -35,12 +35,12 @@ class Progress:
     """How far a run is.
 
     Attributes:
-        epochs: completed ones.
-        best_value: the selection's figure of the best epoch so far, None before the first.
-        best_epoch: that epoch, counted from 0; the first among equals.
+        epochs: the number of completed epochs.
+        best_value: the selection figure of the best epoch so far, None before the first.
+        best_epoch: that epoch, counted from 0; the first one if several are equal.
         results: the reports of the best epoch by split.
         tables: the rows of the CSV files by name.
-        seconds: how long it took so far, in all its attempts.
+        seconds: the time so far, in all attempts.
     """
 
     epochs: int = 0
@@ -56,12 +56,12 @@ class Trainer:
 
     Args:
         config: what to run.
-        data: its dataset.
+        data: the dataset.
         method: the algorithm, on any device.
-        sees_domains: whether the method is fed the domains of `config.groupby_fields`.
-        folder: where the files go.
-        record: what run.json says beside the results.
-        device: where to compute.
+        sees_domains: whether the method gets the domains of `config.groupby_fields`.
+        folder: the run's folder.
+        record: the content of run.json besides the results.
+        device: the device of the training.
     """
 
     def __init__(
@@ -86,11 +86,11 @@ class Trainer:
         self._clock = time.monotonic()
 
     def fit(self) -> Progress:
-        """Train to the last epoch, from the first or from the folder's last checkpoint on, and meet the challenge.
+        """Train to the last epoch, from the start or the folder's last checkpoint, and run the challenge.
 
         Raises:
             RunError: a term of the loss is not finite.
-            UserError: the checkpoint is of another run.
+            UserError: the checkpoint belongs to another run.
         """
         partial = self._resume() if self.config.resume else None
         self.folder.write_record(self.full_record())
@@ -107,11 +107,11 @@ class Trainer:
         return self.progress
 
     def train_epoch(self, epoch: int, partial: dict[str, Any] | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """One pass over the training split; returns predictions made on the way, labels and metadata.
+        """One pass over the training split; returns the predictions of its steps, labels and metadata.
 
         Args:
             epoch: its number, from 0.
-            partial: the checkpoint within this epoch from which it goes on.
+            partial: the checkpoint within this epoch to resume from.
         """
         self.method.train()
         at_start = checkpoint.random_state() if partial is None else partial["random_at_start"]
@@ -137,7 +137,7 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
-        """Predictions, labels and metadata of every split but train; leaves no trace on the run."""
+        """Predictions, labels and metadata of every split but train. Does not change the run's state."""
         self.method.eval()
         outcomes = {}
         with checkpoint.preserved_randomness():
@@ -162,7 +162,7 @@ class Trainer:
     def _finish_epoch(
         self, epoch: int, outcomes: dict[str, tuple[Tensor, Tensor, Tensor]], reports: dict[str, Report]
     ) -> None:
-        """Write everything that the epoch gave, the checkpoint last: with it the epoch counts as done."""
+        """Write all files of the epoch. The checkpoint comes last: it marks the epoch as done."""
         progress = self.progress
         for split, outcome in outcomes.items():
             row = self._table_row(epoch, outcome, reports[split])
@@ -185,22 +185,22 @@ class Trainer:
         self.folder.write_record(self.full_record())
 
     def _meet_challenge(self, challenge: Challenge) -> None:
-        """Count the foregrounds that some background spoils for the model of the best epoch, and record it."""
+        """Count and record the foregrounds for which a background misleads the model of the best epoch."""
         self.method.load_state_dict(checkpoint.load(self.folder.model("best"), self.device)["algorithm"])
         self.method.eval()
 
         def predict(pixels: Tensor) -> Tensor:
             return self.step.predict(self.method.pixel_space.from_pixels(pixels)).argmax(dim=1)
 
-        found = challenge.vulnerable(predict, self.device, self.config.batch_size)
-        self.progress.results["adversarial"] = {"vulnerable": found.rate, "count": found.total}
-        row = {"epoch": self.progress.best_epoch, "vulnerable": found.rate, "foregrounds": found.total}
+        vulnerable = challenge.vulnerable(predict, self.device, self.config.batch_size)
+        self.progress.results["adversarial"] = {"vulnerable": vulnerable.rate, "count": vulnerable.total}
+        row = {"epoch": self.progress.best_epoch, "vulnerable": vulnerable.rate, "foregrounds": vulnerable.total}
         self.folder.write_table("adversarial_eval", [row])
         self.folder.write_record(self.full_record())
-        self.folder.log(f"adversarial backgrounds: {found.count} of {found.total} foregrounds are vulnerable")
+        self.folder.log(f"adversarial backgrounds: {vulnerable.count} of {vulnerable.total} foregrounds are vulnerable")
 
     def _table_row(self, epoch: int, outcome: tuple[Tensor, Tensor, Tensor], report: Report) -> dict[str, Any]:
-        """What the package's own evaluation says, and what it leaves out; its average on Waterbirds is ours."""
+        """The results of the package's own evaluation and the figures that it omits. Waterbirds' average is ours."""
         results, _ = self.data.dataset.eval(*outcome)
         row = {
             "epoch": epoch,
@@ -216,17 +216,17 @@ class Trainer:
         self.progress.tables.setdefault("train_algo", []).append({"epoch": epoch, "batch": batch, "lr": rate, **means})
         self.folder.log(f"batch {batch}: " + ", ".join(f"{name} {value:.4f}" for name, value in means.items()))
 
-    def _save(self, also: str | None) -> None:
+    def _save(self, extra: str | None) -> None:
         state = self._state()
         with self.interval.writing():
-            for which in (*([also] if also else []), "last"):
+            for which in (*([extra] if extra else []), "last"):
                 checkpoint.save(self.folder.model(which), state)
         self.folder.partial.unlink(missing_ok=True)
 
     def _save_partial(
         self, batches: int, at_start: dict[str, Any], seen: tuple[Tensor, ...], since_log: list[dict[str, float]]
     ) -> None:
-        """Write a checkpoint within an epoch. On a disk that is full, the last one stays and the training goes on."""
+        """Write a checkpoint within an epoch. If the disk is full, the last one stays and the training goes on."""
         state = self._state() | {
             "batches": batches,
             "random_at_start": at_start,
@@ -249,22 +249,23 @@ class Trainer:
             "scheduler": self.schedule.scheduler.state_dict(),
             "step": self.step.state_dict(),
             "random": checkpoint.random_state(),
+            "threads": torch.get_num_threads(),
             "progress": dataclasses.asdict(self.progress),
             "config": self._identity(),
         }
 
     def _resume(self) -> dict[str, Any] | None:
-        """Go on from the last checkpoint, if there is one; returns it if it is one within an epoch."""
+        """Resume from the last checkpoint, if there is one; returns it if it lies within an epoch."""
         last, partial = self.folder.model("last"), self.folder.partial
         state = checkpoint.load(last, self.device) if last.exists() else None
-        within = checkpoint.load(partial, self.device) if partial.exists() else None
-        if within is not None and state is not None and within["epoch"] != state["epoch"]:
-            within = None  # its epoch has been finished since
-        if within is not None or state is not None:
-            self._restore(within or state or {})
-        if within is not None:
-            self.folder.log(f"after batch {within['batches']}")
-        return within
+        in_epoch = checkpoint.load(partial, self.device) if partial.exists() else None
+        if in_epoch is not None and state is not None and in_epoch["epoch"] != state["epoch"]:
+            in_epoch = None  # its epoch is already complete
+        if in_epoch is not None or state is not None:
+            self._restore(in_epoch or state or {})
+        if in_epoch is not None:
+            self.folder.log(f"after batch {in_epoch['batches']}")
+        return in_epoch
 
     def _restore(self, state: dict[str, Any]) -> None:
         before, now = state.get("config", {}), self._identity()
@@ -276,26 +277,28 @@ class Trainer:
         self.method.load_state_dict(state["algorithm"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.scheduler.load_state_dict(state["scheduler"])
-        if "step" in state:  # a checkpoint of an earlier version has none
+        if "step" in state:  # checkpoints of earlier versions do not have it
             self.step.load_state_dict(state["step"])
         self.progress = Progress(**state["progress"])
         checkpoint.restore_random_state(state["random"])
+        if warning := checkpoint.keep_threads(state.get("threads"), self.device):
+            self.folder.log(f"warning: {warning}")
         self.folder.log(f"Resuming from epoch {self.progress.epochs}")
 
     def _identity(self) -> dict[str, Any]:
-        """What a continuation must share with its run; the length too, where the learning rate depends on it."""
+        """The settings that may not change when a run is resumed; the length too if the schedule uses it."""
         free = set(FREE) - ({"n_epochs"} if self.schedule.by_step else set())
-        own = {f.name: getattr(self.config, f.name) for f in dataclasses.fields(self.config) if f.name not in free}
-        return own | {"hparams": dict(self.method.hparams)}
+        values = {f.name: getattr(self.config, f.name) for f in dataclasses.fields(self.config) if f.name not in free}
+        return values | {"hparams": dict(self.method.hparams)}
 
     def _measure(self) -> None:
-        """Add the seconds since the last time to those of the run."""
+        """Add the seconds since the last call to those of the run."""
         now = time.monotonic()
         self.progress.seconds += now - self._clock
         self._clock = now
 
     def full_record(self) -> dict[str, Any]:
-        """What run.json holds."""
+        """The content of run.json."""
         self._measure()
         progress = self.progress
         return self.record | {

@@ -1,7 +1,7 @@
-"""From the images on disk to what a network is fed, as WILDS does it.
+"""Transforms from images on disk to a network's input, as in WILDS.
 
-The pixel space (`cim_dg.nn.pixels`) follows from the transform: WILDS normalises natural images with ImageNet's
-statistics, and standardises each image of RxRx1 by itself.
+The transform determines the pixel space (`cim_dg.nn.pixels`): WILDS normalises natural images with ImageNet's
+statistics, and standardises each image of RxRx1 separately.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cim_dg.nn.pixels import NAMED, PixelSpace
 
 Transform = Callable[[Any], Tensor]
 RANDOM_TRANSFORMS = ("imagenet", "rxrx1")
-"""Those that draw random numbers in training."""
+"""The transforms that draw random numbers in training."""
 
 
 def make_transform(
@@ -29,19 +29,19 @@ def make_transform(
     resize_scale: float | None,
     training: bool,
 ) -> Transform:
-    """The transform `name`, of WILDS' examples but for one, from a PIL image to a (3, H, W) tensor.
+    """The transform `name` from a PIL image to a (3, H, W) tensor. All but one are WILDS' own.
 
     Args:
         name: image_base (crop to a square, resize), image_resize (resize to `resize_scale` times the original),
-            image_resize_and_center_crop (the same, then the centre), or rxrx1 (turned and mirrored in training); and
-            ours, imagenet (in training a random part, resized, perhaps mirrored; else resized).
-        original_resolution: (width, height) of the dataset, None where its images differ.
-        target_resolution: (height, width) for the network, None to leave the size as it is.
+            image_resize_and_center_crop (the same, then the centre), or rxrx1 (rotated and flipped in training); and
+            ours, imagenet (a random resized crop and flip in training; else resized).
+        original_resolution: (width, height) of the dataset, None if its images differ.
+        target_resolution: (height, width) for the network, None to keep the size.
         resize_scale: see image_resize.
         training: whether the images are for training.
 
     Raises:
-        UserError: a resolution or the scale is needed and not given.
+        UserError: the transform needs a resolution or the scale and it is missing.
     """
     steps: list[Callable[[Any], Any]] = []
     size = list(target_resolution) if target_resolution is not None else None
@@ -76,22 +76,22 @@ def rgb(image: Any) -> Tensor:
 
 
 def quarter_turn(image: Any) -> Any:
-    """The image turned by 0, 90, 180 or 270 degrees, at random."""
+    """The image rotated by 0, 90, 180 or 270 degrees at random."""
     angle = 90 * int(torch.randint(4, ()))
     return TF.rotate(image, angle) if angle else image
 
 
 def pixel_space(transform: str) -> PixelSpace:
-    """The pixel space of the images that `transform` gives."""
+    """The pixel space of `transform`'s images."""
     return PixelSpace.of("unit" if transform == "rxrx1" else "imagenet", channels=3)
 
 
 class Standardize(nn.Module):
-    """Brings every image to mean 0 and standard deviation 1 per channel: RxRx1's normalisation, as a layer.
+    """RxRx1's normalisation as a layer: every channel of an image gets mean 0 and standard deviation 1.
 
-    WILDS does it in the data loader, after which pixels cannot be had back. Here the loader gives pixels and the
-    featurizer begins with this layer: without morphing the network sees exactly what it sees in WILDS; with it, the
-    morphed image, standardised.
+    WILDS does this in the data loader, and the pixels are then lost. Here the loader gives pixels and the featurizer
+    begins with this layer. Without morphing, the network's input is exactly WILDS'. With it, the input is the morphed
+    image, standardised.
 
     Shape:
         (N, C, H, W) -> (N, C, H, W). A constant channel becomes 0.

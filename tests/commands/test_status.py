@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from cim_dg import cli
 from cim_dg.domainbed.standin.lib.command import NOTICE
+from cim_dg.launchers import Job
+from cim_dg.launchers.job import note_failure
 from cim_dg.runtime import locks
 
 ARGS = (
@@ -95,3 +98,35 @@ def test_logs_of_wilds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 def test_no_jobs(folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["status", str(tmp_path / folder)]) == 2
     assert re.search("there is no folder|no job has been started in", capsys.readouterr().err)
+
+
+def test_files_that_vanish_under_it_are_no_error(
+    job: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As those of a job that ends, or whose folder a sweep clears, while it is being looked at."""
+    job(err_txt="")
+    vanishing = [job(err_txt=""), job(done="done"), tmp_path / "waterbirds-CIM-seed0"]
+    vanishing[2].mkdir()
+    (vanishing[2] / "run.json").write_text("{}")
+    walk = os.walk
+
+    def walk_and_remove(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+        found = list(walk(folder))
+        for gone in vanishing:
+            shutil.rmtree(gone)
+        return iter(found)
+
+    monkeypatch.setattr(os, "walk", walk_and_remove)
+    first, _ = status(tmp_path, capsys)
+    assert first == "3 jobs: 1 done, 0 running, 0 failed, 2 unfinished, 0 not started."
+
+
+def test_a_job_that_could_not_even_write_its_error_has_failed(
+    job: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = job(err_txt=NOTICE + "\n")
+    reason = f"exit code 1: error: there is no room to write {folder / 'results.jsonl'}: No space left on device"
+    note_failure(Job(("python",), folder, True), reason)
+    first, second, failed, said = status(tmp_path, capsys)
+    assert first == "1 jobs: 0 done, 0 running, 1 failed, 0 unfinished, 0 not started."
+    assert second == "Only failed jobs are left." and str(folder) in failed and said.strip() == reason

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from pathlib import Path
 
 import pytest
+import torch
 
 from cim_dg.domainbed import launchers
 from cim_dg.domainbed.launchers import checked, ending, job, launcher
-from cim_dg.errors import LeftToAnother, RunError, UserError
+from cim_dg.errors import LEFT, LeftToAnother, RunError, UserError
+from cim_dg.runtime import locks
 
 TRAIN = "python -m domainbed.scripts.train --algorithm ERM --output_dir"
 
@@ -102,3 +105,29 @@ class TestPythonOnPath:
         jobs = self.jobs(tmp_path, "CIM")
         launch(jobs)
         assert launched == jobs
+
+
+def test_the_real_train_claims_its_folder_for_as_long_as_it_lives(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(locks, "PATIENCE", 0)
+    held = contextlib.ExitStack()
+    monkeypatch.setattr(launchers, "_CLAIMS", held)
+    folder = tmp_path / "sweep" / "job"
+    launchers.claim_for_train(str(folder))
+    assert locks.is_claimed(folder)
+    with pytest.raises(SystemExit) as ended:
+        launchers.claim_for_train(str(folder))
+    assert ended.value.code == LEFT
+    assert "another process is running this job, to which it is left" in capsys.readouterr().err
+    held.close()
+    assert not locks.is_claimed(folder)
+    launchers.claim_for_train("/dev/null/job")  # what is wrong with it, `train` says
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_required_gpu_that_is_not_there_ends_the_real_train(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("CIM_DG_REQUIRE_GPU", "1")
+    with pytest.raises(SystemExit) as ended:
+        launchers.claim_for_train(str(tmp_path / "job"))
+    assert ended.value.code == 2
+    assert "a GPU is required (CIM_DG_REQUIRE_GPU, --require_gpu)" in capsys.readouterr().err
+    assert not (tmp_path / "job").exists()

@@ -10,6 +10,9 @@ import torch
 from real_domainbed import OURS, RealDomainBed, results_of, train_flags, write_photographs
 from standin_samples import write_mnist
 
+from cim_dg.errors import LEFT
+from cim_dg.runtime import locks
+
 pytestmark = [pytest.mark.harness, pytest.mark.slow]
 
 RANDOM = ["--hparams_seed", "1"]
@@ -73,3 +76,17 @@ def test_a_misspelt_hparam_is_refused_with_the_names_there_are(real: RealDomainB
     assert "unknown hyper-parameter 'cim_lamda' for CIM; valid names are" in complaint
     assert "cim_lambda" in complaint
     assert not (tmp_path / "done").exists()
+
+
+def test_a_job_that_another_process_runs_is_left_to_it(real: RealDomainBed, tmp_path: Path) -> None:
+    folder = tmp_path / "job"
+    folder.mkdir()
+    (folder / "results.jsonl").write_text("of the other\n")
+    words = ["-m", "domainbed.scripts.train", *train_flags("ERM", "Debug28", folder, tmp_path)]
+    with locks.claim(folder):  # type: ignore[union-attr]
+        left = real.python(*words)
+        assert left.returncode == LEFT and "another process is running this job" in left.stderr
+        refused = real.python(*words, CIM_DG_REQUIRE_GPU="1", CUDA_VISIBLE_DEVICES="")
+        assert refused.returncode == 2 and "a GPU is required" in refused.stderr
+    assert {path.name for path in folder.iterdir()} == {locks.NAME, "results.jsonl"}
+    assert (folder / "results.jsonl").read_text() == "of the other\n"

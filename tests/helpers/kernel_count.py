@@ -16,7 +16,10 @@ _NO_KERNEL = ("aten::empty", "aten::new_empty", "aten::empty_like", "aten::detac
 class KernelCount(TorchDispatchMode):
     """Counts the operations within this context that are kernels on a GPU, and the bytes that they read and write.
 
-    Views and allocations are no kernels. Each tensor counts once per operation, without its expanded dimensions.
+    Views, allocations and what concerns the CPU's tensors alone are no kernels. The gradients of a convolution are a
+    kernel each. An operation on lists of tensors (`torch._foreach_*`) is one kernel; a GPU takes several where they
+    are long, which the optimisers' are and the losses' are not. Each tensor counts once per operation, in a list once
+    per place, without its expanded dimensions.
     """
 
     def __init__(self) -> None:
@@ -30,11 +33,22 @@ class KernelCount(TorchDispatchMode):
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         name = func._schema.name
-        if not func.is_view and name not in _NO_KERNEL:
+        on_device = any(tensor.device.type != "cpu" for tensor in _tensors([args, list(kwargs.values()), result]))
+        if on_device and not func.is_view and name not in _NO_KERNEL:
             read = args[1:] if name in _WRITE_ONLY + _LIKE else args
-            self.kernels += 1
-            self.bytes += _bytes([read, [value for key, value in kwargs.items() if key != "out"]]) + _bytes(result)
+            self.kernels += sum(args[-1]) if name == "aten::convolution_backward" else 1
+            operands = [*read, *(value for key, value in kwargs.items() if key != "out")]
+            if name.startswith("aten::_foreach"):
+                places = zip(*(operand for operand in operands if _is_list_of_tensors(operand)), strict=True)
+                written = operands[0] if name.endswith("_") else result
+                self.bytes += sum(map(_bytes, places)) + _bytes(written)
+            else:
+                self.bytes += _bytes(operands) + _bytes(result)
         return result
+
+
+def _is_list_of_tensors(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(each, torch.Tensor) for each in value)
 
 
 def _bytes(value: Any) -> int:

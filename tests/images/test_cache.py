@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import multiprocessing
+import os
 import resource
 import shutil
 import signal
@@ -21,6 +22,7 @@ from cim_dg.errors import UserError
 from cim_dg.images import cache as image_cache
 from cim_dg.images import pack as image_pack
 from cim_dg.images.cache import ImageCache
+from cim_dg.runtime import locks
 
 IMAGES = np.arange(4 * 10 * 8 * 3).reshape(4, 10, 8, 3).astype(np.uint8)
 
@@ -66,6 +68,31 @@ def test_where_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert cache is not None and (cache.folder, cache.limit) == (Path("elsewhere"), 1.5)
     monkeypatch.setenv("CIM_DG_CACHE", "0")
     assert image_cache.image_cache() is None
+
+
+def test_where_it_is_if_a_home_is_small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    home, local = tmp_path / "home", tmp_path / f"cim-dg-{os.getuid()}"
+    monkeypatch.setattr(image_cache.platformdirs, "user_cache_path", lambda name: home / name)
+    monkeypatch.setattr(image_cache, "TEMPORARY", tmp_path)
+    for name in ("XDG_CACHE_HOME", "SCRATCH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(image_cache, "_free", lambda folder: 19 * 10**9)
+    assert image_cache.default_folder(19) == home / "cim-dg" / "images"
+    assert image_cache.default_folder(20) == local / "images"
+    local.mkdir()
+    assert image_cache.default_folder(20) == local / "images"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getuid", lambda: local.stat().st_uid + 1)
+        (tmp_path / f"cim-dg-{os.getuid()}").mkdir()  # of somebody else
+        assert image_cache.default_folder(20) == home / "cim-dg" / "images"
+    monkeypatch.setenv("SCRATCH", "/scratch")
+    assert image_cache.default_folder(1) == Path("/scratch/cim-dg/images")
+    (home / "cim-dg" / "images").mkdir(parents=True)
+    assert image_cache.default_folder(20) == home / "cim-dg" / "images"
+
+
+def test_the_free_space_is_that_of_the_disk_on_which_a_folder_will_be(tmp_path: Path) -> None:
+    assert image_cache._free(tmp_path / "no" / "such") == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.1)
 
 
 @pytest.mark.parametrize("value", ["much", "-1", "nan"])
@@ -200,3 +227,20 @@ def test_what_a_killed_process_left_is_removed(folder: Path) -> None:
     assert left.startswith(".a-key.pack.")
     make_slowly(folder, made)
     assert files(folder) == ["a-key.pack"]
+
+
+def test_the_wait_for_another_process_is_announced_and_has_an_end(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It makes no progress: its machine has stopped, say, or its disk hangs."""
+    monkeypatch.setattr(image_cache, "PATIENCE", 1.5)
+    monkeypatch.setattr(image_cache, "SILENCE", 0.4)
+    folder.mkdir(parents=True)
+    made: list[str] = []
+    with locks.wait_for(folder / "a_b_c-key.lock", 0):
+        assert ask(ImageCache(folder, 1), made=made) is None
+    waiting, given_up = capfd.readouterr().err.splitlines()
+    assert waiting.startswith("cim-dg: waiting for another process that decodes the images of a b/c into ")
+    assert "(another process holds the lock); they are decoded at every use" in given_up
+    assert made == []
+    assert ask(ImageCache(folder, 1)) is not None

@@ -22,6 +22,7 @@ from domainbed.scripts import collect_results, sweep, train
 from standin_samples import results_of
 
 import cim_dg
+from cim_dg import cli
 from cim_dg.errors import LEFT, RunError
 from cim_dg.runtime import locks
 
@@ -218,6 +219,8 @@ def test_the_disk_is_full_when_a_record_is_written(capsys: pytest.CaptureFixture
     assert "Traceback" not in err
     assert results_of(Path("job")) == results_of(Path("undisturbed"))[:2]  # whole lines
     assert not Path("job", "done").exists()
+    assert cli.main(["status", "job"]) == 0
+    assert "0 done, 0 running, 1 failed" in (said := capsys.readouterr().out) and "there is no room to write" in said
     assert train.main(job_flags("job")) == 0
     assert results_of(Path("job")) == results_of(Path("undisturbed"))
 

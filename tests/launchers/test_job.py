@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from worker_jobs import is_running, job, until
@@ -76,6 +77,21 @@ def test_a_claimed_job_is_left_and_nothing_of_it_removed(tmp_path, monkeypatch):
     assert not (tmp_path / "a").exists()
 
 
+def test_a_job_that_starts_while_its_folder_is_removed_keeps_it(tmp_path, monkeypatch):
+    folder = tmp_path / "a"
+    folder.mkdir()
+    (folder / "out.txt").touch()
+    rmdir = Path.rmdir
+
+    def started_meanwhile(path):
+        (path / locks.NAME).touch()
+        rmdir(path)
+
+    monkeypatch.setattr(Path, "rmdir", started_meanwhile)
+    assert not clear(folder, remove=True)
+    assert (folder / locks.NAME).exists()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux kills the job")
 def test_it_dies_with_a_process_that_is_killed(tmp_path):
     pid = tmp_path / "pid"
@@ -120,6 +136,20 @@ class TestLaunch:
         with pytest.raises(RunError):
             launch("parallel", [bad])
         assert (tmp_path / "tried").read_text() == "xxx"
+
+    def test_a_job_that_was_left_to_a_process_that_has_ended_runs_in_the_end(self, tmp_path, capsys):
+        """As one of a machine that has died, whose lock NFS keeps until the lease runs out."""
+        tried = tmp_path / "tried"
+        code = f"import os; again = os.path.exists({str(tried)!r}); open({str(tried)!r}, 'a').write('x')\n"
+        held = job(tmp_path / "held", code + f"if not again: raise SystemExit({LEFT})")
+        launch("parallel", [held, job(tmp_path / "other", "")])
+        assert held.is_done() and tried.read_text() == "xx"
+        assert "1 jobs were left to processes that have ended since, and run now" in capsys.readouterr().err
+        tried.unlink()
+        always = job(tmp_path / "always", code + f"raise SystemExit({LEFT})")
+        with pytest.raises(LeftToAnother):
+            launch("parallel", [always])
+        assert tried.read_text() == "xx"
 
     def test_jobs_that_are_done_are_not_looked_at(self, tmp_path):
         (tmp_path / "a").mkdir()

@@ -150,11 +150,12 @@ def test_it_neither_waits_for_a_gpu_nor_copies_anything_to_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("anchors", "images", "side", "most_kernels", "most_gb"), [(32, 96, 224, 240, 3.4), (64, 64, 36, 200, 0.15)]
+    ("anchors", "images", "side", "most_kernels", "most_gb"), [(32, 96, 224, 130, 3.4), (64, 64, 36, 105, 0.15)]
 )
 def test_kernels_and_bytes(anchors: int, images: int, side: int, most_kernels: int, most_gb: float) -> None:
     """Of CIM's loss, forward and backward, with the counts of two calls of pytorch-msssim where it can run."""
     morphed, others, rows = on_meta(anchors, images, side)
+    triplet_ms_ssim(morphed, others, rows, rows)  # constants are filled in once
     with KernelCount() as ours:
         positive, negative = triplet_ms_ssim(morphed, others, rows, rows)
         (positive - negative).sum().backward()

@@ -234,7 +234,8 @@ def test_bad_rows_and_logs_without_results_are_counted(tmp_path: Path) -> None:
     records = read([tmp_path])
     assert {reason: len(places) for reason, places in records.skipped.items()} == {
         "Rows of WILDS' CSV files that are cut off or malformed, skipped": 1,
-        "WILDS logs without a result yet": 2,
+        "WILDS logs without a result yet": 1,
+        "Folders whose run.json or log.txt does not say which run they are of": 1,
     }
     assert any("Not finished: 1 of 1" in sentence for sentence in records.report())
 

@@ -230,6 +230,24 @@ def test_a_run_stopped_within_an_epoch_ends_as_one_in_peace(
     assert not list(stopped.glob("*_checkpoint.pt"))
 
 
+def test_a_run_keeps_its_threads_and_leaves_no_partial_files(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = torch.get_num_threads()
+    train("waterbirds", "ERM", log_dir=tmp_path / "a")
+    left = tmp_path / "a" / ".waterbirds_seed:0_epoch:last_model.pth.a1b2c3d4"
+    left.touch()
+    torch.set_num_threads(before + 1)
+    try:
+        train("waterbirds", "ERM", "--n_epochs", 2, "--resume", log_dir=tmp_path / "a")
+        assert torch.get_num_threads() == before
+    finally:
+        torch.set_num_threads(before)
+    log = (tmp_path / "a" / "log.txt").read_text()
+    assert f"warning: this job began with {before} threads and keeps them, in place of {before + 1}" in log
+    assert not left.exists()
+
+
 def test_models_of_a_finished_run_can_be_left_out(
     train: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

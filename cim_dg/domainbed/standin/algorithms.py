@@ -1,4 +1,4 @@
-"""Where algorithms are registered: a class of this module is an algorithm. It has none of its own (see the package)."""
+"""The registry of algorithms: each class in this module is one. It has none of its own (see the package)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from cim_dg.errors import UserError
 
 ALGORITHMS = ["ERM", "GroupDRO"]
-"""What a sweep runs without --algorithms, and the first rows of every table."""
+"""What a sweep runs if --algorithms is not given, and the first rows of every table."""
 
 Minibatch = tuple[torch.Tensor, torch.Tensor]
 
@@ -17,7 +17,7 @@ Minibatch = tuple[torch.Tensor, torch.Tensor]
 class Algorithm(torch.nn.Module):
     """A way to train a classifier on several domains.
 
-    It is built from the shape of an image (C, H, W), the number of classes, the number of training domains and the
+    Its arguments are the shape of an image (C, H, W), the number of classes, the number of training domains and the
     hyper-parameters.
     """
 
@@ -30,7 +30,7 @@ class Algorithm(torch.nn.Module):
     def update(self, minibatches: list[Minibatch], unlabeled: list[torch.Tensor] | None = None) -> dict[str, float]:
         """Take one step on a minibatch (x, y) of every training domain; returns named values for results.jsonl.
 
-        `unlabeled` has a minibatch of images of every test domain if the task is domain adaptation.
+        For domain adaptation, `unlabeled` has a minibatch of images of every test domain.
         """
         raise NotImplementedError(f"{type(self).__name__} defines no update()")
 
@@ -43,7 +43,7 @@ def get_algorithm_class(algorithm_name: str) -> type[Algorithm]:
     """The algorithm of that name.
 
     Raises:
-        UserError: there is none; the message lists those there are.
+        UserError: there is none. The message lists the known names.
     """
     known = {
         name: value

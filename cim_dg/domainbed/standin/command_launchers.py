@@ -1,7 +1,7 @@
 """Ways to run the commands of a sweep's jobs.
 
-A launcher takes shell commands. If it waits for them it names those that failed in the end, and ends the program with
-an exit code; it runs the others all the same. Plugins add their own to REGISTRY.
+A launcher takes shell commands. If one fails, it still runs the others. If it waits for them, it names the failed ones
+at the end and exits with an error code. Plugins add their own launchers to REGISTRY.
 """
 
 from __future__ import annotations

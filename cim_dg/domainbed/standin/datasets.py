@@ -25,7 +25,7 @@ DATASETS = [
     "DomainNet",
     "SVIRO",
 ]
-"""What tables show and, but for Debug*, what a sweep runs without --datasets."""
+"""The data sets in tables. A sweep without --datasets runs all but Debug*."""
 
 MNIST_FILES = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
 
@@ -34,7 +34,7 @@ def get_dataset_class(dataset_name: str) -> type[Any]:
     """The data set of that name, a MultipleDomainDataset.
 
     Raises:
-        UserError: there is none; the message lists those there are.
+        UserError: there is none. The message lists the known names.
     """
     known = {
         name: value
@@ -56,11 +56,11 @@ def num_environments(dataset_name: str) -> int:
 
 
 def _how(name: str, data_dir: str | os.PathLike[str] | None) -> str:
-    """How to get a data set that is not there, as the end of a sentence; empty for one that is not ours."""
+    """How to get a missing data set, as the end of a sentence; empty for an unknown data set."""
     from cim_dg.data.present import sentence
 
-    said = sentence("domainbed", name, None if data_dir is None else Path(data_dir))
-    return f"; {said}" if said else ""
+    advice = sentence("domainbed", name, None if data_dir is None else Path(data_dir))
+    return f"; {advice}" if advice else ""
 
 
 class MultipleDomainDataset:
@@ -72,7 +72,7 @@ class MultipleDomainDataset:
 
     N_STEPS = 5001
     CHECKPOINT_FREQ = 100
-    N_WORKERS = 8  # as in DomainBed; see lib.fast_data_loader for how many processes that makes
+    N_WORKERS = 8  # as in DomainBed; lib.fast_data_loader says how many processes that means
     ENVIRONMENTS: ClassVar[list[str]] = []
     INPUT_SHAPE: ClassVar[tuple[int, ...] | None] = None
 
@@ -88,7 +88,7 @@ class MultipleDomainDataset:
 
 
 class _Debug(MultipleDomainDataset):
-    """Three environments of 16 images of noise, in two classes; for trying things out."""
+    """Three environments of 16 noise images in two classes, for quick trials."""
 
     INPUT_SHAPE: ClassVar[tuple[int, ...]]
 
@@ -118,7 +118,7 @@ def _mnist(root: str | None) -> tuple[torch.Tensor, torch.Tensor]:
     """All images (N, 28, 28), uint8, and digits (N,) of MNIST, shuffled by torch's global generator.
 
     Raises:
-        UserError: MNIST's raw files are not where they should be, or cannot be read.
+        UserError: MNIST's raw files are missing or cannot be read.
     """
     if root is None:
         raise UserError(
@@ -131,7 +131,7 @@ def _mnist(root: str | None) -> tuple[torch.Tensor, torch.Tensor]:
         raise UserError(
             f"MNIST's raw files were expected in {folder}; there is no {', '.join(missing)}{_how('ColoredMNIST', root)}"
         )
-    from torchvision.datasets import MNIST  # here: it takes seconds, and other jobs do without
+    from torchvision.datasets import MNIST  # imported here: it takes seconds, and other jobs do not need it
 
     try:
         parts = [MNIST(root, train=train, download=False) for train in (True, False)]
@@ -144,10 +144,10 @@ def _mnist(root: str | None) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 class ColoredMNIST(MultipleDomainDataset):
-    """Digits below 5 or not (a quarter of the labels flipped), in a colour that agrees with the label at a rate.
+    """Digits below 5 or not (a quarter of the labels flipped). The colour agrees with the label at a given rate.
 
-    An environment's name says how strongly colour and label are correlated. Images (2, 28, 28) in [0, 1]: a digit is in
-    the channel of its colour. Arjovsky et al., "Invariant Risk Minimization", 2019, section 5.2.
+    An environment's name is the correlation of colour and label. Images are (2, 28, 28) in [0, 1]; a digit is in the
+    channel of its colour. Arjovsky et al., "Invariant Risk Minimization", 2019, section 5.2.
     """
 
     ENVIRONMENTS: ClassVar = ["+90%", "+80%", "-90%"]
@@ -171,7 +171,7 @@ class ColoredMNIST(MultipleDomainDataset):
 
 
 class RotatedMNIST(MultipleDomainDataset):
-    """The ten digits, turned by an angle per environment: its name, in degrees. Images (1, 28, 28) in [0, 1]."""
+    """The ten digits, rotated by one angle (the environment's name, in degrees). Images are (1, 28, 28) in [0, 1]."""
 
     ENVIRONMENTS: ClassVar = ["0", "15", "30", "45", "60", "75"]
 
@@ -221,7 +221,7 @@ class MultipleEnvironmentImageFolder(MultipleDomainDataset):
                 f"{folder} has {len(names)} folders ({', '.join(names)}); {type(self).__name__} needs "
                 f"{len(self.ENVIRONMENTS)}, one for each of its environments ({', '.join(self.ENVIRONMENTS)})"
             )
-        # Here: this imports torchvision, which takes seconds, and jobs on data in memory do without.
+        # Imported here: it imports torchvision, which takes seconds, and jobs on data in memory do not need it.
         from cim_dg.data.image_environment import ImageFolderEnvironment
 
         try:

@@ -1,6 +1,6 @@
 """Default and random hyper-parameters, with DomainBed's names, values and random stream.
 
-Each random value is drawn from `RandomState(seed_hash(seed, name))`, so that it depends on no other hyper-parameter.
+Each random value is drawn from `RandomState(seed_hash(seed, name))`, so it does not depend on other hyper-parameters.
 cim-dg's plugin wraps `default_hparams` and `random_hparams` for its own methods. Values are plain Python.
 """
 
@@ -20,7 +20,7 @@ OPTIONAL: dict[str, str] = {
     "weights": "what a featurizer of 224x224 images starts from: 'random', the file of a ResNet's state_dict, the name "
     "of a ResNet's weights in a cache, or 'efficientnet_lite0' for that network in place of a ResNet"
 }
-"""Hyper-parameters that are accepted but are not in the defaults, where DomainBed has none of that name."""
+"""Hyper-parameters that are accepted but not listed among the defaults, because DomainBed does not have them."""
 
 
 _TYPES: dict[type, Any] = {bool: "bool", int: "int", float: "float"}
@@ -44,7 +44,7 @@ def default_hparams(algorithm: str, dataset: str) -> Hparams:
 
 
 def random_hparams(algorithm: str, dataset: str, seed: int) -> Hparams:
-    """Random hyper-parameters of `algorithm` on `dataset`, a function of the arguments alone.
+    """Random hyper-parameters of `algorithm` on `dataset`. They depend on the arguments only.
 
     Raises:
         UserError: the algorithm is not known here.
@@ -53,10 +53,10 @@ def random_hparams(algorithm: str, dataset: str, seed: int) -> Hparams:
 
 
 def with_overrides(hparams: Hparams, overrides: str | None, algorithm: str) -> Hparams:
-    """`hparams` (those of `algorithm`) with the values of a JSON object, the --hparams option, in place of theirs.
+    """`hparams` (those of `algorithm`), overridden by the values of a JSON object, the --hparams option.
 
     Raises:
-        UserError: `overrides` is no JSON object, or has a name that `hparams` has not, or a value of another type.
+        UserError: `overrides` is not a JSON object, or has an unknown name or a value of the wrong type.
     """
     if not overrides:
         return hparams
@@ -73,6 +73,6 @@ def with_overrides(hparams: Hparams, overrides: str | None, algorithm: str) -> H
             valid = f"{', '.join(known)}{suggestion(name, known)}"
             raise UserError(f"{algorithm} has no hyper-parameter {name!r}; it has {valid}")
         kind = _TYPES.get(type(hparams.get(name)))
-        if kind:  # what is neither bool nor number is checked by its owner
+        if kind:  # other types are checked where they are used
             entries.get(name, HParam("of the method or the dataset", kind, hparams[name])).check(name, value)
     return {**hparams, **values}

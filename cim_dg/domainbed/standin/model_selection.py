@@ -1,7 +1,7 @@
-"""Which hyper-parameters and which checkpoint a result is read from: DomainBed's three rules, under its names.
+"""DomainBed's three rules for selecting hyper-parameters and a checkpoint, under its names.
 
-`cim_dg.results.selection` has the rules. Every one reports the accuracy on the in-split of the test environment, and
-differs in the validation accuracy that it maximises.
+`cim_dg.results.selection` implements them. All report the accuracy on the in-split of the test environment; they
+differ in the validation accuracy that they maximise.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ class SelectionMethod:
 
     @classmethod
     def run_acc(cls, run_records: list[Record]) -> dict[str, float] | None:
-        """`val_acc` and `test_acc` (0 to 1) of the checkpoint chosen for one hparams_seed; None if there is none."""
+        """`val_acc` and `test_acc` (0 to 1) of the checkpoint selected for one hparams_seed; None if there is none."""
         runs = cls.hparams_accs(run_records)
         return runs[0][0] if runs else None
 
     @classmethod
     def hparams_accs(cls, records: list[Record]) -> list[tuple[dict[str, float], list[Record]]]:
-        """`run_acc` of every hparams_seed that has one, with the seed's records; the best comes first."""
+        """`run_acc` and records of every hparams_seed that has a result, the best first."""
         ranking = selection.ranking(read_domainbed.from_lines(records), cls.rule)
         return [
             (
@@ -41,13 +41,13 @@ class SelectionMethod:
 
     @classmethod
     def sweep_acc(cls, records: list[Record]) -> float | None:
-        """The test accuracy (0 to 1) of the best hyper-parameters; None if no run can be judged."""
+        """The test accuracy (0 to 1) of the best hyper-parameters; None if no run has a result."""
         accuracies = cls.run_acc(records)
         return None if accuracies is None else accuracies["test_acc"]
 
     @staticmethod
     def _validation(accuracy: float) -> float:
-        """A mean that numpy computed is numpy's float, which is printed as such."""
+        """The validation accuracy as DomainBed prints it: a mean of several is a NumPy float."""
         return np.float64(accuracy)
 
 
@@ -58,7 +58,7 @@ class IIDAccuracySelectionMethod(SelectionMethod):
 
 
 class LeaveOneOutSelectionMethod(SelectionMethod):
-    """Maximises the mean accuracy on each training environment of the run that leaves it out of the training, too."""
+    """Maximises the mean accuracy on the training environments, each in the run that also leaves it out of training."""
 
     rule, name = "leave-one-out", selection.TITLES["leave-one-out"]
 

@@ -17,7 +17,7 @@ class MNIST_CNN(nn.Module):
     """DomainBed's CNN for 28x28 images: (N, C, 28, 28) -> (N, 128).
 
     Four 3x3 convolutions (the second halves the side), each followed by ReLU and group normalisation, then the mean
-    over all positions. The order in which layers are made fixes a seed's initial weights, their names the state_dict.
+    over all positions. The order in which layers are created fixes a seed's initial weights; names fix the state_dict.
     """
 
     n_outputs = 128
@@ -49,12 +49,12 @@ class ResNet(nn.Module):
     repeated for images of other than 3 channels.
 
     Raises:
-        UserError: the weights cannot be had.
+        UserError: the weights cannot be loaded.
     """
 
     def __init__(self, input_shape: tuple[int, ...], hparams: dict[str, Any]) -> None:
         super().__init__()
-        import torchvision.models  # here: it takes seconds, and jobs on small images do without
+        import torchvision.models  # imported here: it takes seconds, and jobs on small images do not need it
 
         from . import pretrained
 
@@ -95,8 +95,8 @@ def Featurizer(input_shape: tuple[int, ...], hparams: dict[str, Any]) -> nn.Modu
     """The featurizer for images (C, H, W): a module with `n_outputs`, (N, C, H, W) -> (N, n_outputs).
 
     Raises:
-        NotImplementedError: no featurizer serves that shape here.
-        UserError: `hparams` ask for one that only the real DomainBed has.
+        NotImplementedError: there is no featurizer for that shape here.
+        UserError: `hparams` select one that only the real DomainBed has.
     """
     side = tuple(input_shape[1:])
     if "weights" in hparams and side != (224, 224):

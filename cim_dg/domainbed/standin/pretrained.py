@@ -23,13 +23,13 @@ _HOW = (
 
 
 def load(network: nn.Module, architecture: str, weights: str) -> None:
-    """Load `weights` into a torchvision ResNet (`architecture`: its name) that has lost its last layer, fc.
+    """Load `weights` into a torchvision ResNet (`architecture`: its name) without its last layer, fc.
 
     `weights` is the file of a state_dict (.safetensors, or what torch.save writes), the name of torchvision weights
     (IMAGENET1K_V1), or that of timm's (resnet50.ram_in1k: parameter names and architecture are those of torchvision's).
 
     Raises:
-        UserError: there is no such file and nothing of that name in the caches, or what it holds does not fit.
+        UserError: there is no such file, the caches have nothing of that name, or the weights do not fit.
     """
     path = Path(weights) if os.path.isfile(weights) else _cached(architecture, weights)
     state = {name: value for name, value in _read(path).items() if not name.startswith("fc.")}
@@ -57,7 +57,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _cached(architecture: str, name: str) -> Path:
-    """Where torchvision or timm keeps the weights of that name."""
+    """The cached file of torchvision's or timm's weights of that name."""
     import torchvision.models
 
     choices = torchvision.models.get_model_weights(architecture)

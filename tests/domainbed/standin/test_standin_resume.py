@@ -107,6 +107,32 @@ def _killed(monkeypatch: pytest.MonkeyPatch) -> Path:
     return Path("killed", resume.NAME)
 
 
+def test_a_job_keeps_the_number_of_threads_that_it_began_with(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 1)
+    try:
+        _killed(monkeypatch)
+        torch.set_num_threads(before)
+        assert train.main(flags("plain", "killed")) == 0
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
+    warning = f"warning: this job began with {before + 1} threads and keeps them, in place of {before}\n"
+    assert warning in capsys.readouterr().err and warning in Path("killed", "err.txt").read_text()
+    assert json.loads(Path("killed", "provenance.json").read_text())["threads"] == before + 1
+
+
+@pytest.mark.parametrize("name", ["checkpoint.pt", "results.jsonl"])
+def test_what_killed_writes_left_is_removed(name: str) -> None:
+    Path("job").mkdir()
+    left = Path("job", f".{name}.a1b2c3d4")
+    left.touch()
+    assert train.main(flags("plain", "job")) == 0
+    assert not left.exists()
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [

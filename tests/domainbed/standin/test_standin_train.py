@@ -195,3 +195,13 @@ def test_interrupted(tmp_path: Path) -> None:
 def _here() -> dict[str, str]:
     """An environment in which a subprocess finds the package as this process does."""
     return {**os.environ, "PYTHONPATH": str(Path(cim_dg.__file__).parents[1])}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_required_gpu_that_is_not_there_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CIM_DG_REQUIRE_GPU", "1")
+    assert train.main([*DEBUG, "--steps", "1", "--output_dir", str(tmp_path / "job")]) == 2
+    assert "error: a GPU is required (CIM_DG_REQUIRE_GPU, --require_gpu) and cannot be used" in capsys.readouterr().err
+    assert not (tmp_path / "job" / "results.jsonl").exists()

@@ -1,1 +1,1 @@
-"""What the stand-in's scripts share."""
+"""Code that the stand-in's scripts share."""

@@ -1,4 +1,4 @@
-"""How every command of the stand-in begins (it says what it is) and ends (one sentence and an exit code)."""
+"""The start of every command of the stand-in (the notice) and its end (one sentence and an exit code)."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ NOTICE = (
     "https://github.com/facebookresearch/DomainBed, then run inside the clone or put it on PYTHONPATH."
 )
 ANNOUNCED = "CIM_DG_STANDIN_ANNOUNCED"
-"""Environment variable that a sweep sets for its jobs, which then do not repeat the notice on the terminal."""
+"""Environment variable that a sweep sets for its jobs, so that they do not repeat the notice on the terminal."""
 
 
 class Writable(Protocol):
-    """What `print` needs of a stream."""
+    """The methods of a stream that `print` needs."""
 
     def write(self, text: str, /) -> object:
         """Write the text."""
@@ -29,7 +29,7 @@ class Writable(Protocol):
 
 
 def announce(stream: Writable | None = None) -> None:
-    """Write the one line that tells this from a real DomainBed to `stream` (default: stderr)."""
+    """Write the notice that this is not the real DomainBed to `stream` (default: stderr)."""
     print(NOTICE, file=stream or sys.stderr, flush=True)
 
 
@@ -39,9 +39,9 @@ def announced() -> bool:
 
 
 def run(function: Callable[[], None]) -> int:
-    """Call `function` and give the command's exit code (see `cim_dg.errors.exit_code`); 2 for what is not implemented.
+    """Call `function` and return the command's exit code (see `cim_dg.errors.exit_code`); 2 for NotImplementedError.
 
-    What the user can put right is one sentence on stderr; a traceback means a bug.
+    A user's error is one sentence on stderr. A traceback means a bug.
     """
     plain_warnings(Warning)
     try:

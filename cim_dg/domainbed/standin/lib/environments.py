@@ -1,4 +1,4 @@
-"""From a data set to what a run trains and evaluates on: the splits of its environments and their loaders."""
+"""The splits of a data set's environments, and the loaders that a run trains and evaluates on."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def check_test_envs(test_envs: list[int], environments: list[str]) -> None:
     """Check the test environments.
 
     Raises:
-        UserError: one is not among `environments` or is named twice, or none is left to train on.
+        UserError: one is not in `environments` or is given twice, or no training environment is left.
     """
     count = len(environments)
     for env in test_envs:
@@ -51,7 +51,7 @@ def split_environments(environments: Sequence[Any], args: Namespace, balanced: b
     """Split every one of `environments` (data sets of images) by `args.trial_seed`, as DomainBed does.
 
     Raises:
-        UserError: a split would be empty, or the task is domain adaptation and there is nothing to adapt to.
+        UserError: a split would be empty, or the task is domain adaptation and there is no data for it.
     """
     splits = Splits()
 
@@ -79,14 +79,14 @@ def split_environments(environments: Sequence[Any], args: Namespace, balanced: b
 
 @dataclass
 class Loaders:
-    """`train` and `adaptation` give steps, a minibatch for each of their splits; `evaluation` is by name of split."""
+    """`train` and `adaptation` yield steps, with a minibatch of each split; `evaluation` has a loader by split name."""
 
     train: InfiniteDataLoader
     adaptation: InfiniteDataLoader
     evaluation: dict[str, FastDataLoader]
 
     def state(self) -> dict[str, Any]:
-        """Where all of them are, between two steps and outside an evaluation, as tensors and plain Python."""
+        """The state of all loaders, as tensors and plain Python, between two steps and outside an evaluation."""
         return {
             "train": self.train.state(),
             "adaptation": self.adaptation.state(),
@@ -94,7 +94,7 @@ class Loaders:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Bring loaders that have not been used to where `state` says; moves torch's global generator."""
+        """Restore `state` in loaders that have not been used. This sets torch's global generator."""
         self.train.restore(state["train"])
         self.adaptation.restore(state["adaptation"])
         for name, loader in self.evaluation.items():
@@ -102,14 +102,14 @@ class Loaders:
 
 
 def make_loaders(splits: Splits, test_envs: list[int], batch_size: int, num_workers: int) -> Loaders:
-    """The loaders of a run, made (and so drawing their first batches) in DomainBed's order.
+    """The loaders of a run. They are created, and draw their first batches, in DomainBed's order.
 
     Raises:
         UserError: a training environment is smaller than a minibatch.
     """
     train = {env: split for env, split in enumerate(splits.train) if env not in test_envs}
     for env, (split, weights) in train.items():
-        # A sampler without weights passes once over the split at a time and drops what does not fill a batch.
+        # A sampler without weights goes through the split once per pass and drops an incomplete last batch.
         if weights is None and len(split) < batch_size:
             raise UserError(
                 f"environment {env} has {len(split)} images to train on, fewer than the batch size {batch_size}; "
@@ -128,7 +128,7 @@ def make_loaders(splits: Splits, test_envs: list[int], batch_size: int, num_work
     training, adaptation = endless(list(train.values())), endless(splits.adaptation)
     evaluated = {f"env{env}_in": split for env, (split, _) in enumerate(splits.train)}
     evaluated |= {f"env{env}_out": split for env, (split, _) in enumerate(splits.held_out)}
-    # Numbered by their place among the adaptation splits and not by environment: these are DomainBed's names.
-    evaluated |= {f"env{place}_uda": split for place, (split, _) in enumerate(splits.adaptation)}
+    # Numbered by position among the adaptation splits, not by environment, as DomainBed names them.
+    evaluated |= {f"env{number}_uda": split for number, (split, _) in enumerate(splits.adaptation)}
     evaluation = {name: FastDataLoader(split, EVALUATION_BATCH_SIZE, num_workers) for name, split in evaluated.items()}
     return Loaders(training, adaptation, evaluation)

@@ -1,10 +1,10 @@
 """The minibatches that DomainBed trains and evaluates on, drawn as its own loaders draw them.
 
-DomainBed gives each environment a torch DataLoader of its own. With w workers its sampler runs 2w batches ahead of the
-training, and it takes its seeds from torch's global generator: so every later random number of a run depends on w. Here
-the samplers run ahead just as far, while the number of processes that really load images is another matter: none for
-data in memory or in the image cache, and at most one per core for the rest. Same seed, same batches as DomainBed's, on
-any number of cores; only augmentations are drawn otherwise, as DomainBed's are tied to its worker processes.
+DomainBed gives each environment its own torch DataLoader. With w workers, the loader's sampler runs 2w batches ahead of
+the training and takes its seeds from torch's global generator, so every later random number of a run depends on w. Here
+the samplers run ahead just as far, but fewer processes load images: none for data in memory or in the image cache, and
+at most one per core otherwise. The same seed gives the same batches as in DomainBed, on any number of cores. Only the
+augmentations differ, because DomainBed's depend on its worker processes.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ BATCHES_AHEAD_PER_WORKER = 2  # torch's default prefetch_factor, with which Doma
 
 Minibatch = tuple[Transferable, torch.Tensor]
 Request = list[tuple[int, int, list[int]]]
-"""Minibatches to load together: for each the number of its split, a seed for its augmentation, and positions."""
+"""Minibatches to load together. Each has the number of its split, a seed for its augmentation, and positions."""
 
 
 def processes(splits: Sequence[Split], num_workers: int) -> int:
-    """How many processes load images: no more than asked for, no more than cores, none where images need no work."""
+    """The number of processes that load images: at most `num_workers` and the cores; 0 if all images are in memory."""
     if all(split.cached for split in splits):
         return 0
     return min(num_workers, cores())
@@ -40,10 +40,10 @@ class _Draws:
 
     def __init__(self, sampler: Sampler[int], batch_size: int, drop_last: bool, ahead: int) -> None:
         self._batches = BatchSampler(sampler, batch_size, drop_last)
-        # A DataLoader, too, begins with one number for its workers' augmentations, before it draws its first batch.
+        # A DataLoader also draws one number for its workers' augmentations before its first batch.
         self._seed = int(torch.empty((), dtype=torch.int64).random_().item())
         self._drawn: deque[list[int]] = deque()  # not yet used
-        self._taken = 0  # how many of those have been handed out to be loaded
+        self._requested = 0  # how many of those are being loaded
         self._used = 0
         self._generator = torch.get_rng_state()
         self._begin_pass()
@@ -57,7 +57,7 @@ class _Draws:
     def _next(self) -> list[int]:
         while True:
             if self._passed == 0:
-                # All that is random about a pass of a sampler is drawn from the generator now, at its first batch.
+                # A sampler draws all random numbers of a pass here, at the first batch of the pass.
                 self._generator = torch.get_rng_state()
             batch = next(self._pass, None)
             if batch is not None:
@@ -66,23 +66,23 @@ class _Draws:
             self._begin_pass()
 
     def draw(self) -> None:
-        """Draw one batch more."""
+        """Draw one more batch."""
         self._drawn.append(self._next())
 
     def take(self, split: int) -> tuple[int, int, list[int]]:
-        """The oldest batch that has been drawn and not taken, as an entry of a Request."""
-        batch = self._drawn[self._taken]
-        self._taken += 1
-        return split, self._seed + self._used + self._taken, batch
+        """The oldest batch that has been drawn and not requested, as an entry of a Request."""
+        batch = self._drawn[self._requested]
+        self._requested += 1
+        return split, self._seed + self._used + self._requested, batch
 
     def use(self) -> None:
-        """Forget the oldest batch that has been taken: it has arrived."""
+        """Remove the oldest requested batch, which has arrived."""
         self._drawn.popleft()
-        self._taken -= 1
+        self._requested -= 1
         self._used += 1
 
     def state(self) -> dict[str, Any]:
-        """Where the stream is, as tensors and plain Python; batches that are only taken count as not used."""
+        """The state of the stream, as tensors and plain Python. Requested batches count as unused until they arrive."""
         return {
             "seed": self._seed,
             "drawn": list(self._drawn),
@@ -92,7 +92,7 @@ class _Draws:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go to where `state` says; moves torch's global generator. Nothing may have been taken."""
+        """Restore `state`, which sets torch's global generator. No batch may have been requested before."""
         self._seed, self._used, self._drawn = state["seed"], state["used"], deque(state["drawn"])
         torch.set_rng_state(state["generator"].cpu())
         self._begin_pass()
@@ -101,15 +101,15 @@ class _Draws:
 
 
 class _Images(Dataset[list[Minibatch]]):
-    """Loads what a Request names. An augmentation depends on the seed given there, not on the process that does it."""
+    """Loads what a Request names. Augmentations depend on the request's seed, not on the process."""
 
     def __init__(self, splits: Sequence[Split]) -> None:
         self._splits = splits
-        # Asked here, as a process forked from one that uses CUDA would be told that there is none.
+        # Checked here: a process forked from one that uses CUDA would not see the GPU.
         self._recolour_here = not torch.cuda.is_available()
 
     def __getitem__(self, request: Request) -> list[Minibatch]:
-        return [self._minibatch(self._splits[which], seed, positions) for which, seed, positions in request]
+        return [self._minibatch(self._splits[split], seed, positions) for split, seed, positions in request]
 
     def _minibatch(self, split: Split, seed: int, positions: list[int]) -> Minibatch:
         keys = [split.keys[position] for position in positions]
@@ -120,7 +120,7 @@ class _Images(Dataset[list[Minibatch]]):
             images, y = split.dataset.minibatch(keys, seed)
             return images.recoloured() if self._recolour_here else images, y
         with torch.random.fork_rng(devices=[]):
-            # The CPU's generator alone: torch.manual_seed would also reset those of the GPUs.
+            # Only the CPU's generator: torch.manual_seed would also reset the GPUs'.
             torch.default_generator.manual_seed(seed)
             x, y = collate([split.dataset[key] for key in keys])
         return x, y
@@ -130,7 +130,8 @@ def _load(splits: Sequence[Split], requests: Iterator[Request], num_processes: i
     images = _Images(splits)
     if num_processes == 0:
         return map(images.__getitem__, requests)
-    # With batch_size None a "sample" is what one request names. A generator of its own leaves the global one alone.
+    # With batch_size None, a "sample" is the content of one request. A separate generator keeps the global one
+    # unchanged.
     workers: DataLoader[Any] = DataLoader(
         images,
         sampler=requests,
@@ -174,16 +175,16 @@ class InfiniteDataLoader:
 
     def _requests(self) -> Iterator[Request]:
         while True:
-            yield [draws.take(which) for which, draws in enumerate(self._draws)]
+            yield [draws.take(number) for number, draws in enumerate(self._draws)]
 
     def state(self) -> list[dict[str, Any]]:
-        """Where the steps are; see `_Draws.state`."""
+        """The state of every split's stream; see `_Draws.state`."""
         return [draws.state() for draws in self._draws]
 
     def restore(self, state: list[dict[str, Any]]) -> None:
-        """Go to where `state` says, before the first step is taken; moves torch's global generator."""
-        for draws, one in zip(self._draws, state, strict=True):
-            draws.restore(one)
+        """Restore `state` before the first step. This sets torch's global generator."""
+        for draws, draws_state in zip(self._draws, state, strict=True):
+            draws.restore(draws_state)
 
 
 class FastDataLoader:
@@ -209,9 +210,9 @@ class FastDataLoader:
             yield minibatch
 
     def state(self) -> dict[str, Any]:
-        """Where the order of the next iterations is; see `_Draws.state`."""
+        """The state of the stream of batches; see `_Draws.state`."""
         return self._draws.state()
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go to where `state` says; moves torch's global generator."""
+        """Restore `state`. This sets torch's global generator."""
         self._draws.restore(state)

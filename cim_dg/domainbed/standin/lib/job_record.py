@@ -1,4 +1,4 @@
-"""What made a run: written beside its results, so that a figure can be traced to code, versions, seeds and device."""
+"""provenance.json, next to a run's results: it traces a figure to the code, versions, seeds and device."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def write(
 
 
 def args_of(folder: str | Path) -> dict[str, Any] | None:
-    """The `identity` of the job that FOLDER/provenance.json is of; None if there is none to read."""
+    """The `identity` of the job that FOLDER/provenance.json describes; None if it cannot be read."""
     try:
         return identity(Namespace(**json.loads(Path(folder, NAME).read_text(encoding="utf-8"))["args"]))
     except (OSError, ValueError, KeyError, TypeError):
@@ -51,6 +51,6 @@ def args_of(folder: str | Path) -> dict[str, Any] | None:
 
 
 def _weights(algorithm: torch.nn.Module, hparams: dict[str, Any]) -> str | None:
-    """What the featurizer started from, which a ResNet has in `weights` (its default is none of the hparams)."""
+    """The featurizer's initial weights. A ResNet names them in `weights`; hparams name them if given."""
     names = (vars(module).get("weights") for module in algorithm.modules())
     return next((name for name in names if isinstance(name, str)), hparams.get("weights"))

@@ -33,21 +33,21 @@ class Split(Dataset[Any]):
 
     @property
     def in_memory(self) -> bool:
-        """Whether the items are rows of tensors: nothing has to be read, and nothing is random about them."""
+        """Whether the items are rows of tensors, which need no reading and have no random augmentation."""
         return isinstance(self.dataset, TensorDataset)
 
     @property
     def in_folder(self) -> bool:
-        """Whether the items are files of an image folder, which loads them by minibatches."""
+        """Whether the items are files of an image folder, which loads whole minibatches."""
         return hasattr(self.dataset, "minibatch")
 
     @property
     def cached(self) -> bool:
-        """Whether a minibatch is in memory or in the cache, so that no worker process is needed to load it."""
+        """Whether minibatches are in memory or in the cache, so that no worker process is needed."""
         return self.in_memory or getattr(self.dataset, "cached", False)
 
     def labels(self) -> list[int]:
-        """The class of every item, without decoding an image where the data set has its labels in a list."""
+        """The class of every item. If the data set lists its labels, no image is decoded."""
         if self.in_memory:
             known: Sequence[Any] | None = self.dataset.tensors[1].tolist()
         else:
@@ -80,7 +80,7 @@ class Transferable(Protocol):
 
 
 class Predictor(Protocol):
-    """What `accuracy` needs of an algorithm."""
+    """The methods of an algorithm that `accuracy` needs."""
 
     def predict(self, x: torch.Tensor) -> torch.Tensor:
         """Logits (N, K) of images (N, C, H, W)."""
@@ -96,7 +96,7 @@ class Predictor(Protocol):
 def accuracy(
     algorithm: Predictor, batches: Iterable[tuple[Transferable, torch.Tensor]], device: str | torch.device
 ) -> float:
-    """Share of images whose largest logit is that of their class, in eval mode; leaves `algorithm` in train mode."""
+    """The share of images that `algorithm` classifies correctly in eval mode. It leaves `algorithm` in train mode."""
     correct = torch.zeros((), dtype=torch.int64, device=device)
     total = 0
     algorithm.eval()

@@ -16,7 +16,7 @@ Record = dict[str, Any]
 
 
 class Group(NamedTuple):
-    """What is compared in one cell of one trial, and all records that tell about it."""
+    """One table cell of one trial, with all its records."""
 
     trial_seed: int
     dataset: str
@@ -26,22 +26,22 @@ class Group(NamedTuple):
 
 
 def load_records(path: str | os.PathLike[str]) -> list[Record]:
-    """Every line of `PATH/*/results.jsonl`. Lines that are no records (cut short, empty) are counted on stderr.
+    """Every record in `PATH/*/results.jsonl`. The number of invalid lines (truncated, empty) goes to stderr.
 
     Raises:
-        UserError: `path` is no folder.
+        UserError: `path` is not a folder.
     """
     if not os.path.isdir(path):
         raise UserError(f"there is no folder {os.fspath(path)!r} to read results from")
     records: list[Record] = []
     warnings = []
-    # In the folder's own order, as in DomainBed: it is the order of the rows of algorithms that are not in ALGORITHMS.
+    # In the folder's own order, as in DomainBed. It orders the rows of algorithms that are not in ALGORITHMS.
     for job in tqdm(os.listdir(path), ncols=80, leave=False):
         file = Path(path, job, "results.jsonl")
         try:
             lines = [parse(line) for line in file.read_bytes().splitlines()]
         except OSError:
-            continue  # no job's folder, or a job that has no results yet
+            continue  # not a job's folder, or a job without results yet
         usable = [record for record in lines if "args" in record]
         records += usable
         if len(usable) < len(lines):
@@ -55,7 +55,7 @@ def load_records(path: str | os.PathLike[str]) -> list[Record]:
 def get_grouped_records(records: list[Record]) -> list[Group]:
     """The records of each (trial, dataset, algorithm, test environment), in order of appearance.
 
-    A record with two test environments is in two groups.
+    A record with two test environments is in both groups.
     """
     groups: dict[tuple[int, str, str, int], Group] = {}
     for record in records:

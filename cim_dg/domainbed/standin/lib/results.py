@@ -1,4 +1,4 @@
-"""A job's results.jsonl: every line whole, every checkpoint in it once."""
+"""A job's results.jsonl, in which every line is complete and every checkpoint appears once."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from cim_dg.runtime.files import write_atomically
 
 
 def identity(args: Namespace) -> dict[str, Any]:
-    """What tells one job from another: its arguments, but for where its folder is seen from, and what is kept there."""
+    """The arguments that identify a job: all but its folder's path and what is saved there."""
     return {name: value for name, value in vars(args).items() if name not in ("output_dir", "skip_model_save")}
 
 
 class Results:
-    """The records of the job with these arguments in the file `path`, which may hold those of other jobs, too."""
+    """The records of the job with these arguments in the file `path`, which may also hold other jobs' records."""
 
     def __init__(self, path: str | os.PathLike[str], args: Namespace) -> None:
         self.path = Path(path)
         self._job = identity(args)
 
     def append(self, record: dict[str, Any]) -> None:
-        """Append a line, and see to it that it is on the disk.
+        """Append a line and flush it to the disk.
 
         Raises:
-            OSError: it cannot be written; the file is then as it was.
+            OSError: it cannot be written. The file is then unchanged.
         """
         line = (json.dumps(record, sort_keys=True) + "\n").encode("utf-8")
         with open(self.path, "ab", buffering=0) as file:
             before = file.tell()
             try:
                 written = 0
-                while written < len(line):  # a disk that fills up takes a part of it first
+                while written < len(line):  # a full disk may have taken part of the line
                     written += file.write(line[written:])
                 os.fsync(file.fileno())
             except BaseException:
@@ -43,24 +43,24 @@ class Results:
                 raise
 
     def size(self) -> int:
-        """Bytes in the file; 0 if there is none."""
+        """The size of the file in bytes; 0 if there is none."""
         try:
             return self.path.stat().st_size
         except FileNotFoundError:
             return 0
 
     def cut(self, size: int) -> None:
-        """Forget what was written after the file had `size` bytes."""
+        """Truncate the file to `size` bytes."""
         if self.size() > size:
             os.truncate(self.path, size)
 
     def start_over(self) -> None:
-        """Forget what an earlier attempt at this job has left, and lines cut short; the lines of other jobs stay."""
+        """Remove truncated lines and the records of an earlier attempt at this job. Other jobs' records stay."""
         if self.path.exists():
             lines = self.path.read_bytes().splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith(b"\n") and not self._is_ours(line)]
-            if kept != lines:
-                write_atomically(self.path, b"".join(kept))
+            other_lines = [line for line in lines if line.endswith(b"\n") and not self._is_ours(line)]
+            if other_lines != lines:
+                write_atomically(self.path, b"".join(other_lines))
 
     def _is_ours(self, line: bytes) -> bool:
         with contextlib.suppress(ValueError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""Going on where a killed run stopped, to the same results: one file with all that the rest of a run depends on."""
+"""Resuming a killed run with the same results: one file holds everything that the rest of the run depends on."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from .results import Results, identity
 
 NAME = "checkpoint.pt"
 SHARE = 20
-"""Training between two is at least so many times as long as writing one."""
+"""The training between two checkpoints takes at least this many times as long as writing one."""
 
 _PLAIN = (bool, int, float, str, type(None), Tensor)
 
 
 class Resume:
-    """Writes and reads a run's checkpoint. Everything that changes during training is given here, once.
+    """Writes and reads a run's checkpoint. It gets everything that changes during training.
 
     Args:
-        folder: the job's.
-        args: its arguments.
-        hparams: the hyper-parameters that came of them.
-        algorithm: what is trained; besides its `state_dict()`, its attributes with a state_dict of their own
-            (optimisers, schedulers) and those of plain values or tensors are kept.
-        loaders: what it is trained and evaluated on, as they are before the first step.
-        results: where its records go.
-        device: where it is trained.
+        folder: the job's folder.
+        args: the job's arguments.
+        hparams: the hyper-parameters.
+        algorithm: the model. The checkpoint holds its `state_dict()`, the state_dict of each attribute that has one
+            (optimisers, schedulers), and attributes that are plain values or tensors.
+        loaders: the training and evaluation data, before the first step.
+        results: the file of the records.
+        device: the device of the training.
     """
 
     def __init__(
@@ -53,9 +53,9 @@ class Resume:
         self._interval = checkpoint.Interval(SHARE)
 
     def start(self) -> tuple[int, dict[str, list[float]]]:
-        """Bring everything to where the checkpoint is, or results.jsonl to where a run begins if there is none to use.
+        """Restore the checkpoint. If there is no usable one, prepare results.jsonl for a new run.
 
-        Returns the number of steps that have been taken, and the values of those since the last record.
+        Returns the number of steps taken, and the values of the steps since the last record.
         """
         state = self._read()
         if state is None:
@@ -66,13 +66,14 @@ class Resume:
         _set_attributes(self._algorithm, state["attributes"])
         self._loaders.restore(state["loaders"])
         self._results.cut(state["results"])
-        checkpoint.restore_random_state(state["random"])  # last: all that was before has moved it
-        self._keep_threads(state.get("threads"))
+        checkpoint.restore_random_state(state["random"])  # last: the lines above change it
+        if warning := checkpoint.keep_threads(state.get("threads"), self._device):
+            print(f"warning: {warning}", file=sys.stderr)
         print(f"Going on after step {state['steps'] - 1}, where this job was stopped")
         return state["steps"], state["since_record"]
 
     def after_step(self, steps: int, since_record: dict[str, list[float]]) -> None:
-        """Write a checkpoint if it is time to. On a disk that is full, the last one stays and the training goes on."""
+        """Write a checkpoint if one is due. If the disk is full, the last one stays and the training goes on."""
         if not self._interval.is_due():
             return
         state = {
@@ -93,18 +94,11 @@ class Resume:
                 print(f"warning: no checkpoint after step {steps - 1}: {error.strerror}", file=sys.stderr)
 
     def remove(self) -> None:
-        """The run is over, or begins anew: there is nothing to go on from."""
+        """Remove the checkpoint: the run is done, or starts again."""
         self.path.unlink(missing_ok=True)
 
-    def _keep_threads(self, before: int | None) -> None:
-        """Go on with as many threads as before, on which the results of a CPU depend."""
-        now = torch.get_num_threads()
-        if self._device == "cpu" and before is not None and before != now:
-            torch.set_num_threads(before)
-            print(f"warning: this job began with {before} threads and keeps them, in place of {now}", file=sys.stderr)
-
     def _read(self) -> dict[str, Any] | None:
-        """The checkpoint, or None, with a sentence on stderr if there is one that cannot be used."""
+        """The checkpoint; None if there is no usable one, with a sentence on stderr if there is an unusable one."""
         if not self.path.exists():
             return None
         try:
@@ -119,7 +113,7 @@ class Resume:
         return None
 
     def _problem(self, state: dict[str, Any]) -> str | None:
-        """Why this is not what the job can go on from, if it is not."""
+        """Why the job cannot resume from this checkpoint; None if it can."""
         if not isinstance(state, dict) or not {"identity", "results"} <= state.keys():
             return f"{self.path} is no checkpoint of a job"
         for kind, now in self._identity.items():
@@ -133,31 +127,31 @@ class Resume:
 
 
 def _attributes(algorithm: nn.Module) -> dict[str, Any]:
-    """What an algorithm's own attributes hold that its `state_dict()` does not: see `Resume`."""
-    found = {}
+    """The state that an algorithm's attributes hold besides its `state_dict()`; see `Resume`."""
+    attributes = {}
     for name, value in vars(algorithm).items():
         if name in _OF_EVERY_MODULE or isinstance(value, nn.Module):
             continue
         if hasattr(value, "state_dict") and hasattr(value, "load_state_dict"):
-            found[name] = {"state_dict": value.state_dict()}
+            attributes[name] = {"state_dict": value.state_dict()}
         elif _is_plain(value):
-            found[name] = {"value": value}
-    return found
+            attributes[name] = {"value": value}
+    return attributes
 
 
 def _set_attributes(algorithm: nn.Module, attributes: dict[str, Any]) -> None:
-    for name, kept in attributes.items():
-        if "state_dict" in kept:
-            getattr(algorithm, name).load_state_dict(kept["state_dict"])
+    for name, entry in attributes.items():
+        if "state_dict" in entry:
+            getattr(algorithm, name).load_state_dict(entry["state_dict"])
         else:
-            setattr(algorithm, name, kept["value"])
+            setattr(algorithm, name, entry["value"])
 
 
 def _is_plain(value: object) -> bool:
-    """Whether `torch.load` reads such a value in its safe mode."""
+    """Whether `torch.load` reads the value in its safe mode."""
     if isinstance(value, dict):
-        return all(_is_plain(one) for pair in value.items() for one in pair)
-    if isinstance(value, (list, tuple)) and type(value) in (list, tuple):  # no named tuple, which is not read
+        return all(_is_plain(item) for pair in value.items() for item in pair)
+    if isinstance(value, (list, tuple)) and type(value) in (list, tuple):  # not a named tuple, which safe mode refuses
         return all(map(_is_plain, value))
     return isinstance(value, _PLAIN)
 

@@ -1,1 +1,1 @@
-"""The commands: train, sweep, collect_results, list_top_hparams, each run with `python -m domainbed.scripts.NAME`."""
+"""The commands train, sweep, collect_results and list_top_hparams, to run with `python -m domainbed.scripts.NAME`."""

@@ -1,4 +1,4 @@
-"""Print the tables of a sweep, for each way of model selection, and write them to results.txt or results.tex."""
+"""Print the tables of a sweep for each model selection, and write them to results.txt or results.tex."""
 
 from __future__ import annotations
 

@@ -37,11 +37,11 @@ def list_top_hparams(args: argparse.Namespace) -> None:
     """
     records = reporting.load_records(args.input_dir)
     print("Total records:", len(records))
-    wanted = (args.dataset, args.algorithm, args.test_env)
+    requested = (args.dataset, args.algorithm, args.test_env)
     groups = [
         group
         for group in reporting.get_grouped_records(records)
-        if (group.dataset, group.algorithm, group.test_env) == wanted
+        if (group.dataset, group.algorithm, group.test_env) == requested
     ]
     for method in SELECTION_METHODS:
         print(f"Model selection: {method.name}")

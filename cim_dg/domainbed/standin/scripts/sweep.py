@@ -1,6 +1,4 @@
-"""Plan the runs of every algorithm on every data set, and launch those that are not done or delete those that did not
-finish.
-"""
+"""Plan the runs of every algorithm on every data set, and launch the missing ones or delete the incomplete ones."""
 
 from __future__ import annotations
 
@@ -32,7 +30,7 @@ TrainArgs = dict[str, Any]
 
 
 class Job:
-    """One run of `domainbed.scripts.train`. Its folder is named after its arguments; what is in there is its state."""
+    """One run of `domainbed.scripts.train`. Its folder is named after its arguments, and shows its state."""
 
     NOT_LAUNCHED, INCOMPLETE, DONE = "Not launched", "Incomplete", "Done"
 
@@ -49,7 +47,7 @@ class Job:
             self.state = Job.INCOMPLETE if os.path.exists(self.output_dir) else Job.NOT_LAUNCHED
 
     def is_running(self) -> bool:
-        """Whether some process is at it now: it is left alone then."""
+        """Whether a process is running it now. The sweep then leaves it alone."""
         return locks.is_claimed(self.output_dir)
 
     def is_waiting(self) -> bool:
@@ -57,15 +55,15 @@ class Job:
         return Path(self.output_dir) in notes.busy([Path(self.output_dir)])
 
     def __str__(self) -> str:
-        about = tuple(self.train_args[name] for name in ("dataset", "algorithm", "test_envs", "hparams_seed"))
-        return f"{self.state}: {self.output_dir} {about}"
+        summary = tuple(self.train_args[name] for name in ("dataset", "algorithm", "test_envs", "hparams_seed"))
+        return f"{self.state}: {self.output_dir} {summary}"
 
     @staticmethod
     def launch(jobs: list[Job], launcher: command_launchers.Launcher) -> None:
-        """Run the jobs, in random order so that a sweep cut short has run a fair sample of them.
+        """Run the jobs in random order, so that an interrupted sweep has run a fair sample of them.
 
         Raises:
-            RunError: the launcher has waited for the jobs, and some have failed.
+            RunError: the launcher waited for the jobs, and some failed.
         """
         print("Launching...")
         jobs = random.sample(jobs, len(jobs))
@@ -75,7 +73,7 @@ class Job:
         if not command.announced():
             command.announce()
         os.environ[command.ANNOUNCED] = "1"
-        sys.stdout.flush()  # before the jobs, which write there too
+        sys.stdout.flush()  # the jobs write to it too
         launcher([job.command for job in jobs])
         print(f"Launched {len(jobs)} jobs!")
 
@@ -136,7 +134,7 @@ def sweep(args: argparse.Namespace) -> None:
     """Print the plan and, once confirmed, do what `args.command` says.
 
     Raises:
-        UserError: an argument is wrong; nothing has been started then.
+        UserError: an argument is wrong. No job has been started.
         RunError: jobs have failed.
     """
     check(args)
@@ -169,7 +167,7 @@ def sweep(args: argparse.Namespace) -> None:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Check, before anything starts, what every run would refuse.
+    """Check everything that a run would refuse, before any run starts.
 
     Raises:
         UserError: a launcher, algorithm, data set or hyper-parameter is unknown, or there are too few environments.

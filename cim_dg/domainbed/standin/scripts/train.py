@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @tracked
 def train(args: argparse.Namespace) -> None:
-    """Run what the arguments say, from where it was stopped if it was, and leave `done` in the output folder.
+    """Run the job, or resume it if it was stopped, and write `done` to the output folder.
 
     A job that is done is not run again.
     """
@@ -101,7 +101,7 @@ def train(args: argparse.Namespace) -> None:
         print(f"{args.output_dir}: this job is done; to run it again, remove its folder")
         return
     with contextlib.suppress(FileNotFoundError):
-        os.remove(done)  # of another run in this folder: this one may fail
+        os.remove(done)  # left by another job: this one may fail
     remove_partial(args.output_dir)
     check(args)
     print_section("Environment", environment())
@@ -110,7 +110,7 @@ def train(args: argparse.Namespace) -> None:
     print_section("HParams", hparams)
 
     keep_freed_memory()
-    # From here on the order of random draws is DomainBed's: data set, loaders, weights, then the steps.
+    # From here on random numbers are drawn in DomainBed's order: data set, loaders, weights, then the steps.
     seed_everything(args.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dataset: datasets.MultipleDomainDataset = datasets.get_dataset_class(args.dataset)(
@@ -177,7 +177,7 @@ def train(args: argparse.Namespace) -> None:
 def updates(
     algorithm: algorithms.Algorithm, loaders: Loaders, args: argparse.Namespace, device: str, first_step: int
 ) -> Iterator[dict[str, float]]:
-    """Train for ever; give the values of each step from `first_step` on, with its time in seconds.
+    """Train without end; yield the values of each step from `first_step` on, and its time in seconds.
 
     Raises:
         RunError: a value is not finite.
@@ -202,7 +202,7 @@ def check(args: argparse.Namespace) -> None:
     """Check the arguments.
 
     Raises:
-        UserError: one is out of range, or names no algorithm, data set or environment.
+        UserError: an argument is out of range, or names an unknown algorithm, data set or environment.
     """
     devices.check_required()
     algorithms.get_algorithm_class(args.algorithm)
@@ -218,7 +218,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def choose_hparams(args: argparse.Namespace) -> dict[str, Any]:
-    """The default hyper-parameters or random ones, with those of --hparams in place of theirs."""
+    """The default or random hyper-parameters, overridden by those of --hparams."""
     if args.hparams_seed == 0:
         hparams = hparams_registry.default_hparams(args.algorithm, args.dataset)
     else:
@@ -228,7 +228,7 @@ def choose_hparams(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def environment() -> dict[str, object]:
-    """The versions that DomainBed prints at the head of a run."""
+    """The versions that DomainBed prints at the start of a run."""
     return {
         "Python": platform.python_version(),
         "PyTorch": torch.__version__,
@@ -241,7 +241,7 @@ def environment() -> dict[str, object]:
 
 
 def print_section(title: str, values: dict[str, Any]) -> None:
-    """Print named values under a title, as DomainBed does at the head of a run."""
+    """Print named values under a title, as DomainBed does at the start of a run."""
     print(f"{title}:")
     for name, value in values.items() if title == "Environment" else sorted(values.items()):
         print(f"\t{name}: {value}")
