@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 """File name endings of images, in lower case."""
+PIXELS = 2**30 // 12
+"""Pillow refuses images of more than twice as many pixels: its own default, which some packages lift."""
 _SIXTEEN_BITS = ("I;16", "I;16L", "I;16B")
 
 
@@ -35,6 +37,13 @@ def as_text(path: Path) -> str:
     return os.fsencode(path.as_posix()).decode("utf-8", errors="backslashreplace")
 
 
+def keep_limit() -> None:
+    """Have Pillow refuse images of too many pixels, which the package wilds, once it has loaded FMoW, switches off."""
+    from PIL import Image
+
+    Image.MAX_IMAGE_PIXELS = PIXELS
+
+
 def read_image(path: Path, mode: str = "RGB") -> Image:
     """The image of a file, converted to `mode` ("RGB" or "L"), 8 bits a channel.
 
@@ -46,6 +55,7 @@ def read_image(path: Path, mode: str = "RGB") -> Image:
     """
     from PIL import Image
 
+    keep_limit()
     try:
         with Image.open(path) as image:
             # Pillow below 11 gives PNG files of 16 bits the mode of 32.
@@ -60,8 +70,7 @@ def read_image(path: Path, mode: str = "RGB") -> Image:
     except UserError:
         raise
     except Image.DecompressionBombError:
-        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-        raise UserError(f"the image {path} is too large; accepted are at most {most:,} pixels") from None
+        raise UserError(f"the image {path} is too large; accepted are at most {2 * PIXELS:,} pixels") from None
     except MemoryError:
         raise UserError(f"the image {path} is too large for this machine's memory") from None
     except Exception as error:  # Pillow raises many types of errors for damaged files
