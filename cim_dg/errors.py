@@ -39,7 +39,7 @@ def warn(message: str, stacklevel: int = 1) -> None:
     warnings.warn(message, Notice, stacklevel=stacklevel + 1)
 
 
-def plain_warnings(category: type[Warning]) -> None:
+def plain_warnings(shown_plainly: type[Warning]) -> None:
     """From here on show warnings of this category as `warning: MESSAGE`, and others as before."""
     import warnings
 
@@ -47,14 +47,14 @@ def plain_warnings(category: type[Warning]) -> None:
         before = warnings.formatwarning
 
         def plain(
-            message: Warning | str, kind: type[Warning], filename: str, lineno: int, line: str | None = None
+            message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
         ) -> str:
-            if issubclass(kind, tuple(_SHOWN_PLAINLY)):
+            if issubclass(category, tuple(_SHOWN_PLAINLY)):
                 return f"warning: {message}\n"
-            return before(message, kind, filename, lineno, line)
+            return before(message, category, filename, lineno, line)
 
         warnings.formatwarning = plain
-    _SHOWN_PLAINLY.add(category)
+    _SHOWN_PLAINLY.add(shown_plainly)
 
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
