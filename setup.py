@@ -1,9 +1,9 @@
 """Maps the repository's folders onto one package.
 
 The methods, their hyper-parameters and the comparisons are the repository's top level (algorithms/, hparams/, sweeps/),
-where a reader looks for them; installed they are parts of cim_dg. A top-level package `algorithms` in site-packages
-would shadow the `algorithms` folder of WILDS' examples, so there must be none, in an editable installation neither.
-What the interpreter runs at start-up gets into the wheels by startup/build_backend.py.
+where a reader looks for them; installed, they are parts of cim_dg. A top-level package `algorithms` in site-packages
+would shadow the `algorithms` folder of WILDS' examples, so there must be none, not even in an editable installation.
+startup/build_backend.py adds the start-up files to the wheels.
 """
 
 from setuptools import find_namespace_packages, setup

@@ -1,16 +1,16 @@
 """CIM (Contrastive Input Morphing, ICML 2021) for DomainBed and WILDS.
 
-`from cim_dg import CIM, TransformationNetwork, triplet_ms_ssim` gives the building blocks for a loop of your own. Names
-are imported on first use: the interpreter imports this package at every start (see `cim_dg.autoload`), so it must cost
-nothing until it is needed.
+`from cim_dg import CIM, TransformationNetwork, triplet_ms_ssim` gives the building blocks for your own training loop.
+Names are imported on first use: the interpreter imports this package at every start (see `cim_dg.autoload`), so it must
+cost almost nothing until it is needed.
 """
 
 import os as _os
 
 __version__ = "0.1.0"
 
-# In a checkout, algorithms/, hparams/ and sweeps/ stand beside this folder, not in it (setup.py maps them when it
-# builds). Looking there too makes `cim_dg.algorithms` importable without an installation and from an editable one.
+# In a checkout, algorithms/, hparams/ and sweeps/ are next to this folder, not in it (setup.py maps them in a build).
+# Searching there too makes `cim_dg.algorithms` importable without an installation and from an editable one.
 _checkout = _os.path.dirname(_os.path.dirname(_os.path.abspath(__file__)))
 if _os.path.exists(_os.path.join(_checkout, "setup.py")) and _os.path.exists(_os.path.join(_checkout, "algorithms")):
     __path__.append(_checkout)

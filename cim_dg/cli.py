@@ -1,4 +1,4 @@
-"""The command `cim-dg`. Every subcommand lives beside the code it runs; this file only puts them together."""
+"""The command `cim-dg`. Each subcommand is defined next to its code; this file only combines them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns 0 done, 1 a run failed, 2 wrong input, 130 interrupted. Errors are one line on stderr."""
-    # As for `python -m`: inside a clone of DomainBed it is that one that is found. Last, so that nothing is shadowed.
+    # As with `python -m`, a DomainBed clone in the working directory is found. Last, so that nothing is shadowed.
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     arguments = parser().parse_args(argv)

@@ -1,4 +1,4 @@
-"""The two ways in which a command of this package ends badly; both are one sentence on stderr, never a traceback."""
+"""The errors of this package's commands: one sentence on stderr, never a traceback."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class RunError(RuntimeError):
 
 
 class LeftToAnother(RunError):
-    """Nothing failed, but another process is running what was asked for. Commands exit with 75 (EX_TEMPFAIL)."""
+    """Nothing failed, but another process is running the job. Commands exit with 75 (EX_TEMPFAIL)."""
 
 
 LEFT = 75
@@ -26,7 +26,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def exit_code(run: Callable[[], int | None], program: str = "") -> int:
-    """Call `run`, which returns an exit code (None for 0), and give that code, or that of the error that it raises.
+    """Call `run` and return its exit code (None counts as 0), or the exit code of the error that it raises.
 
     That is 2 for a UserError, 1 for a RunError or a full disk, 75 for LeftToAnother, and 130 if it is interrupted; the
     error is one sentence on stderr, after the name of the `program` if there is one. Other errors pass through.

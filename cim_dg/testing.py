@@ -1,14 +1,14 @@
 """The contract that every method meets, as a test class; it needs pytest only when pytest runs it.
 
-A package with a method of its own tests it in three lines::
+A package tests its own method in three lines::
 
     from cim_dg.testing import MethodContract
 
     class TestMyMethod(MethodContract):
         name = "MyMethod"
 
-Each test builds the method on a small featurizer, on the CPU, with images of noise. Options of the method are set with
-`hparams = {...}` in the class.
+Each test builds the method on a small featurizer, on the CPU, with noise images. `hparams = {...}` in the class sets
+options of the method.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from cim_dg.runtime.device_waits import NoWaiting
 __all__ = ["MethodContract"]
 
 BF16_TOLERANCE = 0.05
-"""Of values around 1 and of larger ones, relatively: bf16 has 8 bits of precision, 0.4%, and errors add up."""
+"""Absolute for values around 1, relative for larger ones: bf16 has 8 bits of precision, 0.4%, and errors add up."""
 
 
 class MethodContract:
@@ -42,7 +42,7 @@ class MethodContract:
 
     Attributes:
         name: the method's registered name.
-        hparams: hyper-parameters that all tests set, where the defaults are not what is to be tested.
+        hparams: hyper-parameters for all tests, if the defaults should not be tested.
     """
 
     name: ClassVar[str]
@@ -95,7 +95,7 @@ class MethodContract:
     def test_batches_of_one_class_and_of_few_images(self) -> None:
         """The loss and its gradient are finite if all images have one class, and if no two have the same."""
         batch = self.batch()
-        rows = torch.tensor([0, 5, 10])  # of three classes, and of three domains
+        rows = torch.tensor([0, 5, 10])  # three classes and three domains
         one_class = Batch(batch.x, torch.zeros_like(batch.y), batch.domain)
         few = Batch(batch.x[rows], batch.y[rows], None if batch.domain is None else batch.domain[rows])
         for unusual in (one_class, few):
@@ -122,7 +122,7 @@ class MethodContract:
             assert torch.equal(getattr(given, field), getattr(batch, field)), f"batch.{field} is changed"
 
     def test_state_dict_round_trip(self) -> None:
-        """A method loaded from a checkpoint goes on exactly as the one that was saved.
+        """A method loaded from a checkpoint continues exactly like the saved one.
 
         State that a step changes must be a parameter, a buffer, or part of `get_extra_state`.
         """
@@ -155,7 +155,7 @@ class MethodContract:
         assert torch.equal(method.predict(batch.x), method.predict(batch.x)), (
             "two predictions differ in evaluation mode"
         )
-        with torch.no_grad():  # as harnesses evaluate
+        with torch.no_grad():  # as in the harnesses' evaluation
             terms, predicted = method(batch).terms, method.predict(batch.x)
         # Without gradients PyTorch may choose other kernels, which round differently.
         _check_close(terms, first.terms, "terms differ under torch.no_grad")
@@ -179,7 +179,7 @@ class MethodContract:
         )
 
     def test_domain_labels_are_optional_or_asked_for(self) -> None:
-        """Without domain labels the method works, or it has `needs_domains` and refuses with a UserError."""
+        """Without domain labels the method works, or it sets `needs_domains` and raises a UserError."""
         method, batch = self.make(), self.batch()
         without = Batch(batch.x, batch.y)
         if not method.needs_domains:

@@ -1,10 +1,10 @@
-"""The hyper-parameters of the methods: what there is, its defaults, its random search, its checks.
+"""The hyper-parameters of the methods: their defaults, random search and checks.
 
-Each method has a file NAME.yaml; averaging.yaml holds what every method has, common.yaml what a method takes from a
-harness, domainbed.yaml DomainBed's own, datasets/NAME.yaml what a dataset adds. A file maps names to entries; their
-keys are the fields of `HParam`, and schema.json tells them to editors. `include: [OTHER, ...]` takes in the entries of
-other methods. Random values are drawn as DomainBed draws them, each from its own RandomState(seed_hash(seed, name)), so
-that a new name never changes the value of an old one.
+Each method has a file NAME.yaml. averaging.yaml has the entries of every method, common.yaml those that a method takes
+from a harness, domainbed.yaml DomainBed's own, and datasets/NAME.yaml those that a dataset adds. A file maps names to
+entries, whose keys are the fields of `HParam`; editors read them from schema.json. `include: [OTHER, ...]` adds the
+entries of other methods. Random values are drawn as in DomainBed, each from its own RandomState(seed_hash(seed, name)),
+so a new name never changes the value of another.
 """
 
 from cim_dg.hparams.sampling import defaults, sample, seed_hash

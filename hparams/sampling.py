@@ -12,7 +12,7 @@ from cim_dg.hparams.space import HParam
 
 
 def seed_hash(*args: Any) -> int:
-    """DomainBed's seed of anything: the md5 of the text of `args` modulo 2^31."""
+    """DomainBed's seed of `args`: the md5 of their text modulo 2^31."""
     return int(hashlib.md5(str(args).encode()).hexdigest(), 16) % 2**31
 
 

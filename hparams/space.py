@@ -1,4 +1,4 @@
-"""Reading the YAML files and checking values against them."""
+"""Reads the YAML files and checks values against them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from cim_dg.errors import UserError
 from cim_dg.runtime.schema import accepted, suggestion, validated
 
 SMALL_IMAGES = ("Debug28", "RotatedMNIST", "ColoredMNIST", "NuisanceDigits", "Spirograph")
-"""The datasets that take the `small_images` values: those of DomainBed's list, and those of this package."""
+"""The datasets with the `small_images` values: those of DomainBed's list, and this package's."""
 
 SHARED = "averaging"
-"""The file of the entries that every method has."""
+"""The file of every method's entries."""
 
 _FOLDER = Path(__file__).parent
 _FILES: dict[str, Path] = {}
@@ -33,7 +33,7 @@ Exponent = Annotated[float, Ge(-300), Le(300)]
 
 
 class Distribution(TypedDict, total=False):
-    """How random values are drawn; one of these. Values of type int are rounded down."""
+    """The distribution of random values, one of these. Values of type int are rounded down."""
 
     uniform: tuple[End, End]
     """uniform between two numbers"""
@@ -46,7 +46,7 @@ class Distribution(TypedDict, total=False):
 
 
 class Override(TypedDict, total=False):
-    """What differs on some datasets."""
+    """The differences on some datasets."""
 
     default: Any
     """the value of hparams_seed 0"""
@@ -59,7 +59,7 @@ class HParam:
     """A hyper-parameter, as a YAML file describes it.
 
     Raises:
-        UserError: a default, here or of an override, that is not accepted, or not one distribution.
+        UserError: a default, here or in an override, is not accepted, or there is not exactly one distribution.
     """
 
     help: str
@@ -93,7 +93,7 @@ class HParam:
 
     @property
     def accepted(self) -> str:
-        """What is accepted, in words."""
+        """The accepted values as text."""
         if self.type == "object" and not self.choices:
             words = "a name or a mapping"
         elif self.choices:
@@ -126,17 +126,17 @@ class HParam:
         return plain
 
     def on(self, dataset: str | None) -> HParam:
-        """The hyper-parameter as it is on a dataset."""
+        """The hyper-parameter with a dataset's overrides."""
         overrides = self.small_images if dataset in SMALL_IMAGES else {}
         overrides = {**overrides, **self.datasets.get(dataset or "", {})}
         return replace(self, small_images={}, datasets={}, **overrides) if overrides else self
 
 
 def register(name: str, file: str | Path | None = None) -> None:
-    """Make the space of method `name` known: by default hparams/NAME.yaml of this package, which is read when used.
+    """Register the space of method `name`: by default hparams/NAME.yaml of this package, which is read when used.
 
     Raises:
-        UserError: the file is missing or not as it should be.
+        UserError: the file is missing or invalid.
     """
     _FILES[name] = _FOLDER / f"{name}.yaml" if file is None else Path(file)
     read.cache_clear()
@@ -147,7 +147,7 @@ def register(name: str, file: str | Path | None = None) -> None:
 def space(name: str, dataset: str | None = None) -> dict[str, HParam]:
     """The entries of a registered method, of "common", or of "datasets/NAME", with the dataset's overrides applied.
 
-    Empty for a dataset that has no file.
+    It is empty for a dataset without a file.
     """
     if name.startswith("datasets/") and not (_FOLDER / f"{name}.yaml").exists():
         return {}
@@ -159,27 +159,27 @@ def dataset_names() -> set[str]:
     return {name for file in (_FOLDER / "datasets").glob("*.yaml") for name in _load(f"datasets/{file.stem}")}
 
 
-def check(entries: Mapping[str, HParam], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The given values, checked, as plain Python.
+def check(entries: Mapping[str, HParam], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The checked values, as plain Python.
 
     Raises:
-        UserError: a name that is not among the entries, or a value that is not accepted.
+        UserError: a name is not among the entries, or a value is not accepted.
     """
-    for key in given:
+    for key in values:
         if key not in entries:
             valid = f"valid names are {', '.join(sorted(entries)) or 'none'}{suggestion(key, entries)}"
             raise UserError(f"unknown hyper-parameter {key!r}; {valid}")
-    return {key: entries[key].check(key, value) for key, value in given.items()}
+    return {key: entries[key].check(key, value) for key, value in values.items()}
 
 
-def complete(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """All hyper-parameters of method `name`: the given ones, checked, and the defaults of the rest."""
+def complete(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """All hyper-parameters of method `name`: the checked `values`, and the defaults of the others."""
     entries = space(name)
-    return {key: entry.default for key, entry in entries.items()} | check(entries, given)
+    return {key: entry.default for key, entry in entries.items()} | check(entries, values)
 
 
 def _load(name: str, included_by: tuple[str, ...] = ()) -> dict[str, HParam]:
-    """The entries of a method, after those that every method has and those that its file includes."""
+    """The entries of a method: every method's, those that its file includes, and its own."""
     path = _FILES.get(name, _FOLDER / f"{name}.yaml")
     if not path.is_file():
         raise UserError(f"no hyper-parameters of {name!r}: {path} cannot be read")
@@ -194,10 +194,10 @@ def _load(name: str, included_by: tuple[str, ...] = ()) -> dict[str, HParam]:
 
 @functools.cache
 def read(path: Path) -> tuple[tuple[str, ...], dict[str, HParam]]:
-    """What a file includes, and its own entries.
+    """The names that a file includes, and its own entries.
 
     Raises:
-        UserError: it cannot be read, or is not as it should be.
+        UserError: it cannot be read, or is invalid.
     """
     from cim_dg.runtime.yaml_reader import read_yaml
 

@@ -1,8 +1,8 @@
-"""The build backend: setuptools, and two files more in each wheel, the editable ones included.
+"""The build backend: setuptools, plus two files in each wheel, including editable ones.
 
 Python reads `cim_dg_autoload.pth`, and from 3.15 on `cim_dg_autoload.start` (PEP 829), from the root of site-packages.
-setuptools has no documented way of putting a file there that editable wheels honour, so the files are added to the
-finished wheel. This relies on the build interface (PEP 517 and 660) and on the wheel format alone.
+setuptools has no documented way to put a file there that also works for editable wheels, so the files are added to the
+finished wheel. This relies only on the build interface (PEP 517 and 660) and the wheel format.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def build_editable(directory, config_settings=None, metadata_directory=None):
 
 
 def add_files(wheel: Path) -> None:
-    """Put `FILES` into the root of `wheel`, and into its RECORD, from which they are uninstalled."""
+    """Add `FILES` to the root of `wheel` and to its RECORD, so that they are uninstalled too."""
     extended = wheel.with_suffix(".tmp")
     with ZipFile(wheel) as source, ZipFile(extended, "w", ZIP_DEFLATED) as target:
         for entry in source.infolist():

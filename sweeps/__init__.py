@@ -1,1 +1,1 @@
-"""Published comparisons as YAML, one per table, and the code that turns one into the jobs of its harness."""
+"""Published comparisons as YAML, one per table, and the code that turns a comparison into jobs of its harness."""

@@ -1,4 +1,4 @@
-"""`cim-dg sweep`: run a published comparison, or one of your own, through its harness' own commands."""
+"""`cim-dg sweep`: run a published comparison, or your own, through its harness' own commands."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     """Plan, confirm, run, and print the table.
 
     Raises:
-        UserError: the sweep or a folder is not right, or nobody confirms.
+        UserError: the sweep or a folder is invalid, or the plan is not confirmed.
         RunError: a job failed.
     """
     from cim_dg.sweeps import plan as planning
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
             return 0
         if args.log:
             _log_to(args.log)
-        for flag in ("require_gpu", "skip_model_save"):  # which DomainBed's sweep does not have
+        for flag in ("require_gpu", "skip_model_save"):  # DomainBed's sweep does not have these
             if getattr(args, flag):
                 os.environ[f"CIM_DG_{flag.upper()}"] = "1"
         planning.run(plan, args.output_dir)
@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _log_to(targets: list[str]) -> None:
-    """Have the jobs' curves passed on: they are told by the environment."""
+    """Send the jobs' curves to `targets`, by an environment variable of the jobs."""
     from cim_dg.tracking.writers import check
 
     check(targets)
@@ -109,6 +109,8 @@ def _show(folder: Path, selection: str, table: str) -> None:
         print(sentence, file=sys.stderr)
     # Runs on other data than a published table's (digits in the format of Waterbirds, say) have a table of another
     # name.
-    report = replace(report, tables=[one for one in report.tables if one.name == table] or report.tables)
+    report = replace(
+        report, tables=[candidate for candidate in report.tables if candidate.name == table] or report.tables
+    )
     print(render_text.render(report.grids(), colour=sys.stdout.isatty()), end="")
     print(f"Again, or in another format: cim-dg collect {shlex.quote(str(folder))} --selection {selection}")

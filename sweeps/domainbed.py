@@ -1,4 +1,4 @@
-"""A sweep's jobs under DomainBed, as its own `sweep` makes them, and the commands that run what is missing."""
+"""A sweep's jobs in DomainBed, the same as its own `sweep`'s, and the commands that run the missing ones."""
 
 from __future__ import annotations
 
@@ -23,9 +23,7 @@ from cim_dg.sweeps.spec import Spec, Variant
 
 HOLDOUT_FRACTION = 0.2
 PLAN = "plan.json"
-NO_DATA = (
-    "none"  # DomainBed wants --data_dir even of a data set that reads no files, and names the jobs' folders after it
-)
+NO_DATA = "none"  # DomainBed requires --data_dir even for data sets without files, and names the jobs' folders after it
 
 
 def jobs(spec: Spec, data_dir: str | None, output_dir: Path) -> list[Job]:
@@ -37,10 +35,10 @@ def jobs(spec: Spec, data_dir: str | None, output_dir: Path) -> list[Job]:
 
 
 def commands(spec: Spec, data_dir: str | None, output_dir: Path, planned: list[Job]) -> list[Command]:
-    """DomainBed's own command that launches what is missing.
+    """DomainBed's own command that launches the missing jobs.
 
-    DomainBed's `sweep` knows neither variants nor chosen test environments: those jobs go to its launcher by way of
-    `cim_dg.sweeps.launch`.
+    DomainBed's `sweep` supports neither variants nor selected test environments: `cim_dg.sweeps.launch` gives such jobs
+    to its launcher.
     """
     missing = [job for job in planned if job.state != DONE]
     if spec.variants or spec.test_envs:
@@ -59,10 +57,10 @@ def commands(spec: Spec, data_dir: str | None, output_dir: Path, planned: list[J
 
 
 def clear(planned: list[Job]) -> list[Job]:
-    """Remove the folders of a real DomainBed's unfinished jobs, which start over; returns those that are left alone.
+    """Remove the folders of a real DomainBed's unfinished jobs, which start over; returns the folders that are kept.
 
-    A job that may be running, or waits for its turn in a launcher or in Slurm, is left to whoever has it. The stand-in
-    needs no clearing: its jobs go on where they stopped.
+    Jobs that may be running, or are waiting in a launcher or in Slurm, are kept. The stand-in's jobs resume, so their
+    folders are kept too.
 
     Raises:
         UserError: Slurm does not answer.
@@ -75,7 +73,7 @@ def clear(planned: list[Job]) -> list[Job]:
 
 
 def is_done(job: Job) -> bool:
-    """Whether the job has finished by now."""
+    """Whether the job is done now."""
     return (job.folder / "done").exists()
 
 
@@ -87,13 +85,15 @@ def last_words(job: Job) -> str:
 def _launch(spec: Spec, output_dir: Path, missing: list[Job]) -> Command:
     files = {PLAN: json.dumps([job.args for job in missing], indent=1)}
     if spec.variants:
-        files[VARIANTS] = json.dumps({name: one.label for name, one in spec.variants.items()}, indent=1)
-    words = [sys.executable, "-m", "cim_dg.sweeps.launch", "--command_launcher", spec.command_launcher]
-    return Command([*words, str(output_dir / PLAN)], missing, {output_dir / name: text for name, text in files.items()})
+        files[VARIANTS] = json.dumps({name: variant.label for name, variant in spec.variants.items()}, indent=1)
+    command = [sys.executable, "-m", "cim_dg.sweeps.launch", "--command_launcher", spec.command_launcher]
+    return Command(
+        [*command, str(output_dir / PLAN)], missing, {output_dir / name: text for name, text in files.items()}
+    )
 
 
 def _job(args: dict[str, Any], output_dir: Path, name: str) -> Job:
-    # The name that DomainBed gives the folder of these arguments.
+    # DomainBed's name for the folder of these arguments.
     folder = output_dir / hashlib.md5(json.dumps(args, sort_keys=True).encode("utf-8")).hexdigest()
     done = (folder / "done").exists()
     envs, trial, seed = (args[name] for name in ("test_envs", "trial_seed", "hparams_seed"))
@@ -109,7 +109,7 @@ def _job(args: dict[str, Any], output_dir: Path, name: str) -> Job:
 
 
 def seconds(folder: Path) -> float | None:
-    """How long a job took: from its first file, which it makes when it starts, to `done`."""
+    """The seconds of a job, from its first file, written at its start, to `done`."""
     try:
         first = min(file.stat().st_mtime for file in folder.iterdir())
         return max(0.0, (folder / "done").stat().st_mtime - first)
@@ -161,7 +161,7 @@ def _test_envs(dataset: str, spec: Spec) -> Iterator[list[int]]:
 def _environments(dataset: str) -> int:
     if dataset in ENVIRONMENTS:
         return len(ENVIRONMENTS[dataset])
-    try:  # a data set of the user's own, which only DomainBed knows; this imports torch
+    try:  # a data set that only DomainBed knows; this imports torch
         return int(importlib.import_module("domainbed.datasets").num_environments(dataset))
     except Exception as error:
         raise UserError(f"the data set {dataset!r} is not one of DomainBed's: {error}") from None

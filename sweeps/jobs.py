@@ -1,4 +1,4 @@
-"""A planned run of a sweep, whichever harness runs it. (What launchers run are `cim_dg.launchers.Job`.)"""
+"""A planned run of a sweep, of any harness. (Launchers run `cim_dg.launchers.Job`.)"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NOT_STARTED, UNFINISHED, DONE = "not started", "unfinished", "done"
 
 @dataclass(frozen=True)
 class Job:
-    """One training run: what it trains, where, its state, the seconds it took, if done and known, and its arguments."""
+    """One training run: its data set and algorithm, folder, state, seconds (if done and known), and arguments."""
 
     dataset: str
     algorithm: str
@@ -26,7 +26,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Command:
-    """A command of the harness, the jobs that it runs, and files that must be written before (path to text)."""
+    """A command of the harness, the jobs that it runs, and the files to write before it (path to text)."""
 
     words: list[str]
     jobs: list[Job]
@@ -34,20 +34,20 @@ class Command:
 
 
 def seconds_left(jobs: Iterable[Job], missing: Iterable[Job]) -> float | None:
-    """Seconds of the missing jobs, one after the other, by those of `jobs` that are done; None if none is."""
+    """The seconds of all missing jobs in sequence, estimated from the done ones of `jobs`; None if none is done."""
     known: dict[tuple[str, str], list[float]] = {}
     for job in jobs:
         if job.seconds is not None:
             known.setdefault((job.dataset, job.algorithm), []).append(job.seconds)
     if not known:
         return None
-    anyone = statistics.median([one for seconds in known.values() for one in seconds])
-    each = {key: statistics.median(seconds) for key, seconds in known.items()}
-    return sum(each.get((job.dataset, job.algorithm), anyone) for job in missing)
+    overall = statistics.median([value for values in known.values() for value in values])
+    per_algorithm = {key: statistics.median(seconds) for key, seconds in known.items()}
+    return sum(per_algorithm.get((job.dataset, job.algorithm), overall) for job in missing)
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words."""
+    """Seconds as text."""
     minutes = round(seconds / 60)
     if minutes < 1:
         return f"{max(1, round(seconds))} s"

@@ -1,7 +1,7 @@
-"""Hand the jobs of a plan to a launcher of DomainBed: `python -m cim_dg.sweeps.launch --command_launcher NAME PLAN`.
+"""Give the jobs of a plan to a launcher of DomainBed: `python -m cim_dg.sweeps.launch --command_launcher NAME PLAN`.
 
-For jobs that DomainBed's own `sweep` cannot name: of methods with hyper-parameters of their own, or of chosen test
-environments only. The jobs, their folders and the launcher are DomainBed's all the same.
+For jobs that DomainBed's own `sweep` does not support: methods with their own hyper-parameters, or selected test
+environments. The jobs, their folders and the launcher are DomainBed's.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def launch(plan: list[dict], launcher: str) -> int:
-    """Run the jobs whose arguments (`output_dir` included) are given; returns 0.
+    """Run the jobs with the given arguments (including `output_dir`); returns 0.
 
     Raises:
         UserError: DomainBed has no such launcher.
@@ -45,7 +45,7 @@ def launch(plan: list[dict], launcher: str) -> int:
         folder = Path(args["output_dir"])
         job = sweep.Job({name: value for name, value in args.items() if name != "output_dir"}, str(folder.parent))
         assert Path(job.output_dir) == folder  # the folders' names are DomainBed's
-        if is_standin() or job.state == sweep.Job.NOT_LAUNCHED:  # others are left to who runs them
+        if is_standin() or job.state == sweep.Job.NOT_LAUNCHED:  # the others run elsewhere
             jobs.append(job)
     sweep.Job.launch(jobs, command_launchers.REGISTRY[launcher])
     return 0

@@ -1,4 +1,4 @@
-"""A sweep's plan: what is done, what is missing, how long that takes, and running it."""
+"""A sweep's plan: the done and the missing jobs, the time left, and running them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _HARNESS: dict[str, ModuleType] = {"domainbed": domainbed, "wilds": wilds}
 
 @dataclass(frozen=True)
 class Plan:
-    """The jobs of a sweep as they stand, and the commands of its harness that run the missing ones."""
+    """The current jobs of a sweep, and the commands of its harness that run the missing ones."""
 
     spec: Spec
     jobs: list[Job]
@@ -35,7 +35,7 @@ class Plan:
         return [job for job in self.jobs if job.state != DONE]
 
     def still_missing(self) -> list[Job]:
-        """Those of the missing jobs that are not done by now."""
+        """The missing jobs that are still not done."""
         return [job for job in self.missing() if not _HARNESS[self.spec.harness].is_done(job)]
 
     def only_submits(self) -> bool:
@@ -43,7 +43,7 @@ class Plan:
         return self.spec.command_launcher in SUBMITS
 
     def describe(self) -> str:
-        """The plan in a few lines."""
+        """The plan as a few lines of text."""
         spec = self.spec
         states = Counter(job.state for job in self.jobs)
         per_method = Counter(job.algorithm for job in self.missing())
@@ -60,7 +60,7 @@ class Plan:
         return "\n".join(lines)
 
     def seconds_left(self) -> float | None:
-        """Seconds of the missing jobs, one after the other, by the done ones; None if none is done."""
+        """The seconds of the missing jobs in sequence, estimated from the done ones; None if none is done."""
         return seconds_left(self.jobs, self.missing())
 
     def _time_left(self) -> str:
@@ -74,7 +74,7 @@ def make_plan(spec: Spec, data_dir: str | None, output_dir: Path) -> Plan:
     """Plan a sweep; nothing is written or run.
 
     Raises:
-        UserError: the data are not where they should be.
+        UserError: the data are missing.
     """
     if absent := data.lacking(spec, data_dir):
         how = "".join(f"; {command}" for command in data.remedy(spec, data_dir))
@@ -87,14 +87,14 @@ def make_plan(spec: Spec, data_dir: str | None, output_dir: Path) -> Plan:
 
 
 def run(plan: Plan, output_dir: Path, printed: Path | None = None) -> None:
-    """Run what is missing, but for the jobs that another process is running or has in its list.
+    """Run the missing jobs, except those that another process is running or has in its list.
 
-    What DomainBed's commands print on stdout goes there too, or is appended to the file `printed`.
+    The stdout of DomainBed's commands goes to stdout, or is appended to the file `printed`.
 
     Raises:
         UserError: the folder cannot be written, or Slurm does not answer.
-        RunError: jobs have failed, named with the last thing they said.
-        LeftToAnother: none has failed, but some are left to another process.
+        RunError: jobs failed; the message has the last line of each.
+        LeftToAnother: no job failed, but some are left to another process.
     """
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
@@ -113,24 +113,24 @@ def run(plan: Plan, output_dir: Path, printed: Path | None = None) -> None:
 
 
 def _run_commands(commands: list[Command], printed: Path | None) -> list[int]:
-    """Run commands, one after the other; one that fails does not stop the next. Returns their exit codes."""
-    # DomainBed starts its jobs as `python`: that is to be the one that runs this.
+    """Run commands in sequence, even if one fails; returns their exit codes."""
+    # DomainBed starts its jobs as `python`. PATH makes that the interpreter that runs this.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     codes = []
     with contextlib.nullcontext() if printed is None else open(printed, "a") as output:
         for number, command in enumerate(commands, start=1):
             print(f"[{number}/{len(commands)}] $ {shlex.join(command.words)}", file=sys.stderr, flush=True)
-            for place, text in command.files.items():
-                write_atomically(place, text)
-            # Killed, this command takes the harness' one with it, and so its jobs.
-            words = [sys.executable, "-IS", watchdog.__file__, str(os.getpid()), *command.words]
-            done = subprocess.run(words, env={**os.environ, "PATH": path}, stdout=output, check=False)
+            for file, text in command.files.items():
+                write_atomically(file, text)
+            # If this process is killed, the watchdog ends the harness' command, and so its jobs.
+            argv = [sys.executable, "-IS", watchdog.__file__, str(os.getpid()), *command.words]
+            done = subprocess.run(argv, env={**os.environ, "PATH": path}, stdout=output, check=False)
             codes.append(done.returncode)
     return codes
 
 
 def _check(plan: Plan, codes: list[int], left: set[Path]) -> None:
-    """Whether everything that was to run is done now."""
+    """Check that all planned jobs are done now."""
     harness = _HARNESS[plan.spec.harness]
     failed = plan.still_missing()
     errors = [code for code in codes if code not in (0, LEFT)]

@@ -1,4 +1,4 @@
-"""What a sweep is: read from YAML, checked, and changed by the command line."""
+"""The specification of a sweep: read from YAML, checked, and overridden by the command line."""
 
 from __future__ import annotations
 
@@ -24,40 +24,40 @@ Names = Annotated[tuple[str, ...], MinLen(1)]
 
 @dataclass(frozen=True)
 class Variant:
-    """A method with some hyper-parameters set, as a row of its own."""
+    """A method with some hyper-parameters set, shown in its own row."""
 
     algorithm: Text
     """the method"""
     label: str = ""
-    """what the row is called; by default the name of the variant"""
+    """the name of the row; by default the name of the variant"""
     hparams: dict[str, Any] = field(default_factory=dict)
     """hyper-parameters of the method"""
 
 
 @dataclass(frozen=True)
 class Spec:
-    """A comparison: which methods on which data, how often, and by which rule the checkpoints are selected."""
+    """A comparison: methods, data, number of trials, and the selection rule."""
 
     title: Text
-    """what the sweep is about"""
+    """a description of the sweep"""
     harness: Literal["domainbed", "wilds"]
-    """what trains and evaluates"""
+    """the harness that trains and evaluates"""
     datasets: Names
     """the datasets"""
     algorithms: Names
-    """the methods; where there are variants, names of theirs, all if not given"""
+    """the methods; if there are variants, their names (all if not given)"""
     n_trials: Count
     """the number of trial seeds (DomainBed) or of seeds (WILDS), from 0"""
     selection: Selection
     """the rule by which checkpoints are selected: one of the harness"""
     data: tuple[str, ...]
-    """what must be in the folder of the data: paths in it, with * and ?; empty if no file is needed"""
+    """the required paths in the folder of the data, with * and ?; empty if no file is needed"""
     table: Text
-    """the table of published figures that the results go into"""
+    """the table of published figures for the results"""
     n_hparams: Count = 1
     """DomainBed: the default hyper-parameters, and random ones up to this number"""
     command_launcher: Text = "pool"
-    """what runs the jobs: local, parallel, multi_gpu, pool, ray or slurm"""
+    """the launcher of the jobs: local, parallel, multi_gpu, pool, ray or slurm"""
     steps: Count | None = None
     """DomainBed: training steps; by default the dataset's"""
     hparams: dict[str, Any] | None = None
@@ -65,7 +65,7 @@ class Spec:
     test_envs: Names | None = None
     """DomainBed: the environments that are tested on, by name; all if not given"""
     variants: dict[str, Variant] | None = None
-    """DomainBed: methods with some hyper-parameters set, each a row of its own"""
+    """DomainBed: methods with some hyper-parameters set, each with its own row"""
     options: dict[str, Any] | None = None
     """WILDS: further options of `cim-dg wilds train`"""
 
@@ -83,7 +83,7 @@ class Spec:
             except (ValueError, NotImplementedError, IndexError):  # empty, absolute, or `**` in a name
                 raise UserError(f"data has {pattern!r}; accepted are paths in the folder of the data") from None
         for name in self.variants or ():
-            if not (re.fullmatch(r"[\w.-]+", name) and name.strip(".")):  # it becomes a folder's
+            if not (re.fullmatch(r"[\w.-]+", name) and name.strip(".")):  # it becomes a folder's name
                 raise UserError(f"a variant is called {name!r}; accepted are letters, digits, '.', '_' and '-'")
         if self.variants and (unknown := [name for name in self.algorithms if name not in self.variants]):
             known = f"there are {', '.join(self.variants)}{suggestion(unknown[0], self.variants)}"
@@ -103,10 +103,10 @@ def names() -> list[str]:
 
 
 def load(name: str, changes: Mapping[str, Any] | None = None) -> Spec:
-    """The sweep `name` of the package, or that of a YAML file, with `changes` (None values are none).
+    """The sweep `name` of the package, or of a YAML file, with `changes` (None values are ignored).
 
     Raises:
-        UserError: there is no such sweep, or an entry is missing, unknown or not what is accepted.
+        UserError: there is no such sweep, or an entry is missing, unknown or not accepted.
     """
     from cim_dg.runtime.yaml_reader import read_yaml
 
@@ -118,12 +118,12 @@ def load(name: str, changes: Mapping[str, Any] | None = None) -> Spec:
         known = f"there are {', '.join(names())}, or give a YAML file{suggestion(name, names())}"
         raise UserError(f"there is no sweep {name!r}; {known}")
     spec = _checked(name, entries)
-    given = {key: value for key, value in (changes or {}).items() if value is not None}
-    return _checked(name, {**entries, **given}) if given else spec
+    overrides = {key: value for key, value in (changes or {}).items() if value is not None}
+    return _checked(name, {**entries, **overrides}) if overrides else spec
 
 
 def _checked(name: str, entries: Any) -> Spec:
-    """The entries as a Spec, if they are right."""
+    """The entries as a Spec, if they are valid."""
     if isinstance(entries, dict):
         harness = str(entries.get("harness"))
         for other, keys in _OWN_ENTRIES.items():

@@ -1,4 +1,4 @@
-"""A sweep's jobs under WILDS: a run of `cim-dg wilds train` for each method and seed, by any of our launchers."""
+"""A sweep's jobs in WILDS: a run of `cim-dg wilds train` for each method and seed, by any of our launchers."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ def jobs(spec: Spec, data_dir: str | None, output_dir: Path) -> list[Job]:
 
 
 def commands(spec: Spec, data_dir: str | None, output_dir: Path, planned: list[Job]) -> list[Command]:
-    """A command for each job that is not done; one that was left half-way goes on."""
+    """A command for each job that is not done; interrupted jobs resume."""
     if data_dir is None:
         raise UserError("a sweep of WILDS needs --data_dir, the folder that holds its datasets (its root_dir)")
-    made = []
+    result = []
     for job, (seed, _, _) in zip(planned, _runs(spec), strict=True):
         if job.state == DONE:
             continue
-        words = [
+        argv = [
             *(sys.executable, "-m", "cim_dg.cli", "wilds", "train"),
             *("--dataset", job.dataset, "--algorithm", job.algorithm, "--root_dir", data_dir),
             *("--log_dir", str(job.folder), "--seed", str(seed), "--selection", spec.selection),
             "--resume",
             *(word for name, value in (spec.options or {}).items() for word in _option(name, value)),
         ]
-        made.append(Command(words, [job]))
-    return made
+        result.append(Command(argv, [job]))
+    return result
 
 
 def clear(planned: list[Job]) -> list[Job]:
-    """Nothing is removed: a run that was left half-way goes on. Returns no job; a launcher leaves those that run."""
+    """Remove nothing, because interrupted runs resume; returns no folder, because launchers skip running jobs."""
     return []
 
 
@@ -60,7 +60,7 @@ def run(spec: Spec, commands: list[Command]) -> None:
 
 
 def _launched(command: Command) -> launchers.Job:
-    words = command.words[3:]
+    argv = command.words[3:]
     return launchers.Job(
         command=("python", *command.words[1:]),
         folder=command.jobs[0].folder.absolute(),
@@ -68,19 +68,19 @@ def _launched(command: Command) -> launchers.Job:
         done="run.json",
         done_key="finished",
         entry="cim_dg.cli:main",
-        arguments=tuple(words),
-        gib=functools.partial(_gib, tuple(words)),
+        arguments=tuple(argv),
+        gib=functools.partial(_gib, tuple(argv)),
     )
 
 
 def _gib(arguments: tuple[str, ...]) -> float:
-    from cim_dg.wilds.memory import gib  # which imports torch
+    from cim_dg.wilds.memory import gib  # it imports torch
 
     return gib(arguments)
 
 
 def is_done(job: Job) -> bool:
-    """Whether the job has finished by now."""
+    """Whether the job is done now."""
     record = _record(job.folder)
     return record is not None and bool(record.get("finished"))
 
@@ -96,26 +96,26 @@ def _runs(spec: Spec) -> list[tuple[int, str, str]]:
 
 def _option(name: str, value: Any) -> list[str]:
     if isinstance(value, dict):
-        return [f"--{name}", *(f"{key}={one}" for key, one in value.items())]
+        return [f"--{name}", *(f"{key}={item}" for key, item in value.items())]
     if isinstance(value, list):
         return [f"--{name}", *map(str, value)]
     return [f"--{name}", str(value)]
 
 
 def _job(folder: Path, dataset: str, algorithm: str, seed: int) -> Job:
-    found = _record(folder)
-    state = NOT_STARTED if found is None else DONE if found.get("finished") else UNFINISHED
-    return Job(dataset, algorithm, f"seed {seed}", folder, state, seconds(found) if state == DONE else None)
+    record = _record(folder)
+    state = NOT_STARTED if record is None else DONE if record.get("finished") else UNFINISHED
+    return Job(dataset, algorithm, f"seed {seed}", folder, state, seconds(record) if state == DONE else None)
 
 
 def seconds(record: Mapping[str, Any] | None) -> float | None:
-    """How long a run took, as its run.json says."""
+    """The seconds of a run, from its run.json."""
     value = (record or {}).get("seconds")
     return float(value) if isinstance(value, (int, float)) else None
 
 
 def _record(folder: Path) -> dict[str, Any] | None:
-    """What run.json says, or None without one."""
+    """The content of run.json; None if there is none."""
     path = folder / "run.json"
     if not path.is_file():
         return None

@@ -1,1 +1,1 @@
-"""What the command line calls that belongs to no other package: demo, doctor, status, morph."""
+"""Commands that belong to no other package: demo, doctor, status, morph and others."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 NEW_BACKGROUNDS = (2,)
-"""NuisanceDigits' environment 'new', whose backgrounds follow nothing: as the test environment, what CIM is about."""
+"""NuisanceDigits' environment 'new', whose backgrounds do not follow the class: the test environment."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -28,7 +28,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Train what is missing, then show the tables and where everything is.
+    """Run the missing jobs, then print the tables and the paths of all files.
 
     Raises:
         UserError: the folder cannot be used, or a number is not positive.
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     _sweep("digits", output_dir / "domainbed", None, changes)
     data_dir = output_dir / "data"
     if not (data_dir / "waterbirds_v1.0").exists():
-        with contextlib.redirect_stdout(sys.stderr):  # stdout is for the tables
+        with contextlib.redirect_stdout(sys.stderr):  # stdout has only the tables
             cli.main(["wilds", "digits", "--root_dir", str(data_dir)])
     _sweep("waterbirds-digits", output_dir / "wilds", data_dir, {})
     _show(output_dir)
@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _sweep(name: str, folder: Path, data_dir: Path | None, changes: dict[str, int | None]) -> None:
-    """What `cim-dg sweep NAME` runs: the harness' own commands, in processes of their own as its users run them."""
+    """Run `cim-dg sweep NAME`, which runs the harness' own commands in separate processes, as users do."""
     from cim_dg.sweeps import plan as planning
     from cim_dg.sweeps.spec import load
 

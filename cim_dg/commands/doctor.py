@@ -1,4 +1,4 @@
-"""`cim-dg doctor`: which harnesses, versions, devices and datasets are found, and what is missing."""
+"""`cim-dg doctor`: the harnesses, versions, devices and datasets that are found, and what is missing."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print what is found; exit code 0 if DomainBed (or its stand-in) works with all that we register, else 1."""
+    """Print the findings; returns 0 if DomainBed (or its stand-in) works with everything that we register, else 1."""
     domainbed_lines, works = domainbed()
     lines = [*environment(), *domainbed_lines, *wilds(), *datasets(arguments.data_dir), *variables()]
-    width = max(len(what) for what, _ in lines)
-    for what, found in lines:
-        print(f"{what:<{width}}  {found}")
+    width = max(len(title) for title, _ in lines)
+    for title, text in lines:
+        print(f"{title:<{width}}  {text}")
     return 0 if works else 1
 
 
@@ -64,7 +64,8 @@ def domainbed() -> tuple[list[tuple[str, str]], bool]:
             "not found: cim-dg's stand-in serves (clone facebookresearch/DomainBed and run inside it for the real one)"
         )
     else:
-        # A checkout of DomainBed is a regular package or, without its __init__, a namespace: ask a module of it.
+        # A checkout of DomainBed is a regular package or, without __init__, a namespace package: use one of its
+        # modules.
         root = Path(str(algorithms.__file__)).parents[1]
         where = f"{root}, commit {commit(root) or 'unknown (no git checkout)'}"
     from cim_dg.algorithms import methods
@@ -92,18 +93,18 @@ def datasets(data_dir: Path | None) -> list[tuple[str, str]]:
     """Which datasets are in a folder, and for every sweep which it lacks, with the command that gets it."""
     if data_dir is None:
         return []
-    from cim_dg.data.present import everything, is_there
+    from cim_dg.data.present import all_datasets, is_there
     from cim_dg.sweeps import data, spec
 
-    files = [dataset for dataset in everything() if dataset.layout != "none"]
-    there = [dataset.name for dataset in files if is_there(dataset, data_dir)]
+    files = [dataset for dataset in all_datasets() if dataset.layout != "none"]
+    present = [dataset.name for dataset in files if is_there(dataset, data_dir)]
     none = f"none of {', '.join(dataset.name for dataset in files)}"
-    lines = [(f"datasets in {data_dir}", ", ".join(there) or none)]
+    lines = [(f"datasets in {data_dir}", ", ".join(present) or none)]
     for name in spec.names():
         sweep = spec.load(name)
         absent = data.lacking(sweep, data_dir)
-        how = "".join(f"; {command}" for command in data.remedy(sweep, data_dir))
-        lines.append((f"  sweep {name}", f"lacks {', '.join(absent)}{how}" if absent else "has its data"))
+        remedies = "".join(f"; {command}" for command in data.remedy(sweep, data_dir))
+        lines.append((f"  sweep {name}", f"lacks {', '.join(absent)}{remedies}" if absent else "has its data"))
     return lines
 
 

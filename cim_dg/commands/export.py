@@ -1,4 +1,4 @@
-"""`cim-dg export`: the selected model of a cell of a table, as files that can be read without executing code."""
+"""`cim-dg export`: writes the selected model of a table's cell to files that can be read without executing code."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Select, build once as a check, and write.
+    """Select the model, build it once as a check, and write it.
 
     Raises:
-        UserError: no or several models answer the description, or the selected one was not kept.
+        UserError: no model or several match the description, or the selected one was not kept.
         RunError: the model cannot be built here.
     """
     from cim_dg.commands import models
@@ -68,12 +68,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def write(folder: Path, stored: Stored, selected: Mapping[str, Any]) -> None:
-    """Write model.safetensors and model.json; `selected` says which cell it is and what the run's provenance is."""
+    """Write model.safetensors and model.json; `selected` has the cell and the run's provenance."""
     from safetensors.torch import save
 
     from cim_dg.commands import models
 
-    # Tensors that share memory cannot be saved as they are.
+    # safetensors cannot save tensors that share memory.
     state = {name: value.detach().clone().contiguous() for name, value in stored.state.items()}
     write_atomically(folder / models.WEIGHTS, save(state))
     content = {**models.description(stored), "selected": selected}
@@ -81,7 +81,7 @@ def write(folder: Path, stored: Stored, selected: Mapping[str, Any]) -> None:
 
 
 def select(args: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
-    """The file of the selected model, and what to say of it.
+    """The file of the selected model, and its description.
 
     Raises:
         UserError: as of `run`.
@@ -97,12 +97,12 @@ def select(args: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
     runs = {
         number: run
         for number, run in enumerate(records.runs)
-        # Tables call a dataset in the format of another by a longer name; its own is in the run's record.
+        # In tables, a dataset in the format of another has a longer name; the run's record has its own name.
         if args.dataset in (run.dataset, run.provenance.get("dataset")) and run.algorithm == args.algorithm
     }
     if not runs:
-        there = sorted({f"{run.algorithm} on {run.dataset}" for run in records.runs})
-        raise UserError(f"there is no run of {args.algorithm} on {args.dataset}; there are {', '.join(there)}")
+        available = sorted({f"{run.algorithm} on {run.dataset}" for run in records.runs})
+        raise UserError(f"there is no run of {args.algorithm} on {args.dataset}; there are {', '.join(available)}")
     if any(run.test_envs for run in runs.values()):
         return _of_domainbed(args, records, rule or "iid")
     return _of_wilds(args, records, runs, rule)
@@ -160,10 +160,10 @@ def _selected(run: Run, rule: str, facts: Mapping[str, Any]) -> dict[str, Any]:
     return {"harness": run.harness, "rule": rule, "run": str(run.folder), "provenance": run.provenance, **facts}
 
 
-def _not_one(described: list[str], what: str) -> str:
+def _not_one(described: list[str], description: str) -> str:
     if not described:
-        return f"no cell of {what} has that test environment and trial"
-    return f"there are {len(described)} models of {what}; choose one: {'; '.join(described[:12])}"
+        return f"no cell of {description} has that test environment and trial"
+    return f"there are {len(described)} models of {description}; choose one: {'; '.join(described[:12])}"
 
 
 def _write_program(model: Model, stored: Stored, file: Path) -> None:
@@ -190,7 +190,7 @@ def _write_program(model: Model, stored: Stored, file: Path) -> None:
             Predict().eval(), (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)
         )
         torch.export.save(program, file)
-    except Exception as error:  # torch.export says in many ways what it cannot trace
+    except Exception as error:  # torch.export raises many types of errors
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"torch.export cannot export {stored.about['algorithm']}: {reason}; leave out --program"

@@ -1,7 +1,7 @@
-"""Trained models from the files that runs leave, of either harness, and from what `cim-dg export` writes.
+"""Trained models from the files of runs of either harness, and from the files that `cim-dg export` writes.
 
-A model is a description (plain JSON) and a state_dict. `read` takes both from a file or folder without executing code
-from it; `build` makes the network from them. The kinds of files are
+A model is a description (plain JSON) and a state_dict. `read` reads both from a file or folder without executing code
+from it; `build` builds the network from them. The kinds of files are
 
 - model.pkl of `domainbed.scripts.train`, of the real DomainBed, the stand-in or a fork of that form,
 - DATASET_seed:N_epoch:best_model.pth of `cim-dg wilds train`, with the run.json beside it,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # every call of the command line imports modules that import 
 
 DESCRIPTION, WEIGHTS = "model.json", "model.safetensors"
 DOMAINBED, WILDS = "domainbed", "wilds"
-PRETRAINED_SIZE = (224, 224)  # of the images for which the harness has featurizers with weights
+PRETRAINED_SIZE = (224, 224)  # the size of images for which the harness has featurizers with weights
 CHECKPOINT_KEYS = ("args", "model_input_shape", "model_num_classes", "model_num_domains", "model_hparams", "model_dict")
 _FORMAT = 1
 
@@ -37,8 +37,8 @@ class Stored:
     """A model as it is stored.
 
     Attributes:
-        source: where it was read from, for messages.
-        about: what is needed to build it, as JSON has it; `kind` is DOMAINBED or WILDS.
+        source: the path that it was read from, for messages.
+        about: the data to build it, in JSON's types; `kind` is DOMAINBED or WILDS.
         state: its state_dict, on the CPU.
     """
 
@@ -70,7 +70,7 @@ def read(path: Path) -> Stored:
     """The model that `path` holds; see the module for the kinds.
 
     Raises:
-        UserError: there is no such file, or it is something else.
+        UserError: there is no such file, or it is of another kind.
     """
     if path.is_dir():
         return _read_exported(path)
@@ -89,19 +89,19 @@ def build(stored: Stored) -> Model:
     """The network with its weights, on the CPU.
 
     Raises:
-        UserError: the state is not that of the network that the description gives.
+        UserError: the state does not fit the described network.
         RunError: the harness cannot build it here.
     """
-    made = _build_domainbed(stored) if stored.about["kind"] == DOMAINBED else _build_wilds(stored)
+    model = _build_domainbed(stored) if stored.about["kind"] == DOMAINBED else _build_wilds(stored)
     try:
-        made.network.load_state_dict(stored.state)
+        model.network.load_state_dict(stored.state)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise UserError(
             f"{stored.source} does not fit {stored.about['algorithm']} as it is built here: {reason}"
         ) from None
-    made.network.eval()
-    return made
+    model.network.eval()
+    return model
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -111,8 +111,8 @@ def _load(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UserError(f"the checkpoint {path} cannot be read: {error.strerror}") from None
-    except Exception as error:  # torch.load answers to strange bytes with whatever its parts raise
-        # Not its advice to allow what it refuses: such a file could execute code.
+    except Exception as error:  # torch.load raises many types of errors for invalid bytes
+        # torch's advice to allow what it refuses is left out: such a file could execute code.
         raise UserError(
             f"{path} is no checkpoint that torch.load takes as safe ({type(error).__name__}); it was not loaded"
         ) from None
@@ -177,7 +177,7 @@ def _read_exported(folder: Path) -> Stored:
 
 
 def description(stored: Stored) -> dict[str, Any]:
-    """What model.json holds of the model; `read` takes it back."""
+    """The content of model.json for the model, which `read` reads."""
     return {"format": _FORMAT, **stored.about}
 
 
@@ -190,7 +190,7 @@ def _is_plain(value: object) -> bool:
 
 
 def _class_folders(args: Mapping[str, Any], count: int) -> list[str]:
-    """The names of the classes: the class folders of the training data where they can be seen, else their numbers."""
+    """The names of the classes: the class folders of the training data if they exist, else the classes' numbers."""
     from cim_dg.data import own
 
     numbers = [str(number) for number in range(count)]
@@ -230,9 +230,9 @@ def _build_domainbed(stored: Stored) -> Model:
         built = algorithms.get_algorithm_class(name)(shape, about["num_classes"], about["num_domains"], hparams)
     except UserError:
         raise
-    except Exception as error:  # the harness' code and its downloads can fail in any way
+    except Exception as error:  # the harness' code and its downloads can raise anything
         raise RunError(f"{name} of {stored.source} cannot be built here: {type(error).__name__}: {error}") from None
-    # The harness' own algorithms have no such hyper-parameter: it follows from the dataset.
+    # The harness' own algorithms do not have this hyper-parameter, so the dataset determines it.
     default = spaces.space("common", about["dataset"])["pixel_space"].default
     space = PixelSpace.of(about["hparams"].get("pixel_space", default), shape[0])
     resize = transforms.Compose([transforms.Resize(shape[1:]), transforms.ToTensor()])
@@ -253,7 +253,7 @@ def _build_wilds(stored: Stored) -> Model:
 
     about, config = stored.about, stored.about["config"]
     classes = about["classes"]
-    # The weights come from the file: none are to be downloaded.
+    # The weights come from the file, so none are downloaded.
     kwargs = {name: value for name, value in config["model_kwargs"].items() if name != "pretrained"}
     kwargs |= {} if config["model"] == "efficientnet_lite0" else {"pretrained": False}
     featurizer, _ = make_featurizer(config["model"], kwargs, standardize=config["transform"] == "rxrx1")
@@ -285,7 +285,7 @@ def _own_methods() -> dict[str, Any]:
 
 
 def _without_download(weights: object) -> object:
-    """The stand-in's hyper-parameter `weights`, so that no file is sought whose content the checkpoint replaces."""
+    """The stand-in's hyper-parameter `weights`, without a file, because the checkpoint replaces it."""
     from cim_dg.nn import efficientnet
 
-    return weights if weights == efficientnet.NAME else "random"  # the former is another architecture
+    return weights if weights == efficientnet.NAME else "random"  # efficientnet_lite0 is another architecture

@@ -1,4 +1,4 @@
-"""`cim-dg morph`: what CIM's network does to images, as a picture of x, the mask m and psi(x) = m * x."""
+"""`cim-dg morph`: a picture of images x, CIM's masks m and the morphs psi(x) = m * x."""
 
 from __future__ import annotations
 
@@ -64,13 +64,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def morph_figure(method: Algorithm, images: Tensor, path: str | os.PathLike[str], names: Sequence[str] = ()) -> None:
-    """Write a PNG with a column per image and the rows x, m and psi(x); under each mask stands its mean.
+    """Write a PNG with a column per image and the rows x, m and psi(x), with each mask's mean below it.
 
     Args:
-        method: one with `morph(x)`, whose result has pixels, mask and morphed; it is asked in evaluation mode.
-        images: (N, C, H, W), normalised as `method` is fed.
-        path: of the PNG.
-        names: what to write above the images.
+        method: a method with `morph(x)`, whose result has pixels, mask and morphed; used in evaluation mode.
+        images: (N, C, H, W) in the method's normalisation.
+        path: the path of the PNG.
+        names: the titles of the images.
 
     Raises:
         UserError: `method` has no mask, or the file cannot be written.
@@ -114,11 +114,12 @@ def morph_figure(method: Algorithm, images: Tensor, path: str | os.PathLike[str]
 
 
 def folder_images(folder: Path, model: Model, count: int) -> tuple[Tensor, list[str]]:
-    """At most `count` images below a folder, evenly by name: (N, C, H, W) as the model is fed, and their names.
+    """At most `count` images below a folder, evenly by name: (N, C, H, W) in the model's normalisation, and their
+    names.
 
     Raises:
-        UserError: there is no such folder, no image in it, one that cannot be read, or the model takes another
-            number of channels than 1 or 3.
+        UserError: there is no such folder, it has no images, one cannot be read, or the model's number of channels is
+            neither 1 nor 3.
     """
     import numpy as np
     import torch
@@ -133,7 +134,7 @@ def folder_images(folder: Path, model: Model, count: int) -> tuple[Tensor, list[
     images = [model.prepare(read_image(path, "L" if channels == 1 else "RGB")) for path in chosen]
     if len({image.shape for image in images}) > 1:
         raise UserError(f"the images of {folder} differ in size, and the model was trained without target_resolution")
-    # Under which folder an image lies is often its class.
+    # The folder of an image is often its class.
     names = ["\n".join(path.relative_to(folder).with_suffix("").parts[-2:]) for path in chosen]
     return torch.stack(images), names
 
@@ -141,11 +142,11 @@ def folder_images(folder: Path, model: Model, count: int) -> tuple[Tensor, list[
 def _test_images(about: dict[str, Any], count: int) -> tuple[Tensor, list[str]]:
     """The first images of the model's test environment, if that is NuisanceDigits'.
 
-    Models of NuisanceDigits take pixels as they are.
+    Models of NuisanceDigits take pixels without normalisation.
 
     Args:
         about: the model's description (`cim_dg.commands.models.Stored`).
-        count: how many.
+        count: the number of images.
 
     Raises:
         UserError: the model was trained on another dataset.

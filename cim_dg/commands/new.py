@@ -1,4 +1,4 @@
-"""`cim-dg new method`: a package with a method of one's own that every harness knows once it is installed."""
+"""`cim-dg new method`: writes a package with a new method, which every harness knows once it is installed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FILES = {
     "{module}/{name}.yaml": "hparams.yaml",
     "test_{module}.py": "test_method.py",
 }
-"""What is written: paths with the method's name and module to fill in -> names of templates."""
+"""The files: paths with placeholders for the method's name and module -> names of templates."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -41,7 +41,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the package and print what to do next; exit code 0."""
+    """Write the package and print the next steps; returns 0."""
     files = method_files(arguments.name)
     write_folder(arguments.output, files)
     print(f"{arguments.output} has {', '.join(files)}. Next, in that folder:")
@@ -63,11 +63,11 @@ def method_files(name: str) -> dict[str, str]:
         raise UserError(
             f"NAME is {name!r}; accepted is a name of a Python class: letters, digits and _, starting with a letter"
         )
-    taken = {known.casefold(): known for known in _known_methods()}
-    if name.casefold() in taken:
-        raise UserError(f"NAME is {name!r}, and there is a method {taken[name.casefold()]}; choose another name")
+    existing = {known.casefold(): known for known in _known_methods()}
+    if name.casefold() in existing:
+        raise UserError(f"NAME is {name!r}, and there is a method {existing[name.casefold()]}; choose another name")
     spec = importlib.util.find_spec(module)
-    # A folder without Python files, such as an output folder in the working directory, is no package.
+    # A folder without Python files, such as an output folder in the working directory, is not a package.
     if spec is not None and spec.origin is not None:
         raise UserError(f"NAME is {name!r}, and there is a package {module} ({spec.origin}); choose another name")
     values = {"name": name, "module": module, "project": module.replace("_", "-").strip("-")}
@@ -83,7 +83,7 @@ def module_name(name: str) -> str:
 
 
 def write_folder(folder: Path, files: dict[str, str]) -> None:
-    """Write text files, by relative path, into a new folder: all of them or, if one cannot be written, none.
+    """Write text files, by relative path, into a new folder: all of them, or none if one cannot be written.
 
     Raises:
         UserError: the folder exists and is not empty, is the working directory, or cannot be written.
@@ -97,7 +97,7 @@ def write_folder(folder: Path, files: dict[str, str]) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
         try:
-            package = staging / target.name  # within, as mkdtemp makes its folder private
+            package = staging / target.name  # a subfolder, because mkdtemp creates a private folder
             package.mkdir()
             for path, text in files.items():
                 (package / path).parent.mkdir(exist_ok=True)
@@ -112,11 +112,11 @@ def write_folder(folder: Path, files: dict[str, str]) -> None:
 
 
 def _known_methods() -> set[str]:
-    """The methods registered here, and the algorithms of the DomainBed that is found, which would win over ours."""
+    """The registered methods, and the algorithms of the DomainBed that is found, which would take precedence."""
     from cim_dg.algorithms import methods
     from cim_dg.domainbed.plugin import upstream_algorithms
 
     try:
         return {*methods(), *upstream_algorithms()}
-    except ImportError:  # the clone lacks something it needs
+    except ImportError:  # a dependency of the clone is missing
         return set(methods())

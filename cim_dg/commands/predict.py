@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     """Write the predictions.
 
     Raises:
-        UserError: the model, an image or an option is not right.
+        UserError: the model, an image or an option is invalid.
     """
     if args.batch_size < 1:
         raise UserError(f"--batch_size is {args.batch_size}; accepted is a whole number of at least 1")
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
 def probabilities(
     model: Model, paths: Sequence[Path], batch_size: int, device: torch.device | str = "cpu"
 ) -> Iterator[list[float]]:
-    """The softmax of the model's logits for each image, K floats that add up to 1.
+    """The softmax of the model's logits for each image: K floats that sum to 1.
 
     Raises:
         UserError: an image cannot be read, or the images of a batch differ in size after preparation.

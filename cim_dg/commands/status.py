@@ -1,4 +1,4 @@
-"""`cim-dg status`: what of the jobs in a folder is done, runs, has failed and why, and how long the rest takes."""
+"""`cim-dg status`: which jobs in a folder are done, running or failed, why, and the time left."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print how many jobs are in which state, the time left, and the failures.
+    """Print the number of jobs in each state, the time left, and the failures.
 
     Raises:
         UserError: there is no such folder, or no job in it.
@@ -98,7 +98,7 @@ def _domainbed(folder: Path, names: set[str]) -> Job:
 
 
 def _about(folder: Path) -> dict[str, str]:
-    """The arguments, which every `train` prints before it does anything that can fail or take long."""
+    """The arguments, which `train` prints at its start, before anything that can fail or take long."""
     try:
         with open(folder / "out.txt", encoding="utf-8", errors="replace") as file:
             return dict(_ABOUT.findall(file.read(10_000)))
@@ -107,14 +107,14 @@ def _about(folder: Path) -> dict[str, str]:
 
 
 def _error(folder: Path) -> str | None:
-    """What the last attempt at a job ended with, or None if it ended without a word, or not at all."""
+    """The last error of the last attempt at a job; None if it printed none, or has not ended."""
     from cim_dg.domainbed.standin.lib.command import NOTICE
 
     try:
         text = (folder / "err.txt").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return _noted(folder)
-    attempt = text.rpartition(NOTICE)[2]  # with which each attempt at a job of the stand-in begins
+    attempt = text.rpartition(NOTICE)[2]  # each attempt at a job of the stand-in begins with it
     return last_line(folder / "err.txt") if _ERROR.search(attempt) else _noted(folder)
 
 
@@ -139,7 +139,7 @@ def _wilds(folder: Path) -> Job:
 
 
 def _noted(folder: Path) -> str | None:
-    """Why a job failed, as the launcher that ran it noted; None if it did not."""
+    """The reason of a job's failure in its launcher's notes; None if it did not fail."""
     try:
         return json.loads((folder.parent / NOTES / f"{folder.name}.json").read_text(encoding="utf-8"))["reason"]
     except (OSError, ValueError, KeyError, TypeError):

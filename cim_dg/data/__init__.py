@@ -1,1 +1,1 @@
-"""The data sets that need no download: digits, Spirograph, VLCSMini."""
+"""The data sets: those of this package, the catalogue, download and verification, and the user's own."""

@@ -1,4 +1,4 @@
-"""Unpacking archives that nobody vouches for: nothing outside the folder, no links, and no more than a stated size."""
+"""Unpacks untrusted archives: nothing outside the folder, no links, and no more than a given size."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def is_archive(path: Path) -> bool:
 def unpack(archive: Path, folder: Path, limit: int | None = None) -> list[str]:
     """Unpack the regular files of `archive` into the new or empty `folder`; returns notes on what was left out.
 
-    Links that stay inside are left out, for they are not needed by any dataset; all others are refused.
+    Links that stay inside are skipped, because no dataset needs them. All others are refused.
 
     Args:
         archive: a zip, or a tar, compressed or not.
-        folder: must not hold anything that matters.
-        limit: the most bytes that it may unpack to.
+        folder: its content may be lost.
+        limit: the maximum number of unpacked bytes.
 
     Raises:
         UserError: it is not an archive, is damaged, would write outside the folder, or exceeds the limit.
@@ -85,7 +85,7 @@ def unpack(archive: Path, folder: Path, limit: int | None = None) -> list[str]:
 
 
 def _copy(source: IO[bytes], file: IO[bytes], written: int, limit: int | None, archive: Path, bar: Any) -> int:
-    """Copy what is really there, whatever the archive says its size is; returns the bytes written so far."""
+    """Copy the actual content, whatever size the archive states; returns the bytes written so far."""
     while chunk := source.read(CHUNK):
         written += len(chunk)
         if limit is not None and written > limit:
@@ -112,7 +112,7 @@ def _check_space(archive: Path, folder: Path, declared: int | None, limit: int |
 
 
 def _inside(archive: Path, folder: Path, name: str) -> Path:
-    """Where an entry goes, if that is inside the folder."""
+    """The target of an entry, if it is inside the folder."""
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or ":" in (path.parts[0] if path.parts else ""):
         raise UserError(f"{archive} is not unpacked: its entry {name!r} leads out of the folder")
@@ -121,7 +121,7 @@ def _inside(archive: Path, folder: Path, name: str) -> Path:
 
 @contextmanager
 def _entries(archive: Path) -> Iterator[tuple[Iterator[Entry], int | None]]:
-    """The entries, in order, and the sum of their sizes where that is known without unpacking."""
+    """The entries in order, and the sum of their sizes if it is known without unpacking."""
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as packed:
             yield _of_zip(packed), sum(info.file_size for info in packed.infolist())
@@ -137,9 +137,9 @@ def _of_zip(packed: zipfile.ZipFile) -> Iterator[Entry]:
         if info.flag_bits & 0x1:
             raise UserError(f"{packed.filename} is encrypted; it is not unpacked")
         if (info.external_attr >> 16) & 0o170000 == 0o120000:
-            with packed.open(info) as content:  # no more than a path: a link may claim to be as large as it likes
+            with packed.open(info) as content:  # at most a path's length: a link may state any size
                 target = content.read(4096).decode("utf-8", "replace")
-            yield Entry(info.filename, 0, link=_beside(info.filename, target))
+            yield Entry(info.filename, 0, link=_link_target(info.filename, target))
         else:
             yield Entry(info.filename, info.file_size, info.is_dir(), content=lambda info=info: packed.open(info))
 
@@ -147,7 +147,7 @@ def _of_zip(packed: zipfile.ZipFile) -> Iterator[Entry]:
 def _of_tar(packed: tarfile.TarFile) -> Iterator[Entry]:
     for member in packed:
         if member.issym():
-            yield Entry(member.name, 0, link=_beside(member.name, member.linkname))
+            yield Entry(member.name, 0, link=_link_target(member.name, member.linkname))
         elif member.islnk():
             yield Entry(member.name, 0, link=member.linkname)
         elif member.isdir() or member.isreg():
@@ -157,8 +157,8 @@ def _of_tar(packed: tarfile.TarFile) -> Iterator[Entry]:
             yield Entry(member.name, 0, special=True)
 
 
-def _beside(name: str, target: str) -> str:
-    """The place that a symbolic link leads to, from the top of the archive; still with '..' if that is outside."""
+def _link_target(name: str, target: str) -> str:
+    """The target of a symbolic link, relative to the archive's top; it keeps '..' if that is outside."""
     if target.startswith("/"):
         return target
     parts: list[str] = []

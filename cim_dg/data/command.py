@@ -1,4 +1,4 @@
-"""`cim-dg data`: list what the sweeps use, get it, check it, and make it from parts."""
+"""`cim-dg data`: list the sweeps' datasets, get them, check them, and make them from parts."""
 
 from __future__ import annotations
 
@@ -92,37 +92,37 @@ def run_list(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from cim_dg.data.present import everything, is_there
+    from cim_dg.data.present import all_datasets, is_there
 
     table = Table(title=None, show_lines=False)
     for heading in ("dataset", "images", "download", "licence", "for", "here"):
         table.add_column(heading, overflow="fold")
-    for dataset in everything():
+    for dataset in all_datasets():
         if dataset.layout == "none":
-            here = "needs none"
+            status = "needs none"
         elif args.data_dir is None:
-            here = "?"
+            status = "?"
         else:
-            here = _state(dataset, args.data_dir) if is_there(dataset, args.data_dir) else "no"
-        table.add_row(dataset.name, dataset.images, size(dataset), licence(dataset), purpose(dataset), here)
+            status = _state(dataset, args.data_dir) if is_there(dataset, args.data_dir) else "no"
+        table.add_row(dataset.name, dataset.images, size(dataset), licence(dataset), purpose(dataset), status)
     console = Console(width=None if sys.stdout.isatty() else 160, soft_wrap=False)
     console.print(table)
     if args.data_dir is None:
         print("Give --data_dir to see which are there.")
     if args.sources:
-        for dataset in everything():
+        for dataset in all_datasets():
             for source in dataset.sources:
                 where = ", ".join(file.address for file in source.files) or "by `cim-dg data prepare`"
                 tried = "tried" if source.tried else "not tried"
                 print(f"{dataset.name}: {source.type}, {tried}: {where} ({source.note})")
     else:
-        untried = sum(not source.tried for dataset in everything() for source in dataset.sources)
+        untried = sum(not source.tried for dataset in all_datasets() for source in dataset.sources)
         print(f"{untried} sources are as others give them, and were not tried from where cim-dg is made: --sources.")
     return 0
 
 
 def size(dataset: Dataset) -> str:
-    """The size of the download, in words."""
+    """The size of the download as text."""
     count = dataset.bytes_download
     if count is None:
         return "none" if dataset.layout == "none" else "not known"
@@ -130,12 +130,12 @@ def size(dataset: Dataset) -> str:
 
 
 def licence(dataset: Dataset) -> str:
-    """The licence, in words."""
+    """The licence as text."""
     return dataset.licence.name + (" (must be accepted)" if dataset.licence.accept else "")
 
 
 def purpose(dataset: Dataset) -> str:
-    """What needs the dataset: harnesses, their names for it, and sweeps."""
+    """The users of the dataset: harnesses, with their names for it, and sweeps."""
     parts = [f"{harness} {', '.join(names)}" for harness, names in dataset.harnesses.items()]
     return "; ".join([*parts, *([f"sweeps {', '.join(dataset.sweeps)}"] if dataset.sweeps else [])])
 
@@ -152,7 +152,7 @@ def _state(dataset: Dataset, data_dir: Path) -> str:
 
 
 def run_get(args: argparse.Namespace) -> int:
-    """Download, lay out, check."""
+    """Download, lay out, and check a dataset."""
     from cim_dg.data import get
     from cim_dg.data.catalogue import load
 
@@ -161,7 +161,7 @@ def run_get(args: argparse.Namespace) -> int:
         return 0
     _show_licence(dataset)
     if dataset.licence.accept and not args.accept_licence:
-        _ask(dataset)
+        _confirm_terms(dataset)
     if args.given is None:
         done = get.download(dataset, args.data_dir)
     else:
@@ -170,7 +170,7 @@ def run_get(args: argparse.Namespace) -> int:
 
 
 def run_prepare(args: argparse.Namespace) -> int:
-    """Lay out what is given, check."""
+    """Lay out the user's files, and check them."""
     from cim_dg.data import get
     from cim_dg.data.catalogue import load
 
@@ -182,14 +182,14 @@ def run_prepare(args: argparse.Namespace) -> int:
 
 
 def run_verify(args: argparse.Namespace) -> int:
-    """Check, and print what differs."""
+    """Check a copy, and print the differences."""
     from cim_dg.data.catalogue import load
 
     return _verify(load(args.name), args.data_dir)
 
 
 def _settled(dataset: Dataset, data_dir: Path) -> bool:
-    """Whether there is nothing to get; says so."""
+    """Whether there is nothing to get; prints why."""
     from cim_dg.data import fingerprint
     from cim_dg.data.present import is_there
     from cim_dg.data.verify import quick
@@ -219,7 +219,7 @@ def _show_licence(dataset: Dataset) -> None:
     print(f"{dataset.name}. Terms: {dataset.licence.name}{where}. Please cite: {dataset.citation}.")
 
 
-def _ask(dataset: Dataset) -> None:
+def _confirm_terms(dataset: Dataset) -> None:
     if not sys.stdin.isatty():
         raise UserError(
             f"the terms of {dataset.name} must be accepted: {dataset.licence.name}; give --accept_licence if you do"

@@ -1,4 +1,4 @@
-"""Where a copy differs from its manifest, in sentences; and which known variant of the dataset it is."""
+"""The differences of a copy from its manifest, in sentences, and the known variant of the dataset that it is."""
 
 from __future__ import annotations
 
@@ -13,22 +13,24 @@ from cim_dg.data.scan import Image
 SHOWN = 3
 
 
-def differences(dataset: Dataset, found: Inventory, images: Sequence[Image] | None) -> list[str]:
-    """What is not as the manifest says; empty if all is.
+def differences(dataset: Dataset, contents: Inventory, images: Sequence[Image] | None) -> list[str]:
+    """The differences from the manifest; empty if there are none.
 
     Args:
-        images: every image as it was read; None if they were not, so that only what the folder shows is compared.
+        images: every image as read; None to compare the folder only.
     """
     manifest = dataset.manifest
     assert manifest is not None
-    sentences = list(found.problems)
-    sentences += _counts(manifest, found.counts())
-    if manifest.classes and found.classes and list(manifest.classes) != found.classes:
+    sentences = list(contents.problems)
+    sentences += _counts(manifest, contents.counts())
+    if manifest.classes and contents.classes and list(manifest.classes) != contents.classes:
         sentences.append(
-            f"its classes are {_listed(found.classes)}, in this order; expected are {_listed(manifest.classes)}"
+            f"its classes are {_listed(contents.classes)}, in this order; expected are {_listed(manifest.classes)}"
         )
-    if found.missing:
-        sentences.append(f"{len(found.missing):,} images that its table names are not there: {_first(found.missing)}")
+    if contents.missing:
+        sentences.append(
+            f"{len(contents.missing):,} images that its table names are not there: {_first(contents.missing)}"
+        )
     if images is not None:
         sentences += _images(manifest, images)
     return sentences
@@ -37,9 +39,9 @@ def differences(dataset: Dataset, found: Inventory, images: Sequence[Image] | No
 def _counts(manifest: Manifest, counts: Counter[str]) -> list[str]:
     sentences = []
     for group, expected in manifest.groups.items():
-        there = below(counts, group)
-        if there != expected:
-            sentences.append(f"{group or 'it'} has {there:,} images, {expected:,} expected")
+        count = below(counts, group)
+        if count != expected:
+            sentences.append(f"{group or 'it'} has {count:,} images, {expected:,} expected")
     strange = [group for group in counts if not any(_covers(known, group) for known in manifest.groups)]
     for group in sorted(strange) if manifest.groups else []:
         if not any(_covers(group, known) for known in manifest.groups):
@@ -60,30 +62,32 @@ def _images(manifest: Manifest, images: Sequence[Image]) -> list[str]:
     sentences = []
     unreadable = [image for image in images if image.error]
     if unreadable:
-        sentences.append(f"{len(unreadable):,} unreadable: {_first(f'{one.path} ({one.error})' for one in unreadable)}")
+        sentences.append(
+            f"{len(unreadable):,} unreadable: {_first(f'{image.path} ({image.error})' for image in unreadable)}"
+        )
     photographs = [image for image in images if not image.error and not image.path.endswith(".npy")]
     if manifest.size is not None:
-        wrong = [image for image in photographs if image.size != manifest.size]
-        if wrong:
+        unexpected = [image for image in photographs if image.size != manifest.size]
+        if unexpected:
             width, height = manifest.size
-            examples = _first(f"{one.path} ({one.size[0]} x {one.size[1]})" for one in wrong)
-            sentences.append(f"{len(wrong):,} images are not of {width} x {height} pixels: {examples}")
+            examples = _first(f"{image.path} ({image.size[0]} x {image.size[1]})" for image in unexpected)
+            sentences.append(f"{len(unexpected):,} images are not of {width} x {height} pixels: {examples}")
     if manifest.modes:
-        wrong = [image for image in photographs if image.mode not in manifest.modes]
-        if wrong:
-            examples = _first(f"{one.path} ({one.mode})" for one in wrong)
-            sentences.append(f"{len(wrong):,} images are not {' or '.join(manifest.modes)}: {examples}")
+        unexpected = [image for image in photographs if image.mode not in manifest.modes]
+        if unexpected:
+            examples = _first(f"{image.path} ({image.mode})" for image in unexpected)
+            sentences.append(f"{len(unexpected):,} images are not {' or '.join(manifest.modes)}: {examples}")
     twins = duplicates(images)
     if manifest.duplicates is not None and len(twins) != manifest.duplicates:
         sentences.append(
             f"{len(twins):,} images have the bytes of another, {manifest.duplicates:,} expected"
-            + (f": {_first(f'{one} = {other}' for one, other in twins)}" if twins else "")
+            + (f": {_first(f'{path} = {first_path}' for path, first_path in twins)}" if twins else "")
         )
     return sentences
 
 
 def duplicates(images: Iterable[Image]) -> list[tuple[str, str]]:
-    """Images whose bytes are those of an earlier one, with that one."""
+    """Images with the same bytes as an earlier one, and that one."""
     first: dict[str, str] = {}
     twins = []
     for image in images:
@@ -94,12 +98,12 @@ def duplicates(images: Iterable[Image]) -> list[tuple[str, str]]:
     return twins
 
 
-def notes(dataset: Dataset, found: Inventory, images: Sequence[Image] | None) -> list[str]:
-    """What is worth knowing and no difference: files that nobody reads, duplicates whose expected number is unknown."""
+def notes(dataset: Dataset, contents: Inventory, images: Sequence[Image] | None) -> list[str]:
+    """Notes that are not differences: files that no harness reads, and duplicates whose expected number is unknown."""
     sentences = []
-    if found.others:
+    if contents.others:
         sentences.append(
-            f"{len(found.others):,} files are there that the harness does not read: {_first(found.others)}"
+            f"{len(contents.others):,} files are there that the harness does not read: {_first(contents.others)}"
         )
     manifest = dataset.manifest
     assert manifest is not None
@@ -108,52 +112,52 @@ def notes(dataset: Dataset, found: Inventory, images: Sequence[Image] | None) ->
         if twins:
             sentences.append(
                 f"{len(twins):,} images have the bytes of another (how many the original has is not known): "
-                f"{_first(f'{one} = {other}' for one, other in twins)}"
+                f"{_first(f'{path} = {first_path}' for path, first_path in twins)}"
             )
     return sentences
 
 
-def variant(dataset: Dataset, folder: Path, found: Inventory | None, images: Sequence[Image] | None) -> str | None:
+def variant(dataset: Dataset, folder: Path, contents: Inventory | None, images: Sequence[Image] | None) -> str | None:
     """The name and meaning of a known variant that this copy is; None if it is none.
 
     Args:
-        found: None if the folder is not of the dataset's form, so that only its folders can tell.
+        contents: None if the folder does not have the dataset's layout, so that only its folders are compared.
     """
     manifest = dataset.manifest
     assert manifest is not None
-    counts = found.counts() if found is not None else Counter()
+    counts = contents.counts() if contents is not None else Counter()
     for known in manifest.variants:
-        if _is(known, folder, counts, images, found is not None):
+        if _is(known, folder, counts, images, contents is not None):
             return f"{known.name}: {known.meaning}"
     return _strength(manifest, counts) if dataset.layout == "waterbirds" else None
 
 
 def _is(known: Variant, folder: Path, counts: Counter[str], images: Sequence[Image] | None, inventory: bool) -> bool:
-    told = []
+    matches = []
     if known.folders:
-        told.append(all((folder / name).is_dir() for name in known.folders))
+        matches.append(all((folder / name).is_dir() for name in known.folders))
     if known.groups:
-        told.append(inventory and all(below(counts, group) == count for group, count in known.groups.items()))
+        matches.append(inventory and all(below(counts, group) == count for group, count in known.groups.items()))
     if known.size is not None:
         readable = [image for image in images or () if not image.error]
-        told.append(bool(readable) and all(image.size == known.size for image in readable))
-    return all(told)
+        matches.append(bool(readable) and all(image.size == known.size for image in readable))
+    return all(matches)
 
 
 def _strength(manifest: Manifest, counts: Counter[str]) -> str | None:
-    """Waterbirds whose training birds are before their own kind of place in another share than the published one."""
+    """A note on a Waterbirds copy in which the share of training birds in front of their own kind of place differs."""
 
     def share(groups: Mapping[str, int]) -> float | None:
-        own = groups.get("train/y=0,place=0", 0) + groups.get("train/y=1,place=1", 0)
-        other = groups.get("train/y=0,place=1", 0) + groups.get("train/y=1,place=0", 0)
-        return own / (own + other) if own + other else None
+        matching = groups.get("train/y=0,place=0", 0) + groups.get("train/y=1,place=1", 0)
+        opposite = groups.get("train/y=0,place=1", 0) + groups.get("train/y=1,place=0", 0)
+        return matching / (matching + opposite) if matching + opposite else None
 
-    here, there = share(counts), share(manifest.groups)
-    if here is None or there is None or abs(here - there) < 0.005:
+    copy_share, published_share = share(counts), share(manifest.groups)
+    if copy_share is None or published_share is None or abs(copy_share - published_share) < 0.005:
         return None
     return (
-        f"other confounder strength: {here:.2f} of the training birds are before their own kind of place, and "
-        f"{there:.2f} in the published dataset; figures are not comparable"
+        f"other confounder strength: {copy_share:.2f} of the training birds are before their own kind of place, and "
+        f"{published_share:.2f} in the published dataset; figures are not comparable"
     )
 
 
@@ -162,5 +166,5 @@ def _listed(names: Sequence[str], most: int = 12) -> str:
 
 
 def _first(items: Iterable[str]) -> str:
-    shown = list(items)
-    return ", ".join(shown[:SHOWN]) + (f" and {len(shown) - SHOWN:,} more" if len(shown) > SHOWN else "")
+    entries = list(items)
+    return ", ".join(entries[:SHOWN]) + (f" and {len(entries) - SHOWN:,} more" if len(entries) > SHOWN else "")

@@ -1,8 +1,8 @@
 """Real handwritten digits over synthetic or photographed backgrounds, for NuisanceDigits and the WILDS digits.
 
-Digits and photographs are those that scikit-learn ships, so nothing is downloaded. Everything random comes from the
-`RandomState` that the caller passes, whose stream NumPy has frozen: the same seed gives the same images for good, and
-no global random state is read or moved. Images are float32 arrays in [0, 1], channels first.
+Digits and photographs are those that scikit-learn ships, so nothing is downloaded. All random numbers come from the
+`RandomState` that the caller passes, whose stream NumPy has frozen. The same seed always gives the same images, and
+no global random state is used. Images are float32 arrays in [0, 1], channels first.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from PIL import Image
 from torch.nn.functional import interpolate, pad
 
 CHANNELS = 3
-BRIGHTEST = 0.9  # of any background, so that a white digit shows on it
+BRIGHTEST = 0.9  # of any background, so that a white digit is visible on it
 STRIPE_FREQUENCIES = (0.3, 1.0)  # radians per pixel
 PHOTOS = ("china.jpg", "flower.jpg")
-PHOTO_SHRINK = 3  # so that a crop of some 36 pixels holds more than a patch of sky or petal
-PHOTO_BRIGHTEST = 0.7  # dimmed further: the palace stands before a near-white sky
+PHOTO_SHRINK = 3  # so that a crop of about 36 pixels shows more than a patch of sky or petal
+PHOTO_BRIGHTEST = 0.7  # dimmed further, because the palace has a nearly white sky
 
 
 def load_digits() -> tuple[np.ndarray, np.ndarray]:
     """The 1,797 handwritten digits of scikit-learn.
 
     Returns:
-        images (1797, 8, 8) in [0, 1] and labels (1797,) from 0 to 9, int64; in scikit-learn's order, writer by writer.
+        images (1797, 8, 8) in [0, 1] and labels (1797,) from 0 to 9, int64; in scikit-learn's order, by writer.
     """
     table = np.loadtxt(_sklearn_file("data/digits.csv.gz"), delimiter=",", dtype=np.int64)
     return (table[:, :-1].reshape(-1, 8, 8) / 16).astype(np.float32), table[:, -1].copy()
@@ -52,8 +52,8 @@ def compose(opacities: np.ndarray, backgrounds: np.ndarray) -> np.ndarray:
 def stripes(rng: RandomState, angles: np.ndarray, side: int) -> np.ndarray:
     """Sinusoidal stripes whose direction is `angles` (N,), in radians: (N, 3, side, side).
 
-    0.9 (1/2 + 1/2 sin(f (u cos t + v sin t) + phase_c)): u is the column and v the row, so that an angle t of 0 gives
-    upright stripes; the frequency f is drawn per image from `STRIPE_FREQUENCIES`, the phase per image and channel.
+    0.9 (1/2 + 1/2 sin(f (u cos t + v sin t) + phase_c)): u is the column and v the row, so an angle t of 0 gives
+    vertical stripes; the frequency f is drawn per image from `STRIPE_FREQUENCIES`, the phase per image and channel.
     """
     count = len(angles)
     frequencies = rng.uniform(*STRIPE_FREQUENCIES, size=(count, 1, 1, 1))
@@ -65,7 +65,7 @@ def stripes(rng: RandomState, angles: np.ndarray, side: int) -> np.ndarray:
 
 
 def hues(turns: np.ndarray, side: int) -> np.ndarray:
-    """Plain saturated colours by place on the colour circle, `turns` (N,), 0 and 1 being red: (N, 3, side, side)."""
+    """Plain saturated colours at `turns` (N,) of the colour circle, where 0 and 1 are red: (N, 3, side, side)."""
     channels = np.arange(CHANNELS) / CHANNELS
     colours = BRIGHTEST * (0.5 + 0.5 * np.cos(2 * np.pi * (np.reshape(turns, (-1, 1)) - channels)))
     return _plain(colours, side)
@@ -79,20 +79,20 @@ def plain_colours(rng: RandomState, count: int, side: int) -> np.ndarray:
 def photo_crops(rng: RandomState, count: int, side: int) -> np.ndarray:
     """Random crops of scikit-learn's photographs (a palace, a flower), shrunk and dimmed: (count, 3, side, side)."""
     crops = np.empty((count, CHANNELS, side, side), dtype=np.float32)
-    which = rng.randint(2, size=count)
+    photo_index = rng.randint(2, size=count)
     for index, name in enumerate(PHOTOS):
         with Image.open(_sklearn_file(f"images/{name}")) as photo:
             pixels = torch.tensor(np.asarray(photo), dtype=torch.float32).permute(2, 0, 1)[None]
         small = interpolate(pixels, scale_factor=1 / PHOTO_SHRINK, mode="area")[0].numpy()
         windows = sliding_window_view(small, (side, side), axis=(1, 2))
         rows, columns = (rng.randint(length, size=count) for length in windows.shape[1:3])
-        chosen = which == index
+        chosen = photo_index == index
         crops[chosen] = windows[:, rows[chosen], columns[chosen]].swapaxes(0, 1) * (PHOTO_BRIGHTEST / 255)
     return crops
 
 
 def _sklearn_file(name: str) -> Path:
-    """A file of `sklearn.datasets`, which itself takes two seconds to import: a third of a short job."""
+    """A file of `sklearn.datasets`. Importing that takes two seconds, a third of a short job."""
     spec = find_spec("sklearn")
     assert spec is not None and spec.submodule_search_locations  # a dependency of this package
     return Path(spec.submodule_search_locations[0]) / "datasets" / name

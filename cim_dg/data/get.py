@@ -1,7 +1,7 @@
-"""From a source to a dataset in its place: downloaded, unpacked, laid out, and moved there in one step.
+"""Installs a dataset from a source: download, unpack, lay out, and move it into place in one step.
 
-Everything happens in DATA/.cim-dg-NAME. What was downloaded stays there until all is done, so that a command that was
-killed, however it was, goes on when it is given again; the dataset itself is there only when it is whole.
+All of it happens in DATA/.cim-dg-NAME. Downloads stay there until the end, so that a killed command resumes when it is
+run again. The dataset itself appears only when it is complete.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from cim_dg.runtime.locks import claim
 
 @dataclass(frozen=True)
 class Got:
-    """Where a dataset is now, what it was made from, and notes on what is not as it could be."""
+    """An installed dataset: its folder, its origin, and notes on imperfections."""
 
     folder: Path
     origin: str
@@ -32,21 +32,21 @@ class Got:
 
 
 def download(dataset: Dataset, data_dir: Path) -> Got:
-    """Have the dataset below `data_dir` from the first of its sources that works.
+    """Install the dataset below `data_dir` from the first of its sources that works.
 
     Raises:
-        RunError: none works; each is named with its reason.
-        UserError: it has no source to download, or the disk has not enough room.
+        RunError: none works. The message names each with its reason.
+        UserError: it has no source to download, or the disk is too full.
     """
     sources = [source for source in dataset.sources if source.downloads]
     if not sources:
         raise UserError(f"{dataset.name} cannot be downloaded: {by_hand(dataset)}")
     reasons = []
-    with _Workplace(dataset, data_dir) as place:
+    with _Workspace(dataset, data_dir) as workspace:
         for source in sources:
             try:
-                paths = [fetch(file, place.downloads, dataset.bytes_limit) for file in source.files]
-                return place.finish(paths, _origin(source))
+                paths = [fetch(file, workspace.downloads, dataset.bytes_limit) for file in source.files]
+                return workspace.finish(paths, _origin(source))
             except (RunError, UserError) as error:
                 if isinstance(error, UserError) and " free" in str(error):  # no other source would fit either
                     raise
@@ -59,35 +59,35 @@ def download(dataset: Dataset, data_dir: Path) -> Got:
     )
 
 
-def take(dataset: Dataset, data_dir: Path, given: Sequence[str]) -> Got:
-    """Have the dataset below `data_dir` from archives, folders, files or addresses of the user's, all of them together.
+def take(dataset: Dataset, data_dir: Path, inputs: Sequence[str]) -> Got:
+    """Install the dataset below `data_dir` from the user's archives, folders, files or addresses, all together.
 
     Raises:
-        UserError: a path is not there, or it is not what the dataset is made from.
+        UserError: a path does not exist, or the dataset cannot be made from them.
         RunError: an address cannot be downloaded, or the disk is full.
     """
-    for path in given:
+    for path in inputs:
         if not ADDRESS.match(path) and not Path(path).exists():
             raise UserError(
                 f"--from {path}: there is no such file or folder, and it is no address (https://, hf:, pypi:)"
             )
-    with _Workplace(dataset, data_dir) as place:
+    with _Workspace(dataset, data_dir) as workspace:
         paths = [
-            fetch(_file(path), place.downloads, dataset.bytes_limit) if ADDRESS.match(path) else Path(path)
-            for path in given
+            fetch(_file(path), workspace.downloads, dataset.bytes_limit) if ADDRESS.match(path) else Path(path)
+            for path in inputs
         ]
-        return place.finish(paths, ", ".join(given))
+        return workspace.finish(paths, ", ".join(inputs))
 
 
 def by_hand(dataset: Dataset) -> str:
-    """What can be done by hand, in a sentence; empty if nothing is known."""
+    """A sentence on how to get the dataset by hand; empty if no way is known."""
     ways = [source.note for source in dataset.sources if not source.downloads]
     if not ways:
         return ""
     return f"It can be made by `cim-dg data prepare {dataset.name} --from PATH...` from " + "; or from ".join(ways)
 
 
-class _Workplace:
+class _Workspace:
     """DATA/.cim-dg-NAME, claimed by this process."""
 
     def __init__(self, dataset: Dataset, data_dir: Path) -> None:
@@ -95,7 +95,7 @@ class _Workplace:
         self.folder = data_dir / f".cim-dg-{dataset.name}"
         self.downloads, self.unpacked, self.new = (self.folder / name for name in ("downloads", "unpacked", "new"))
 
-    def __enter__(self) -> _Workplace:
+    def __enter__(self) -> _Workspace:
         try:
             self.downloads.mkdir(parents=True, exist_ok=True)
             self._claim = claim(self.folder)
@@ -116,7 +116,7 @@ class _Workplace:
             shutil.rmtree(folder, ignore_errors=True)
 
     def finish(self, paths: Sequence[Path], origin: str) -> Got:
-        """Unpack what is packed, lay it out, and move it to its place."""
+        """Unpack archives, lay out the dataset, and move it into place."""
         notes: list[str] = []
         opened = []
         try:
@@ -141,7 +141,7 @@ class _Workplace:
         if self.dataset.layout != "backgrounds":
             os.rename(self.new, self.dataset.path(self.data_dir))
             return
-        # Its folders stand in the folder of all data, and can come from different sources.
+        # Its folders are directly in the folder of all data, and can come from different sources.
         for part in (backgrounds.TRAINING, *backgrounds.PARTS):
             if (self.new / part).is_dir() and not (self.data_dir / part).exists():
                 (self.data_dir / part).parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The images of an environment's folder: decoded once if the cache has room, sent to the device as 8-bit pixels."""
+"""The images of an environment's folder, decoded once if the cache has room, and sent to the device as 8-bit pixels."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from cim_dg.nn.pixels import NAMED
 from cim_dg.runtime.devices import cores
 from cim_dg.runtime.provenance import version_of
 
-ImageFile.LOAD_TRUNCATED_IMAGES = True  # some of DomainBed's data sets have images that end early
+ImageFile.LOAD_TRUNCATED_IMAGES = True  # some of DomainBed's data sets have truncated images
 
 IMAGENET_MEAN, IMAGENET_STD = NAMED["imagenet"]
-PACK_VERSION = 1  # of what packs hold; raise it when images are decoded or resized otherwise
+PACK_VERSION = 1  # of the packs' content; raise it when decoding or resizing changes
 DECODE_BATCH = 64
 
 
@@ -59,15 +59,15 @@ class ImageBatch:
         pixels = self.pixels.to(device)
         if self.colours is not None:
             pixels = augmentation.recolour(pixels, self.colours)
-        # 255 is a tensor, too: CUDA multiplies by the inverse of a plain number, which may round differently.
+        # 255 is a tensor because CUDA multiplies by the inverse of a plain number, which may round differently.
         levels, mean, std = (torch.tensor(value, device=device) for value in (255.0, IMAGENET_MEAN, IMAGENET_STD))
         return pixels.float().div_(levels).sub_(mean.view(3, 1, 1)).div_(std.view(3, 1, 1))
 
 
 def _normalised(pixels: torch.Tensor) -> torch.Tensor:
-    """As torchvision's ToTensor and Normalize, to the bit."""
-    # There are only 256 levels, so a table takes one pass over an image instead of four. NumPy does not synchronise
-    # threads at every image as torch does, and asks for huge pages: allocating memory can cost as much as filling it.
+    """The same as torchvision's ToTensor and Normalize, to the bit."""
+    # There are only 256 levels, so a table needs one pass over an image instead of four. Unlike torch, NumPy does not
+    # synchronise threads at every image, and it uses huge pages: allocating memory can cost as much as filling it.
     mean, std = (torch.tensor(value).view(3, 1) for value in (IMAGENET_MEAN, IMAGENET_STD))
     table = torch.arange(256).float().div(255).repeat(3, 1).sub_(mean).div_(std).numpy()
     images = np.empty(pixels.shape, dtype=np.float32)
@@ -80,10 +80,10 @@ def _normalised(pixels: torch.Tensor) -> torch.Tensor:
 class ImageFolderEnvironment(Dataset[tuple[torch.Tensor, int]]):
     """A folder of images for each class: item i is an image (3, 224, 224), normalised as for ImageNet, and its class.
 
-    If `augmented`, an image is cropped, flipped and recoloured at random.
+    If `augmented`, images are cropped, flipped and recoloured at random.
 
     Raises:
-        FileNotFoundError: there is no folder of a class, or one has no image.
+        FileNotFoundError: there is no class folder, or one has no images.
         UserError: a file cannot be read as an image.
     """
 
@@ -98,8 +98,8 @@ class ImageFolderEnvironment(Dataset[tuple[torch.Tensor, int]]):
         self._pack: Pack | None = None
 
     def use(self, cache: ImageCache) -> None:
-        """Take images from the cache. It holds them at full size if they are augmented (crops need that), otherwise
-        resized; the images are the same as without it.
+        """Take images from the cache. It has them at full size if they are augmented (crops need that), otherwise
+        resized. The results are the same as without it.
 
         Raises:
             UserError: a file cannot be read as an image.
@@ -117,11 +117,11 @@ class ImageFolderEnvironment(Dataset[tuple[torch.Tensor, int]]):
 
     @property
     def cached(self) -> bool:
-        """Whether loading a minibatch is no more than copying it."""
+        """Whether loading a minibatch is only a copy."""
         return self._pack is not None and not self.augmented
 
     def minibatch(self, keys: Sequence[int], seed: int) -> tuple[ImageBatch, torch.Tensor]:
-        """The images and classes (N,) at `keys`; crops and flips are done, changes of colours are pending."""
+        """The images and classes (N,) at `keys`. Crops and flips are done; colour changes are pending."""
         images = [self._image(key) for key in keys]
         y = torch.tensor([self.targets[key] for key in keys])
         if not self.augmented:
@@ -131,7 +131,7 @@ class ImageFolderEnvironment(Dataset[tuple[torch.Tensor, int]]):
         return ImageBatch(torch.stack(list(crops)), draws.colours), y
 
     def _image(self, key: int) -> np.ndarray:
-        """The image as the cache holds it, from there or decoded from its file."""
+        """The image in the cache's form, from the cache or decoded from its file."""
         if self._pack is None:
             return self._decode(key)
         try:
@@ -164,7 +164,7 @@ class ImageFolderEnvironment(Dataset[tuple[torch.Tensor, int]]):
         self._pack = self._cache.pack(label, self._key(), len(self), self._num_bytes, images, suspect)
 
     def _key(self) -> str:
-        """A digest of the files as they are now, and of everything that turns them into pixels."""
+        """A digest of the current files and of everything that affects their pixels."""
         decoder = [version_of("pillow"), features.version("jpg"), features.version("libjpeg_turbo")]
         resizing = "full" if self.augmented else [SIDE, version_of("torchvision")]
         digest = hashlib.sha256(repr([PACK_VERSION, decoder, resizing]).encode())
@@ -179,14 +179,14 @@ class ImageFolderEnvironment(Dataset[tuple[torch.Tensor, int]]):
             return len(self) * 3 * SIDE**2
         total = 0
         for key in range(len(self)):
-            with self._opened(key) as image:  # this reads its header only
+            with self._opened(key) as image:  # this reads only its header
                 total += 3 * image.width * image.height
         return total
 
     def _decoded(self, label: str) -> Iterator[np.ndarray]:
         with (
             tqdm(total=len(self), desc=f"decoding {label} once", ncols=80, leave=False, disable=None) as progress,
-            ThreadPoolExecutor(cores()) as threads,  # decoding releases the interpreter lock
+            ThreadPoolExecutor(cores()) as threads,  # decoding releases Python's lock
         ):
             for start in range(0, len(self), DECODE_BATCH):
                 for image in threads.map(self._decode, range(start, min(start + DECODE_BATCH, len(self)))):

@@ -1,4 +1,4 @@
-"""What a folder of a dataset holds, by the harness' own rules: which images, and in which group each of them is."""
+"""The content of a dataset's folder by the harness' own rules: its images and their groups."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 from cim_dg.data.catalogue import Dataset
 from cim_dg.data.recipes import backgrounds, mnist, tables
-from cim_dg.data.recipes.given import IMAGES
+from cim_dg.data.recipes.inputs import IMAGES
 from cim_dg.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
 
 READ = (*IMAGES, ".npy", ".csv", "-ubyte")
-"""The endings of files that a harness reads: others (notes, what a file manager leaves) are no part of a copy."""
+"""The endings of files that a harness reads. Other files (notes, a file manager's) are not part of a copy."""
 
 FIRST_YEAR_OF_TEST, YEARS_OF_VALIDATION = 2016, 3
 CAMELYON_SPLITS = {0: "train", 1: "id_val"}
@@ -26,9 +26,9 @@ CAMELYON_SPLITS = {0: "train", 1: "id_val"}
 
 @dataclass
 class Inventory:
-    """Images by their path below the dataset's folder, the group of each, and what is wrong already.
+    """Images by their path below the dataset's folder, their groups, and problems.
 
-    `tables` are the files that say labels and splits, `others` the files that are there and that no harness reads.
+    `tables` are the files with labels and splits, `others` the files that no harness reads.
     """
 
     images: list[str] = field(default_factory=list)
@@ -46,10 +46,10 @@ class Inventory:
 
 
 def take(dataset: Dataset, folder: Path) -> Inventory:
-    """The inventory of `folder`, which is there; no image is opened.
+    """The inventory of the existing `folder`. No image is opened.
 
     Raises:
-        UserError: the folder is not of the dataset's form at all.
+        UserError: the folder does not have the dataset's layout.
     """
     readers: dict[str, Callable[[Dataset, Path], Inventory]] = {
         "image_folders": _image_folders,
@@ -60,7 +60,7 @@ def take(dataset: Dataset, folder: Path) -> Inventory:
 
 
 def listing(dataset: Dataset, folder: Path) -> Iterator[tuple[str, int]]:
-    """Every file of the dataset that a harness may read, as path below `folder` and size, in order."""
+    """Every file of the dataset that a harness may read: path below `folder` and size, in order."""
     roots = [folder / part for part in (backgrounds.TRAINING, *backgrounds.PARTS)]
     for root in roots if dataset.layout == "backgrounds" else [folder]:
         yield from ((path, size) for path, size in _walk(root, folder) if path.lower().endswith(READ))
@@ -79,90 +79,90 @@ def _walk(root: Path, top: Path) -> Iterator[tuple[str, int]]:
 
 
 def _image_folders(dataset: Dataset, folder: Path) -> Inventory:
-    found = Inventory()
+    contents = Inventory()
     domains = _folders(folder)
-    # DomainBed counts every folder as an environment, hidden ones and all, in the order of their names.
+    # DomainBed counts every folder as an environment, hidden ones included, in the order of their names.
     strange = [name for name in domains if name not in dataset.domains]
     absent = [name for name in dataset.domains if name not in domains]
     if strange:
-        found.problems.append(
+        contents.problems.append(
             f"it has the folder{'s' if len(strange) > 1 else ''} {', '.join(strange)}, which DomainBed takes for "
             "environments"
         )
     if absent:
-        found.problems.append(f"it has no folder {', '.join(absent)}")
-    by_domain = {domain: _classes(found, folder, domain, is_image) for domain in domains}
-    found.classes = by_domain[domains[-1]] if domains else []
+        contents.problems.append(f"it has no folder {', '.join(absent)}")
+    by_domain = {domain: _classes(contents, folder, domain, is_image) for domain in domains}
+    contents.classes = by_domain[domains[-1]] if domains else []
     for domain, classes in by_domain.items():
-        if classes != found.classes:
-            found.problems.append(
-                f"{domain} has the classes {_some(classes)}, and {domains[-1]} {_some(found.classes)}: labels count in "
-                "the order of folders"
+        if classes != contents.classes:
+            contents.problems.append(
+                f"{domain} has the classes {_some(classes)}, and {domains[-1]} {_some(contents.classes)}: labels "
+                "count in the order of folders"
             )
-    if not found.images:
+    if not contents.images:
         raise UserError(f"{folder} has no images in folders of domains and classes: it is not {dataset.name}")
-    return found
+    return contents
 
 
-def _classes(found: Inventory, folder: Path, domain: str, counts: Callable[[str], bool]) -> list[str]:
+def _classes(contents: Inventory, folder: Path, domain: str, counts: Callable[[str], bool]) -> list[str]:
     classes = _folders(folder / domain)
     for name in classes:
         group = f"{domain}/{name}"
         for path, size in _walk(folder / domain / name, folder):
             if counts(path):
-                found.images.append(path)
-                found.groups.append(group)
-                found.sizes[path] = size
+                contents.images.append(path)
+                contents.groups.append(group)
+                contents.sizes[path] = size
             else:
-                found.others.append(path)
+                contents.others.append(path)
     return classes
 
 
 def _backgrounds(dataset: Dataset, folder: Path) -> Inventory:
-    found = Inventory()
+    contents = Inventory()
     for part in (backgrounds.TRAINING, *backgrounds.PARTS):
         if not (folder / part).is_dir():
-            found.problems.append(f"it has no folder {part}")
+            contents.problems.append(f"it has no folder {part}")
             continue
         masks = part.startswith("fg_mask")
-        classes = _classes(found, folder, part, (lambda path: path.endswith(".npy")) if masks else is_image)
-        found.classes = found.classes or classes
-        if classes != found.classes:
-            found.problems.append(f"{part} has the classes {_some(classes)}, and others {_some(found.classes)}")
-    if not found.images:
+        classes = _classes(contents, folder, part, (lambda path: path.endswith(".npy")) if masks else is_image)
+        contents.classes = contents.classes or classes
+        if classes != contents.classes:
+            contents.problems.append(f"{part} has the classes {_some(classes)}, and others {_some(contents.classes)}")
+    if not contents.images:
         raise UserError(f"{folder} has none of the folders of {dataset.name}, such as {', '.join(backgrounds.PARTS)}")
-    return found
+    return contents
 
 
 def _mnist(dataset: Dataset, folder: Path) -> Inventory:
-    """Images are within the files: their numbers are read from the files' heads, and the files count as tables."""
-    found = Inventory(classes=[str(digit) for digit in range(10)])
+    """The inventory of MNIST: the files count as tables, and their headers give the numbers of images."""
+    contents = Inventory(classes=[str(digit) for digit in range(10)])
     for name in mnist.FILES:
         path = folder / "raw" / name
         if not path.is_file():
-            found.problems.append(f"it has no raw/{name}")
+            contents.problems.append(f"it has no raw/{name}")
             continue
-        found.tables.append(f"raw/{name}")
+        contents.tables.append(f"raw/{name}")
         content = path.read_bytes()
         lengths = [int.from_bytes(content[4 + 4 * axis : 8 + 4 * axis], "big") for axis in range(content[3])]
         size = 1
         for length in lengths:
             size *= length
         if content[:3] != b"\0\0\x08" or len(content) != 4 + 4 * len(lengths) + size:
-            found.problems.append(f"raw/{name} is damaged: {len(content):,} bytes do not fit its head")
+            contents.problems.append(f"raw/{name} is damaged: {len(content):,} bytes do not fit its head")
         elif "labels" in name:
             part = name.split("-")[0]
-            found.groups += [part] * lengths[0]
+            contents.groups += [part] * lengths[0]
             digits = sorted(set(content[8:]))
             if digits != list(range(10)):
-                found.problems.append(f"raw/{name} has the digits {digits}")
+                contents.problems.append(f"raw/{name} has the digits {digits}")
         elif lengths[1:] != [28, 28]:
-            found.problems.append(f"raw/{name} has images of {lengths[1:]} pixels")
+            contents.problems.append(f"raw/{name} has images of {lengths[1:]} pixels")
     for part in ("train", "t10k"):
         pair = [_items(folder / "raw" / f"{part}-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1")]
         if None not in pair and pair[0] != pair[1]:
-            found.problems.append(f"raw/{part} has {pair[0]:,} images and {pair[1]:,} labels")
-    return found
+            contents.problems.append(f"raw/{part} has {pair[0]:,} images and {pair[1]:,} labels")
+    return contents
 
 
 def _items(path: Path) -> int | None:
@@ -176,33 +176,33 @@ def _items(path: Path) -> int | None:
 def _table(dataset: Dataset, folder: Path) -> Inventory:
     import pandas as pd
 
-    found = Inventory(tables=[name for name in tables.TABLES[dataset.layout] if (folder / name).is_file()])
+    contents = Inventory(tables=[name for name in tables.TABLES[dataset.layout] if (folder / name).is_file()])
     for name in tables.TABLES[dataset.layout]:
-        if name not in found.tables:
+        if name not in contents.tables:
             raise UserError(f"{folder} has no {name}: it is not {dataset.name} as WILDS reads it")
     try:
-        frames = [pd.read_csv(folder / name, low_memory=False, dtype={"patient": "str"}) for name in found.tables]
-        found.images, found.groups, found.classes = _READERS[dataset.layout](*frames)
+        frames = [pd.read_csv(folder / name, low_memory=False, dtype={"patient": "str"}) for name in contents.tables]
+        contents.images, contents.groups, contents.classes = _READERS[dataset.layout](*frames)
     except KeyError as error:
         raise UserError(f"{folder}: its tables have no column {error}") from None
     except (ValueError, TypeError, OSError) as error:
         raise UserError(f"{folder}: its tables cannot be read: {' '.join(str(error).split())[:200]}") from None
-    there = dict(listing(dataset, folder))
+    sizes = dict(listing(dataset, folder))
     release = f"RELEASE_v{dataset.version}.txt"
     if not (folder / release).is_file():
-        found.problems.append(f"it has no {release}, without which WILDS does not take it")
-    found.missing = [name for name in found.images if name not in there]
-    gone = set(found.missing)
-    kept = [index for index, name in enumerate(found.images) if name not in gone]
-    found.images, found.groups = [found.images[i] for i in kept], [found.groups[i] for i in kept]
-    found.sizes = {name: there[name] for name in found.images}
-    named = set(found.images)
-    if dataset.layout != "fmow":  # whose images lie there together with those that the splits leave out
-        found.others = [name for name in there if is_image(name) and name not in named]
-    twice = len(found.images) - len(named)
+        contents.problems.append(f"it has no {release}, without which WILDS does not take it")
+    contents.missing = [name for name in contents.images if name not in sizes]
+    missing = set(contents.missing)
+    indices = [index for index, name in enumerate(contents.images) if name not in missing]
+    contents.images, contents.groups = [contents.images[i] for i in indices], [contents.groups[i] for i in indices]
+    contents.sizes = {name: sizes[name] for name in contents.images}
+    named = set(contents.images)
+    if dataset.layout != "fmow":  # its folder also has images that are in no split
+        contents.others = [name for name in sizes if is_image(name) and name not in named]
+    twice = len(contents.images) - len(named)
     if twice:
-        found.problems.append(f"its table names {twice:,} images more than once")
-    return found
+        contents.problems.append(f"its table names {twice:,} images more than once")
+    return contents
 
 
 Reading = tuple[list[str], list[str], list[str]]
@@ -228,7 +228,7 @@ def _celeba(attributes: pd.DataFrame, partition: pd.DataFrame) -> Reading:
 
 
 def _camelyon17(table: pd.DataFrame) -> Reading:
-    # As the package does: hospital 1 is validation and hospital 2 test, whatever the table's split says.
+    # As in the package: hospital 1 is validation and hospital 2 test, whatever the table's split is.
     by_center = {1: "val", 2: "test"}
     groups = [
         by_center.get(center) or CAMELYON_SPLITS.get(split, str(split))
@@ -249,7 +249,7 @@ def _iwildcam(table: pd.DataFrame) -> Reading:
 def _fmow(table: pd.DataFrame, codes: pd.DataFrame) -> Reading:
     import pandas as pd
 
-    codes["region"], codes["alpha-3"]  # without which the package cannot say regions
+    codes["region"], codes["alpha-3"]  # the package needs it for the regions
     years = pd.to_datetime(table["timestamp"], utc=True, format="ISO8601").dt.year
     names, groups = [], []
     for index, (split, year) in enumerate(zip(table["split"], years, strict=True)):
@@ -290,7 +290,7 @@ _READERS: dict[str, Callable[..., Reading]] = {
 
 
 def is_image(path: str) -> bool:
-    """Whether torchvision's ImageFolder takes a file for an image: by its ending, hidden or not."""
+    """Whether torchvision's ImageFolder takes a file as an image: by its ending, hidden or not."""
     return path.lower().endswith(IMAGES)
 
 

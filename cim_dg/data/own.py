@@ -1,8 +1,8 @@
-"""Datasets of the user's own: a folder of domain/class/image or a CSV file becomes a dataset of both harnesses.
+"""The user's own datasets: a folder of domain/class/image or a CSV file becomes a dataset of both harnesses.
 
-`register` lays the images out as DIR/NAME/DOMAIN/CLASS/IMAGE, which is how DomainBed reads image folders, with a
-metadata.csv for the splits and groups that WILDS needs. A YAML file in the user's configuration folder (or in
-CIM_DG_DATASETS) makes the name known to the harnesses.
+`register` lays the images out as DIR/NAME/DOMAIN/CLASS/IMAGE, DomainBed's layout of image folders, with a metadata.csv
+for the splits and groups that WILDS needs. A YAML file in the user's configuration folder (or in CIM_DG_DATASETS)
+registers the name with the harnesses.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ class OwnDataset:
     """A registered dataset."""
 
     name: str
-    """What users type after --dataset."""
+    """The value of --dataset."""
     folder: str
-    """The folder that holds DOMAIN/CLASS/IMAGE and metadata.csv."""
+    """The folder of DOMAIN/CLASS/IMAGE and metadata.csv."""
     domains: list[str]
-    """In DomainBed's order, that of their names: test environment 0 is the first."""
+    """Ordered by name, as in DomainBed: test environment 0 is the first."""
     classes: list[str]
-    """In the order of their labels, that of their names."""
+    """Ordered by name, which is the order of labels."""
     splits: list[str]
     """WILDS' splits, train and val among them."""
     groups: list[str] = field(default_factory=list)
@@ -49,7 +49,7 @@ class OwnDataset:
 
 @dataclass(frozen=True)
 class Item:
-    """An image to register: its file, class, domain, split (None to draw one) and the values of the group columns."""
+    """An image to register: its file, class, domain, split (None to draw it) and values of the group columns."""
 
     path: Path
     label: str
@@ -60,13 +60,13 @@ class Item:
 
 @dataclass(frozen=True)
 class SplitRule:
-    """How splits are drawn.
+    """The rule for drawing splits.
 
     Attributes:
-        shares: of train, val and test; they add up to 1. Test may be 0.
+        shares: the shares of train, val and test, which add up to 1. Test may be 0.
         test_domains: all images of these domains are the split test; val is then drawn from the others.
         stratify: whether each split has the classes in the same shares.
-        seed: of the draw.
+        seed: the seed of the draw.
     """
 
     shares: tuple[float, float, float] = (0.7, 0.1, 0.2)
@@ -102,7 +102,7 @@ def read(name: str) -> OwnDataset:
     """The registered dataset `name`.
 
     Raises:
-        UserError: there is none, or its file is not as it should be.
+        UserError: there is no such dataset, or its file is invalid.
     """
     from cim_dg.runtime.schema import load_yaml
 
@@ -116,7 +116,7 @@ def items_of_folder(folder: Path) -> list[Item]:
     """The images of FOLDER/DOMAIN/CLASS/IMAGE.
 
     Raises:
-        UserError: there is no such folder, or an image lies elsewhere in it.
+        UserError: there is no such folder, or an image is elsewhere in it.
     """
     from cim_dg.images.reading import find_images
 
@@ -132,12 +132,12 @@ def items_of_folder(folder: Path) -> list[Item]:
 def items_of_csv(
     file: Path, images: Path, path: str, label: str, domain: str, split: str | None, groups: Sequence[str]
 ) -> list[Item]:
-    """The images that the rows of a CSV file name.
+    """The images in the rows of a CSV file.
 
     Args:
         file: the CSV file, with a header.
-        images: the folder that relative paths start from.
-        path, label, domain, split, groups: names of columns; without `split` the splits are to be drawn.
+        images: the base folder of relative paths.
+        path, label, domain, split, groups: names of columns; without `split`, the splits are drawn.
 
     Raises:
         UserError: a column or a file is missing, or a cell is empty.
@@ -171,24 +171,24 @@ def register(
     data_dir: Path,
     rule: SplitRule | None = None,
     copy: bool = False,
-    taken: Collection[str] = (),
+    reserved: Collection[str] = (),
 ) -> OwnDataset:
-    """Lay `items` out below DATA_DIR/NAME and make the dataset known under `name`.
+    """Lay `items` out below DATA_DIR/NAME and register the dataset as `name`.
 
     Args:
         name: a Python identifier.
-        items: the images; all of them have a split, or none.
-        data_dir: the folder of the data. If the images lie in DATA_DIR/NAME already they stay where they are.
-        rule: how splits are drawn for items without one.
-        copy: whether files are copied; else they are linked to.
-        taken: names that are not accepted, in any case.
+        items: the images; either all of them have a split or none.
+        data_dir: the folder of the data. Images that are in DATA_DIR/NAME already stay where they are.
+        rule: the rule for drawing the splits of items without one.
+        copy: whether to copy files; else they are linked.
+        reserved: names that are not accepted, in any case.
 
     Raises:
         UserError: the name, a domain, a class or a split is not accepted, an image cannot be read, or the folder exists
-            and holds something else. Nothing is then left behind.
+            and has other content. Nothing is then left behind.
     """
     rule = rule or SplitRule()
-    _check_name(name, taken)
+    _check_name(name, reserved)
     _check_items(items)
     splits = _splits(items, rule)
     folder = (data_dir / name).resolve()
@@ -205,7 +205,7 @@ def register(
         raise UserError(f"{folder} exists already; choose another NAME or --data_dir, or remove it")
     try:
         if in_place:
-            write_atomically(folder / METADATA, _metadata(described, items, splits, _places(items, in_place)))
+            write_atomically(folder / METADATA, _metadata(described, items, splits, _filenames(items, in_place)))
         else:
             _lay_out(described, items, splits, copy)
         registry().mkdir(parents=True, exist_ok=True)
@@ -216,7 +216,7 @@ def register(
 
 
 def unregister(name: str) -> None:
-    """Forget the dataset; its folder stays.
+    """Remove the registration; the dataset's folder stays.
 
     Raises:
         UserError: no such dataset is registered.
@@ -225,10 +225,10 @@ def unregister(name: str) -> None:
     (registry() / f"{name}.yaml").unlink()
 
 
-def _check_name(name: str, taken: Collection[str]) -> None:
+def _check_name(name: str, reserved: Collection[str]) -> None:
     if not _NAME.fullmatch(name):
         raise UserError(f"NAME is {name!r}; accepted are letters, digits and _, beginning with a letter")
-    if name.lower() in {known.lower() for known in taken}:
+    if name.lower() in {known.lower() for known in reserved}:
         raise UserError(f"NAME is {name!r}, which is a dataset of the harnesses; choose another")
 
 
@@ -257,9 +257,11 @@ def _splits(items: Sequence[Item], rule: SplitRule) -> list[str]:
     """The split of every item."""
     if items[0].split is not None:
         splits = [str(item.split) for item in items]
-        for needed in ("train", "val"):
-            if needed not in splits:
-                raise UserError(f"no image is in the split {needed!r}; the splits are {', '.join(sorted(set(splits)))}")
+        for required in ("train", "val"):
+            if required not in splits:
+                raise UserError(
+                    f"no image is in the split {required!r}; the splits are {', '.join(sorted(set(splits)))}"
+                )
         return splits
     domains = {item.domain for item in items}
     if unknown := sorted(set(rule.test_domains) - domains):
@@ -267,14 +269,14 @@ def _splits(items: Sequence[Item], rule: SplitRule) -> list[str]:
     if set(rule.test_domains) == domains:
         raise UserError("--test_domains names every domain; one must be left to train on")
     splits = ["test" if item.domain in rule.test_domains else "" for item in items]
-    rest = [index for index, split in enumerate(splits) if not split]
+    remaining = [index for index, split in enumerate(splits) if not split]
     train, val, test = rule.shares
     if not rule.test_domains and test:
-        rest, drawn = _draw(rest, items, test, rule)
+        remaining, drawn = _draw(remaining, items, test, rule)
         for index in drawn:
             splits[index] = "test"
-    _, drawn = _draw(rest, items, val / (train + val), rule)
-    for index in rest:
+    _, drawn = _draw(remaining, items, val / (train + val), rule)
+    for index in remaining:
         splits[index] = "train"
     for index in drawn:
         splits[index] = "val"
@@ -282,19 +284,19 @@ def _splits(items: Sequence[Item], rule: SplitRule) -> list[str]:
 
 
 def _draw(indices: list[int], items: Sequence[Item], share: float, rule: SplitRule) -> tuple[list[int], list[int]]:
-    """The indices that are left and a drawn share of them."""
+    """The remaining indices and the drawn ones."""
     from sklearn.model_selection import train_test_split
 
     labels = [items[index].label for index in indices] if rule.stratify else None
     try:
-        left, drawn = train_test_split(indices, test_size=share, random_state=rule.seed, stratify=labels)
+        remaining, drawn = train_test_split(indices, test_size=share, random_state=rule.seed, stratify=labels)
     except ValueError as error:
         raise UserError(f"the splits cannot be drawn: {' '.join(str(error).split())}") from None
-    return left, drawn
+    return remaining, drawn
 
 
-def _places(items: Sequence[Item], in_place: bool) -> list[str]:
-    """Where each image lies below the dataset's folder."""
+def _filenames(items: Sequence[Item], in_place: bool) -> list[str]:
+    """The path of each image below the dataset's folder."""
     width = len(str(len(items)))
     return [
         f"{item.domain}/{item.label}/"
@@ -304,29 +306,29 @@ def _places(items: Sequence[Item], in_place: bool) -> list[str]:
 
 
 def _lay_out(dataset: OwnDataset, items: Sequence[Item], splits: Sequence[str], copy: bool) -> None:
-    """Make the folder in one step, from one beside it."""
+    """Create the folder atomically, from a temporary one next to it."""
     folder = Path(dataset.folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    places = _places(items, in_place=False)
+    filenames = _filenames(items, in_place=False)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{dataset.name}.") as scratch:
-        made = Path(scratch, dataset.name)
-        for item, place in zip(items, places, strict=True):
-            target = made / place
+        new_folder = Path(scratch, dataset.name)
+        for item, name in zip(items, filenames, strict=True):
+            target = new_folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             if copy:
                 shutil.copy(item.path, target)
             else:
                 os.symlink(item.path.resolve(), target)
-        write_atomically(made / METADATA, _metadata(dataset, items, splits, places))
-        os.rename(made, folder)
+        write_atomically(new_folder / METADATA, _metadata(dataset, items, splits, filenames))
+        os.rename(new_folder, folder)
 
 
-def _metadata(dataset: OwnDataset, items: Sequence[Item], splits: Sequence[str], places: Sequence[str]) -> str:
+def _metadata(dataset: OwnDataset, items: Sequence[Item], splits: Sequence[str], filenames: Sequence[str]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["filename", "class", "domain", "split", *dataset.groups])
-    for item, split, place in zip(items, splits, places, strict=True):
-        writer.writerow([place, item.label, item.domain, split, *(item.groups[column] for column in dataset.groups)])
+    for item, split, filename in zip(items, splits, filenames, strict=True):
+        writer.writerow([filename, item.label, item.domain, split, *(item.groups[column] for column in dataset.groups)])
     return text.getvalue()
 
 

@@ -1,4 +1,4 @@
-"""Which data are there, and the sentence that says how to get what is not."""
+"""Which datasets are on the disk, and a sentence on how to get a missing one."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from cim_dg.data.recipes import backgrounds, mnist, tables
 
 
 def is_there(dataset: Dataset, data_dir: Path) -> bool:
-    """Whether a copy of the dataset is below `data_dir`, whole or not."""
+    """Whether a copy of the dataset is below `data_dir`, complete or not."""
     return not missing(dataset, data_dir)
 
 
 def missing(dataset: Dataset, data_dir: Path) -> list[str]:
-    """The folders or files below `data_dir` that a harness will look for and that are not there."""
+    """The folders or files below `data_dir` that a harness needs and that are missing."""
     folder = dataset.path(data_dir)
     if dataset.layout == "none":
         return []
@@ -25,9 +25,9 @@ def missing(dataset: Dataset, data_dir: Path) -> list[str]:
     elif dataset.layout == "mnist":
         needed = [Path(dataset.folder, "raw", name) for name in mnist.FILES]
     elif dataset.layout == "image_folders":
-        # Copies with other names of domains are there, too, and `verify` says what differs.
-        there = sum(path.is_dir() for path in folder.iterdir()) if folder.is_dir() else 0
-        return [] if there >= len(dataset.domains) else [dataset.folder]
+        # Copies with other domain names count as present; `verify` reports the difference.
+        count = sum(path.is_dir() for path in folder.iterdir()) if folder.is_dir() else 0
+        return [] if count >= len(dataset.domains) else [dataset.folder]
     else:
         needed = [Path(dataset.folder, name) for name in tables.TABLES[dataset.layout]]
     return [str(path) for path in needed if not (data_dir / path).exists()]
@@ -39,7 +39,7 @@ def command(dataset: Dataset, data_dir: str | Path | None) -> str:
 
 
 def sentence(harness: str, name: str, data_dir: str | Path | None) -> str | None:
-    """How to get what a harness calls `name`, if it has files and they are not all there; else None."""
+    """How to get the dataset `name` of a harness, if it has files and some are missing; else None."""
     dataset = of_harness(harness, name)
     if dataset is None or (data_dir is not None and is_there(dataset, Path(data_dir))) or dataset.layout == "none":
         return None
@@ -47,11 +47,11 @@ def sentence(harness: str, name: str, data_dir: str | Path | None) -> str | None
 
 
 def needed(harness: str, datasets: Sequence[str], data_dir: str | Path | None) -> list[str]:
-    """`sentence` for each of some datasets of a harness that lack something."""
+    """`sentence` for each of a harness' datasets that is incomplete."""
     sentences = (sentence(harness, name, data_dir) for name in datasets)
-    return [one for one in sentences if one is not None]
+    return [text for text in sentences if text is not None]
 
 
-def everything() -> list[Dataset]:
+def all_datasets() -> list[Dataset]:
     """All datasets, in the order of the table: those that need files first."""
     return sorted(map(load, names()), key=lambda dataset: (dataset.layout == "none", dataset.name.lower()))

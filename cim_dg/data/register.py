@@ -10,7 +10,7 @@ from typing import Any
 from cim_dg.errors import UserError
 
 WITHOUT_FILES = ("Debug28", "Debug224", "NuisanceDigits", "Spirograph")
-"""Datasets of DomainBed that `cim-dg data` need not know."""
+"""Datasets of DomainBed that are not in the catalogue of `cim-dg data`."""
 
 
 def add_parser(commands: Any) -> None:
@@ -44,13 +44,13 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Register, or forget, a dataset, and say how to train on it.
+    """Register or unregister a dataset, and print how to train on it.
 
     Raises:
-        UserError: an option, a file or a value in it is not accepted.
+        UserError: an option, or a file's content, is not accepted.
     """
     from cim_dg.data import own
-    from cim_dg.data.present import everything
+    from cim_dg.data.present import all_datasets
     from cim_dg.runtime.seeding import check_seed
 
     if args.remove:
@@ -77,8 +77,8 @@ def run(args: argparse.Namespace) -> int:
             args.group_columns,
         )
     rule = own.SplitRule(tuple(args.split), args.test_domains, args.stratify, args.seed)
-    known = {name for dataset in everything() for names in dataset.harnesses.values() for name in names}
-    dataset = own.register(args.name, items, args.data_dir, rule, args.copy, taken={*known, *WITHOUT_FILES})
+    known = {name for dataset in all_datasets() for names in dataset.harnesses.values() for name in names}
+    dataset = own.register(args.name, items, args.data_dir, rule, args.copy, reserved={*known, *WITHOUT_FILES})
     print(
         f"{dataset.name}: {len(items)} images, {len(dataset.classes)} classes, domains {', '.join(dataset.domains)}, "
         f"in {dataset.folder}"

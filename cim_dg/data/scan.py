@@ -1,4 +1,4 @@
-"""Reading and decoding every image of a dataset, on all cores. Imported by worker processes, so it imports little."""
+"""Reads and decodes every image of a dataset on all cores. Worker processes import it, so it imports little."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from cim_dg.runtime.devices import cores
 
 CHUNK = 64
 FEWEST_FOR_PROCESSES = 4000
-"""Below that, threads: decoding leaves Python's lock to others, and processes take a second to start."""
+"""The number of images from which processes are used, not threads: they take a second to start."""
 
 
 class Image(NamedTuple):
-    """One image as it was read: SHA-256 of its bytes, Pillow's mode, (width, height); or why it cannot be read."""
+    """One image: the SHA-256 of its bytes, Pillow's mode, (width, height); or the error of reading it."""
 
     path: str
     digest: str
@@ -71,5 +71,5 @@ def decode(folder: str, path: str) -> Image:
             warnings.simplefilter("ignore")
             image.load()
             return Image(path, digest, image.mode, image.size)
-    except Exception as error:  # whatever Pillow's decoders and a broken file come to
+    except Exception as error:  # any error of Pillow's decoders on a broken file
         return Image(path, digest, error=" ".join(str(error).split())[:200] or type(error).__name__)

@@ -1,8 +1,8 @@
 """Spirograph: drawings whose every factor is known, for invariance to nuisances and for regression of the factors.
 
 The data of Foster, Pukdee & Rainforth 2021 (arXiv 2010.09515): a pen at distance h from the centre of a wheel of radius
-b, which rolls inside a ring of radius a = m + b - h, leaves dots of width sigma, in one colour over another. Everything
-random comes from a stream or a seed that the caller gives; no global random state is read or moved.
+b, which rolls inside a ring of radius a = m + b - h, leaves dots of width sigma, in one colour over another. All
+random numbers come from a stream or a seed that the caller passes; no global random state is used.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ RANGES: dict[str, Range] = {
     "fore": (0.4, 1.0),
     "back": (0.0, 0.6),
 }
-"""The ranges of the paper, in which every factor is uniform."""
+"""The paper's ranges, in which every factor is uniform."""
 
 ENVIRONMENTS: dict[str, dict[str, Range]] = {
     "thin": {"sigma": (0.25, 0.5), "fore": ((0.8, 0.4, 0.4), (1.0, 0.6, 0.6)), "back": (0.0, 0.2)},
@@ -42,7 +42,7 @@ ENVIRONMENTS: dict[str, dict[str, Range]] = {
     "thick": {"sigma": (0.75, 1.0), "fore": ((0.4, 0.4, 0.8), (0.6, 0.6, 1.0)), "back": (0.4, 0.6)},
 }
 """Nuisances by environment: red thin lines on the darkest background, green ones, blue thick ones on the brightest. The
-thirds of sigma's and of the background's range do not overlap; m, b and h have the whole of theirs everywhere."""
+thirds of sigma's and of the background's range do not overlap; m, b and h have their whole range everywhere."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Parameters:
     back: Tensor
 
     def targets(self) -> Tensor:
-        """The factors that the paper regresses, (N, 4): m, b, sigma and the red of the foreground."""
+        """The paper's regression targets, (N, 4): m, b, sigma and the red of the foreground."""
         return torch.stack([self.m, self.b, self.sigma, self.fore[:, 0]], dim=1)
 
     def classes(self) -> Tensor:
@@ -71,8 +71,8 @@ def sample(count: int, rng: RandomState, ranges: Mapping[str, Range] = RANGES) -
 
     Args:
         count: N.
-        rng: where they are drawn from; NumPy has frozen its stream, so that a seed gives the same drawings for good.
-        ranges: of the factors; those of `RANGES` for the ones that are left out.
+        rng: the random stream, which NumPy has frozen: a seed always gives the same drawings.
+        ranges: the factors' ranges; missing ones are those of `RANGES`.
     """
     values = {}
     for name, (low, high) in {**RANGES, **ranges}.items():
@@ -104,22 +104,22 @@ def draw(parameters: Parameters, side: int = SIDE) -> Tensor:
     options = {"dtype": parameters.m.dtype, "device": parameters.m.device}
     t = torch.linspace(0, 2 * math.pi, POINTS, **options)  # type: ignore[call-overload]
     grid = torch.linspace(-EXTENT, EXTENT, side, **options)  # type: ignore[call-overload]
-    b, h, sigma = (one[:, None] for one in (parameters.b, parameters.h, parameters.sigma))
+    b, h, sigma = (parameter[:, None] for parameter in (parameters.b, parameters.h, parameters.sigma))
     a_less_b = parameters.m[:, None] - h
     inner = t * a_less_b / b
     x = a_less_b * t.cos() + h * inner.cos()  # (N, POINTS)
     y = a_less_b * t.sin() - h * inner.sin()
     # exp(-(dx^2 + dy^2) / sigma) is a product: the sum over the points is one matrix product.
-    along_x, along_y = (torch.exp(-((grid - one[..., None]) ** 2) / sigma[..., None]) for one in (x, y))
+    along_x, along_y = (torch.exp(-((grid - parameter[..., None]) ** 2) / sigma[..., None]) for parameter in (x, y))
     v = along_y.transpose(1, 2) @ along_x / POINTS  # (N, rows, columns)
-    # A curve that lies off the grid leaves nothing to divide by: its drawing is the plain background.
+    # A curve outside the grid has v = 0 everywhere: its drawing is the plain background.
     v = (v / v.amax(dim=(1, 2), keepdim=True).clamp_min(torch.finfo(v.dtype).tiny))[:, None]
-    fore, back = (one[:, :, None, None] for one in (parameters.fore, parameters.back))
+    fore, back = (parameter[:, :, None, None] for parameter in (parameters.fore, parameters.back))
     return v * fore + (1 - v) * back
 
 
 def environments(seed: int, count: int) -> dict[str, Parameters]:
-    """The factors of `count` drawings in each of `ENVIRONMENTS`, a function of these arguments alone.
+    """The factors of `count` drawings in each of `ENVIRONMENTS`. They depend on these arguments only.
 
     Raises:
         UserError: an argument is out of its range.

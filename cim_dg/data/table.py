@@ -1,4 +1,4 @@
-"""The table of datasets and that of their sources in Markdown, for docs/data.md: `python -m cim_dg.data.table`."""
+"""The tables of datasets and of their sources in Markdown, for docs/data.md: `python -m cim_dg.data.table`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from cim_dg.data.catalogue import Dataset, File
 from cim_dg.data.command import licence, purpose, size
-from cim_dg.data.present import everything
+from cim_dg.data.present import all_datasets
 
 
 def markdown() -> str:
     """Both tables."""
-    datasets = everything()
+    datasets = all_datasets()
     lines = ["| dataset | images | download | licence | for |", "|---|---|---|---|---|"]
     lines += [
         f"| {dataset.name}: {dataset.title} | {dataset.images} | {size(dataset)} | {_linked_licence(dataset)} | "
@@ -29,8 +29,8 @@ def markdown() -> str:
 
 def _linked_licence(dataset: Dataset) -> str:
     address = dataset.licence.address
-    words = licence(dataset)
-    return words.replace(dataset.licence.name, f"[{dataset.licence.name}]({address})") if address else words
+    name = licence(dataset)
+    return name.replace(dataset.licence.name, f"[{dataset.licence.name}]({address})") if address else name
 
 
 def _yes(value: bool) -> str:

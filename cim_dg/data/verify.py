@@ -1,4 +1,4 @@
-"""Is it the data that papers mean? Every image is read, compared with the manifest, and the copy gets a fingerprint."""
+"""Verifies a copy of a dataset: reads every image, compares it with the manifest, and writes a fingerprint."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cim_dg.errors import UserError
 
 @dataclass(frozen=True)
 class Verdict:
-    """What `verify` found: `differences` from the manifest, none if it is as it should be."""
+    """The result of `verify`, with the `differences` from the manifest."""
 
     dataset: Dataset
     folder: Path
@@ -28,7 +28,7 @@ class Verdict:
     notes: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
-        """The verdict, as lines to print."""
+        """The verdict as lines to print."""
         lines = [f"{self.dataset.name} in {self.folder}: {self.images:,} images"]
         lines += [f"  differs: {sentence}" for sentence in self.differences]
         if self.variant is not None:
@@ -41,10 +41,10 @@ class Verdict:
 
 
 def verify(dataset: Dataset, data_dir: Path) -> Verdict:
-    """Read the copy below `data_dir`, say what differs, and write its fingerprint.
+    """Read the copy below `data_dir`, compare it with the manifest, and write its fingerprint.
 
     Raises:
-        UserError: it is not there, or is not of the dataset's form at all.
+        UserError: it is missing, or does not have the dataset's layout.
     """
     if dataset.layout == "none":
         raise UserError(f"{dataset.name} has no files: this package draws it")
@@ -52,23 +52,23 @@ def verify(dataset: Dataset, data_dir: Path) -> Verdict:
     if not folder.is_dir():
         raise UserError(f"there is no {folder}; `cim-dg data get {dataset.name} --data_dir {data_dir}` gets it")
     try:
-        found = inventory.take(dataset, folder)
+        contents = inventory.take(dataset, folder)
     except UserError as error:
         known = compare.variant(dataset, folder, None, None)
         raise UserError(f"{error}; it is a known variant, {known}" if known else str(error)) from None
     before = fingerprint.listing(dataset, data_dir)
-    images = list(scan(folder, found.images, f"verifying {dataset.name}"))
+    images = list(scan(folder, contents.images, f"verifying {dataset.name}"))
     differing = (
-        compare.differences(dataset, found, images) + _checksums(dataset, folder) + _own_manifest(folder, images)
+        compare.differences(dataset, contents, images) + _checksums(dataset, folder) + _own_manifest(folder, images)
     )
     verdict = Verdict(
         dataset,
         folder,
-        len(found.groups),
-        _digest(folder, found, images),
+        len(contents.groups),
+        _digest(folder, contents, images),
         differing,
-        compare.variant(dataset, folder, found, images) if differing else None,
-        compare.notes(dataset, found, images),
+        compare.variant(dataset, folder, contents, images) if differing else None,
+        compare.notes(dataset, contents, images),
     )
     if fingerprint.listing(dataset, data_dir) != before:
         raise UserError(f"{folder} was changed while it was read; run the same command again")
@@ -78,7 +78,7 @@ def verify(dataset: Dataset, data_dir: Path) -> Verdict:
         fingerprint=verdict.fingerprint,
         listing=before,
         images=verdict.images,
-        groups=dict(sorted(Counter(found.groups).items())),
+        groups=dict(sorted(Counter(contents.groups).items())),
         modes=dict(Counter(image.mode for image in images if not image.error)),
         differences=verdict.differences,
         variant=verdict.variant,
@@ -87,28 +87,28 @@ def verify(dataset: Dataset, data_dir: Path) -> Verdict:
 
 
 def quick(dataset: Dataset, data_dir: Path) -> list[str]:
-    """Differences that show without opening an image.
+    """The differences that are visible without opening an image.
 
     Raises:
-        UserError: it is not of the dataset's form at all.
+        UserError: it does not have the dataset's layout.
     """
-    found = inventory.take(dataset, dataset.path(data_dir))
-    return compare.differences(dataset, found, None)
+    contents = inventory.take(dataset, dataset.path(data_dir))
+    return compare.differences(dataset, contents, None)
 
 
-def _digest(folder: Path, found: inventory.Inventory, images: list[Image]) -> str:
-    """Of the bytes of all images and tables, by path."""
+def _digest(folder: Path, contents: inventory.Inventory, images: list[Image]) -> str:
+    """The digest of the bytes of all images and tables, by path."""
     digests = {image.path: image.digest for image in images}
-    for name in found.tables:
+    for name in contents.tables:
         digests[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
     return fingerprint.digest(sorted(digests.items()))
 
 
 def _own_manifest(folder: Path, images: list[Image]) -> list[str]:
-    """Images that are not as the folder's manifest.json says, which VLCSMini has."""
+    """Images that differ from the folder's manifest.json, which VLCSMini has."""
     path = folder / vlcs_mini.MANIFEST
     try:
-        wanted = dict(json.loads(path.read_text(encoding="utf-8"))["sha256"])
+        expected = dict(json.loads(path.read_text(encoding="utf-8"))["sha256"])
     except FileNotFoundError:
         return []
     except (OSError, ValueError, KeyError, TypeError):
@@ -116,7 +116,7 @@ def _own_manifest(folder: Path, images: list[Image]) -> list[str]:
     return [
         f"{image.path} is not the image of its {path.name}"
         for image in images
-        if wanted.get(image.path) != image.digest
+        if expected.get(image.path) != image.digest
     ]
 
 
@@ -124,11 +124,11 @@ def _checksums(dataset: Dataset, folder: Path) -> list[str]:
     manifest = dataset.manifest
     sentences = []
     for name, checksum in (manifest.checksums if manifest is not None else {}).items():
-        kind, _, wanted = checksum.partition(":")
+        kind, _, expected = checksum.partition(":")
         path = folder / name
         if not path.is_file():
             sentences.append(f"there is no {name}")
             continue
-        if hashlib.new(kind, path.read_bytes()).hexdigest() != wanted:
+        if hashlib.new(kind, path.read_bytes()).hexdigest() != expected:
             sentences.append(f"{name} has another checksum than {checksum}")
     return sentences

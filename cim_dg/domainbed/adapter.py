@@ -1,4 +1,4 @@
-"""A method of ours as an algorithm of DomainBed or of a fork: the harness' networks and optimiser, nothing else."""
+"""Our methods as algorithms of DomainBed or a fork, with the harness' networks and optimiser."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def make_adapter(method: type[Algorithm], algorithms: ModuleType) -> type:
     class SwadAdapter(Adapter):
         @property
         def network(self) -> nn.Module:
-            """What `clone` of the harness optimises."""
+            """The module that the harness' `clone` optimises."""
             return self.method
 
         def update(self, x: list[Tensor], y: list[Tensor], **inputs: object) -> dict[str, float]:
@@ -81,7 +81,7 @@ def is_swad_family(algorithms: ModuleType) -> bool:
 
 
 def _classifier(networks: ModuleType, n_features: int, num_classes: int, hparams: Mapping[str, Any]) -> nn.Module:
-    """The harness' classifier; the first DomainBeds, and forks of them, have none but a linear layer."""
+    """The harness' classifier; the first DomainBeds, and forks of them, have only a linear layer."""
     if hasattr(networks, "Classifier"):
         return networks.Classifier(n_features, num_classes, hparams["nonlinear_classifier"])
     return nn.Linear(n_features, num_classes)
@@ -91,13 +91,13 @@ def _split(name: str, hparams: Mapping[str, Any]) -> tuple[dict[str, Any], dict[
     """DomainBed's flat dict -> what every method of ours takes, and what method `name` takes, checked.
 
     Raises:
-        UserError: a name that neither the harness nor we know, or a value of ours that is not accepted.
+        UserError: a name is known neither to the harness nor to us, or one of our values is not accepted.
     """
     from domainbed import algorithms, hparams_registry
 
     if is_swad_family(algorithms):  # its Config reads the command line, and refuses a name that is not in the registry
         return split_hparams(name, dict(hparams), None)
     harness = set(hparams_registry.default_hparams(name, "ColoredMNIST"))
-    # The harness' own algorithms get no pixel_space from it, and have no use for one: any number of channels will do.
+    # The harness' own algorithms have no pixel_space and do not use it, so any number of channels works.
     unused = {} if "pixel_space" in harness else {"pixel_space": "unit"}
     return split_hparams(name, unused | dict(hparams), harness | set(getattr(hparams_registry, "OPTIONAL", ())))

@@ -1,7 +1,7 @@
-"""Which copy of the data a job of the real DomainBed is on, and how to get data that are not there.
+"""Records the copy of the data of a real DomainBed's job, and explains how to get missing data.
 
-DomainBed builds a dataset as `datasets.NAME(data_dir, test_envs, hparams)`. Its own classes get a constructor that does
-the same and, in `domainbed.scripts.train`, leaves OUTPUT_DIR/data.json, which `cim-dg collect` compares.
+DomainBed builds a dataset as `datasets.NAME(data_dir, test_envs, hparams)`. Its own classes get a wrapped constructor,
+which in `domainbed.scripts.train` also writes OUTPUT_DIR/data.json, which `cim-dg collect` compares.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NAME = "data.json"
 
 
 def watch(datasets: ModuleType) -> None:
-    """Give the classes of `domainbed.datasets` that read files such a constructor."""
+    """Wrap the constructors of the classes of `domainbed.datasets` that read files."""
     for value in list(vars(datasets).values()):
         if isinstance(value, type) and getattr(value, "ENVIRONMENTS", None) and "__init__" in vars(value):
             _watch(value)
@@ -49,16 +49,16 @@ def _watch(dataset: Any) -> None:
 
 
 def _explain(error: Exception, name: str, root: Any) -> None:
-    """End what is printed of an error with the command that gets the data, if they are not there."""
+    """Add the command that gets the data to an error's output, if they are missing."""
     from cim_dg.data.present import sentence
 
-    said = sentence("domainbed", name, root)
-    if said is None or said in str(error) or said in getattr(error, "__notes__", ()):
+    advice = sentence("domainbed", name, root)
+    if advice is None or advice in str(error) or advice in getattr(error, "__notes__", ()):
         return
     if hasattr(error, "add_note"):
-        error.add_note(said)
+        error.add_note(advice)
     else:  # Python 3.10
-        print(said, file=sys.stderr)
+        print(advice, file=sys.stderr)
 
 
 def _leave_record(name: str, root: Any) -> None:

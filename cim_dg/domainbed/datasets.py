@@ -1,6 +1,6 @@
-"""Data sets of ours for DomainBed: NuisanceDigits (digits on nuisance backgrounds), Spirograph, VLCSMini (photographs).
+"""Our data sets for DomainBed: NuisanceDigits (digits on nuisance backgrounds), Spirograph, VLCSMini (photographs).
 
-The classes are made from the harness' own module, so that they derive from its bases, whichever DomainBed that is.
+The classes are created from the harness' own module, so that they derive from the base classes of that DomainBed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ SIDE = 36
 DIGIT_SIDE = 28
 NUM_DIGITS = 1797
 RATES = {"+90%": 0.9, "+80%": 0.8}  # how often a training environment's background follows the class
-FEWEST_DIGITS, MOST_DIGITS = 10, 700  # per training environment: a fifth is held out, and 'new' is to keep some 400
+FEWEST_DIGITS, MOST_DIGITS = (
+    10,
+    700,
+)  # per training environment: a fifth is held out, and about 400 must remain for each third of 'new'
 
 
 @dataclass(frozen=True)
@@ -40,17 +43,17 @@ class NuisanceEnvironment:
     opacities: torch.Tensor
 
     def digit_mask(self) -> torch.Tensor:
-        """Which pixels are digit (opacity of at least a half): (N, 36, 36), bool, in the order of the data set."""
+        """The pixels of the digits (opacity of at least 0.5): (N, 36, 36), bool, in the order of the data set."""
         return self.opacities >= 0.5
 
 
 def nuisance_environments(seed: int = 0, background: str = "texture", count: int = 300) -> list[NuisanceEnvironment]:
-    """The three environments of NuisanceDigits, disjoint in digits, a function of these arguments alone.
+    """The three environments of NuisanceDigits, disjoint in digits. They depend on these arguments only.
 
     In '+90%' and '+80%' (`count` digits each) the background follows a class z: at the stated rate the digit's own,
     else any. It is stripes at angle pi (z + U) / 10 ("texture"), or a plain colour at (z + U) / 10 of the colour circle
-    ("plain"), with U uniform in [0, 1). In 'new' (all other digits) it follows nothing: random stripes, plain random
-    colours and crops of photographs, a third each, whatever `background` says.
+    ("plain"), with U uniform in [0, 1). In 'new' (all other digits) it is independent of the class: random stripes,
+    plain random colours and crops of photographs, a third each, for any `background`.
 
     Raises:
         UserError: an argument is out of its range.
@@ -61,7 +64,7 @@ def nuisance_environments(seed: int = 0, background: str = "texture", count: int
     parts = np.split(order, [count, 2 * count])
     environments = []
     for index, (name, part) in enumerate(zip([*RATES, "new"], parts, strict=True), start=1):
-        # A stream per environment: 'new' stays the same pictures whatever the training backgrounds are.
+        # A stream per environment, so that 'new' has the same images for any training backgrounds.
         rng = RandomState([seed, index])
         if name in RATES:
             backgrounds = _following(rng, labels[part], RATES[name], background)
@@ -90,7 +93,7 @@ def _following(rng: RandomState, labels: np.ndarray, rate: float, background: st
 
 
 def _following_nothing(rng: RandomState, count: int) -> np.ndarray:
-    # The digits come shuffled, so every third one is a fair third.
+    # The digits are shuffled, so every third one is a random third.
     thirds = [len(range(start, count, 3)) for start in range(3)]
     backgrounds = np.empty((count, digits.CHANNELS, SIDE, SIDE), dtype=np.float32)
     backgrounds[0::3] = digits.stripes(rng, rng.uniform(0, np.pi, size=thirds[0]), SIDE)
@@ -111,27 +114,27 @@ def _check(seed: object, background: object, count: object) -> None:
 
 
 class SmallImages(TensorDataset):
-    """Images (N, C, H, W) in [0, 1] and labels (N,), which no harness is to augment or to enlarge."""
+    """Images (N, C, H, W) in [0, 1] and labels (N,), which harnesses must not augment or enlarge."""
 
     as_it_is = True
 
 
 def make_nuisance_digits(datasets: ModuleType) -> type:
-    """NuisanceDigits as a data set of the DomainBed whose `domainbed.datasets` module is given."""
+    """NuisanceDigits as a data set of the DomainBed with the given `domainbed.datasets` module."""
     base: Any = datasets.MultipleDomainDataset
 
     class NuisanceDigits(base):
-        """Digits whose background follows the class in training ('+90%', '+80%') and nothing in 'new'.
+        """Digits whose background follows the class in training ('+90%', '+80%') but not in 'new'.
 
         Images depend on the hparams `nuisance_seed` (0), `nuisance_background` ("texture") and `nuisance_digits` (300)
-        alone, so that all methods and trials see the same ones; see `nuisance_environments`.
+        only, so that all methods and trials see the same ones; see `nuisance_environments`.
         """
 
         ENVIRONMENTS = [*RATES, "new"]  # noqa: RUF012 - DomainBed's own classes have plain lists
         INPUT_SHAPE = (digits.CHANNELS, SIDE, SIDE)
         N_STEPS = 200
         CHECKPOINT_FREQ = 50
-        N_WORKERS = 0  # everything is in memory: worker processes would only cost time
+        N_WORKERS = 0  # all images are in memory, so worker processes would only cost time
 
         def __init__(
             self, root: str | None, test_envs: list[int] | None = None, hparams: dict[str, Any] | None = None
@@ -146,11 +149,11 @@ def make_nuisance_digits(datasets: ModuleType) -> type:
 
 
 def make_spirograph(datasets: ModuleType) -> type:
-    """Spirograph as a data set of the DomainBed whose `domainbed.datasets` module is given."""
+    """Spirograph as a data set of the DomainBed with the given `domainbed.datasets` module."""
     base: Any = datasets.MultipleDomainDataset
 
     class Spirograph(base):
-        """Drawings whose class is a bin of m, how far the pen gets; line width and colours are nuisances.
+        """Drawings whose class is a bin of m, the pen's reach; line width and colours are nuisances.
 
         The environments have nuisances of their own (see `spirograph.ENVIRONMENTS`). Images depend on the hparams
         `spirograph_seed` (0) and `spirograph_images` (400 per environment) alone. They are drawn at the side of
@@ -178,21 +181,21 @@ def make_spirograph(datasets: ModuleType) -> type:
 
 
 def make_vlcs_mini(datasets: ModuleType) -> type:
-    """VLCSMini as a data set of the DomainBed whose `domainbed.datasets` module is given."""
+    """VLCSMini as a data set of the DomainBed with the given `domainbed.datasets` module."""
     base: Any = datasets.MultipleEnvironmentImageFolder
 
     class VLCSMini(base):
         """163 photographs of VLCS in three environments (Caltech, LabelMe, Sun) and four classes, at 224x224.
 
         Raises:
-            UserError: ROOT/VLCSMini is not there as `cim-dg data get VLCSMini` makes it.
+            UserError: ROOT/VLCSMini is not as `cim-dg data get VLCSMini` creates it.
         """
 
         ENVIRONMENTS = ["C", "L", "S"]  # noqa: RUF012 - as above
         INPUT_SHAPE = (3, 224, 224)
         N_STEPS = 100
         CHECKPOINT_FREQ = 25
-        N_WORKERS = 0  # so few images that processes cost more time than they save
+        N_WORKERS = 0  # processes would cost more time than they save for so few images
 
         def __init__(
             self, root: str | None, test_envs: list[int] | None = None, hparams: dict[str, Any] | None = None
@@ -204,7 +207,7 @@ def make_vlcs_mini(datasets: ModuleType) -> type:
 
                 where = "--data_dir is not given" if root is None else f"there is no folder {folder / missing[0]}"
                 raise UserError(f"VLCSMini: {where}; {sentence('domainbed', 'VLCSMini', root)}")
-            if hparams is None:  # a fork whose image folders take a root alone
+            if hparams is None:  # a fork whose image folders take only a root
                 super().__init__(folder)
             else:
                 super().__init__(folder, test_envs, hparams["data_augmentation"], hparams)
@@ -212,7 +215,7 @@ def make_vlcs_mini(datasets: ModuleType) -> type:
     return _as_of(VLCSMini, datasets)
 
 
-def _as_of(made: type, module: ModuleType) -> type:
-    # Pickle finds a class by its module and qualified name: those under which the plugin registers it.
-    made.__module__, made.__qualname__ = module.__name__, made.__name__
-    return made
+def _as_of(cls: type, module: ModuleType) -> type:
+    # Pickle finds a class by its module and qualified name, under which the plugin registers it.
+    cls.__module__, cls.__qualname__ = module.__name__, cls.__name__
+    return cls

@@ -1,7 +1,7 @@
-"""DomainBed's side of launching: its launchers take shell commands; ours take the jobs that are made of them here.
+"""DomainBed's side of launching: its launchers take shell commands, which this module turns into jobs for ours.
 
-What stands in DomainBed's `command_launchers.REGISTRY` are functions of a list of commands. In the real DomainBed they
-end the sweep with a sentence on stderr and an exit code (`ending`); the stand-in's commands do that by themselves.
+DomainBed's `command_launchers.REGISTRY` has functions of a list of commands. In the real DomainBed ours end the sweep
+with a sentence on stderr and an exit code (`ending`); the stand-in's commands do that themselves.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from cim_dg.runtime import devices, locks, settings
 
 Launcher = Callable[[list[str]], None]
 _CLAIMS = contextlib.ExitStack()
-"""What this process holds until it ends."""
+"""Contexts that this process holds until it ends."""
 TRAIN = ("python", "-m", "domainbed.scripts.train")
 
 
 def is_standin() -> bool:
-    """Whether the DomainBed that is imported here is our stand-in, whose jobs go on where they stopped."""
+    """Whether the DomainBed that is imported here is our stand-in, whose jobs resume."""
     try:
         return bool(getattr(import_module("domainbed"), "STANDIN", False))
     except ImportError:
@@ -60,13 +60,13 @@ def job(command: str) -> Job:
 
 
 def _gib(arguments: Sequence[str]) -> float:
-    from cim_dg.domainbed.memory import gib  # which imports torch
+    from cim_dg.domainbed.memory import gib  # it imports torch
 
     return gib(arguments)
 
 
 def launcher(name: str) -> Launcher:
-    """Our launcher of that name as a function of commands; it raises what `cim_dg.launchers.launch` raises."""
+    """Our launcher of that name as a function of commands; it raises the errors of `cim_dg.launchers.launch`."""
 
     def launch_commands(commands: list[str]) -> None:
         jobs = [job(command) for command in _with_flags(commands)]
@@ -80,7 +80,7 @@ def launcher(name: str) -> Launcher:
 
 
 def ending(launch: Launcher) -> Launcher:
-    """A launcher that ends the program with a sentence and an exit code where `launch` raises."""
+    """A launcher that ends the program with a sentence and an exit code if `launch` raises."""
 
     @functools.wraps(launch)
     def wrapped(commands: list[str]) -> None:
@@ -95,9 +95,9 @@ def ending(launch: Launcher) -> Launcher:
 
 
 def checked(launch: Launcher, our_names: Collection[str]) -> Launcher:
-    """An upstream launcher that refuses, before any job is lost, to start jobs that lack our names (exit code 2).
+    """An upstream launcher that refuses to start jobs that do not know our algorithms (exit code 2).
 
-    Upstream's jobs start whatever `python` is on PATH.
+    Upstream's jobs start the `python` on PATH.
     """
 
     @functools.wraps(launch)
@@ -115,7 +115,7 @@ def checked(launch: Launcher, our_names: Collection[str]) -> Launcher:
 
 
 def train_folder() -> str | None:
-    """The --output_dir of DomainBed's `train`, if that is the program that runs (and not a process that it started)."""
+    """The --output_dir of DomainBed's `train`, if that is the running program (and not a process that it started)."""
     program = getattr(sys.modules["__main__"], "__spec__", None)
     if program is None or program.name != "domainbed.scripts.train" or multiprocessing.parent_process() is not None:
         return None
@@ -132,7 +132,7 @@ def claim_for_train(output_dir: str) -> None:
 
     def claim() -> int:
         devices.check_required()
-        with contextlib.suppress(OSError):  # what is wrong with the folder, `train` says
+        with contextlib.suppress(OSError):  # `train` itself reports errors of the folder
             Path(output_dir).mkdir(parents=True, exist_ok=True)
             claimed = locks.claim(output_dir)
             if claimed is None:
@@ -145,7 +145,7 @@ def claim_for_train(output_dir: str) -> None:
 
 
 def python_on_path_lacks_us() -> str | None:
-    """What is wrong with the `python` that a shell finds, in a sentence; None if it knows cim-dg."""
+    """A sentence on the error of the `python` on PATH; None if it knows cim-dg."""
     python = shutil.which("python")
     advice = "activate the environment that has cim-dg, or use --command_launcher parallel, which starts this Python"
     if python is None:
@@ -156,6 +156,6 @@ def python_on_path_lacks_us() -> str | None:
 
 
 def _with_flags(commands: Sequence[str]) -> list[str]:
-    """The commands with the flags that settings stand for: sweep has none for them, and they name no job's folder."""
+    """The commands with the flags of our settings, which sweep does not have and which do not change a job's folder."""
     skip = " --skip_model_save" if settings.get("CIM_DG_SKIP_MODEL_SAVE") else ""
     return [command + skip for command in commands]

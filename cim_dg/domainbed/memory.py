@@ -1,4 +1,4 @@
-"""How much of a GPU's memory a job of the stand-in needs."""
+"""The GPU memory that a job of the stand-in needs."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from cim_dg.harness.memory import gib_line
 
 CLASSES = 10
 ENOUGH = 2
-"""Environments that the estimate is made with; an image of another takes no more."""
+"""The number of environments in the estimate; images of more take no more memory."""
 
 
 def gib(arguments: Sequence[str]) -> float:
-    """An estimate for the job of these arguments of `train`, from its method, its batch and its images."""
+    """The estimate in GiB for a job with these arguments of `train`, from its method, batch and images."""
     train = import_module("domainbed.scripts.train")
     args = train.parse_args(arguments)
     datasets = import_module("domainbed.datasets")
@@ -31,7 +31,7 @@ def gib(arguments: Sequence[str]) -> float:
 
 @functools.lru_cache(maxsize=256)
 def _line(algorithm: str, dataset: str, environments: int, hparams: str | None) -> tuple[float, float]:
-    """The GiB without images, and those of an image; the same for all jobs whose network is the same."""
+    """The GiB without images and per image, the same for all jobs with the same network."""
     train, algorithms = import_module("domainbed.scripts.train"), import_module("domainbed.algorithms")
     chosen = argparse.Namespace(algorithm=algorithm, dataset=dataset, hparams_seed=0, trial_seed=0, hparams=hparams)
     shape = _shape(dataset)

@@ -1,4 +1,4 @@
-"""Registered datasets of the user's own (`cim_dg.data.own`) as datasets of DomainBed."""
+"""The user's registered datasets (`cim_dg.data.own`) as datasets of DomainBed."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from cim_dg.errors import UserError
 
 
 def make_own_dataset(dataset: own.OwnDataset, datasets: ModuleType) -> type:
-    """`dataset` as a class of the DomainBed whose `domainbed.datasets` module is given."""
+    """`dataset` as a class of the DomainBed with the given `domainbed.datasets` module."""
     base: Any = datasets.MultipleEnvironmentImageFolder
 
     class OwnDataset(base):
         """A dataset registered by `cim-dg data register`; --data_dir is not used.
 
         Raises:
-            UserError: the folder is not as it was registered, or a domain lacks a class.
+            UserError: the folder was changed since its registration, or a domain lacks a class.
         """
 
         ENVIRONMENTS = list(dataset.domains)  # noqa: RUF012 - DomainBed's own classes have plain lists
@@ -35,7 +35,7 @@ def make_own_dataset(dataset: own.OwnDataset, datasets: ModuleType) -> type:
 
 
 def _check_folder(dataset: own.OwnDataset) -> None:
-    """Refuse a folder that DomainBed would read wrongly: it numbers the classes by each domain's own folders."""
+    """Refuse a folder that DomainBed would read wrongly, because it numbers classes by each domain's own folders."""
     folder = Path(dataset.folder)
     if not folder.is_dir():
         raise UserError(f"{dataset.name} was registered in {folder}, which is not there; register it again")

@@ -1,9 +1,8 @@
-"""What is registered in DomainBed, module by module, as `cim_dg.autoload` sees them imported.
+"""Registers our algorithms, datasets and launchers in DomainBed, one hook per module (see `cim_dg.autoload`).
 
-The same code extends the real DomainBed, its forks and the stand-in; what only the SWAD family has is in `swad`. Names
-that are there already are kept as they are; lists that decide what a plain `sweep launch` runs are not touched, except
-that the scripts that show results (which alone import `domainbed.lib.reporting`) must find our datasets listed to show
-them.
+The same code extends the real DomainBed, its forks and the stand-in; `swad` has the hooks for the SWAD family only.
+Existing names are kept. The lists that decide what a plain `sweep launch` runs are not changed, with one exception: our
+datasets are listed for the scripts that show results (only these import `domainbed.lib.reporting`).
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ LARGEST_SMALL_SIDE = 64
 
 
 def on_algorithms(algorithms: ModuleType) -> None:
-    """Add every registered method as an algorithm; if it is upstream's `train` that runs, pass its curves on."""
+    """Add every registered method as an algorithm; if upstream's `train` is running, send its curves."""
     from cim_dg.domainbed.adapter import make_adapter
 
     need(algorithms, "Algorithm", "get_algorithm_class")
@@ -48,7 +47,7 @@ def on_algorithms(algorithms: ModuleType) -> None:
 
 def on_datasets(datasets: ModuleType) -> None:
     """Add our datasets, without listing them."""
-    if swad.is_package(datasets):  # whose classes are in a module of their own
+    if swad.is_package(datasets):  # the SWAD family has its classes in another module
         swad.on_transforms(datasets)
         return
     need(datasets, "MultipleDomainDataset", "MultipleEnvironmentImageFolder", "DATASETS", "num_environments")
@@ -56,18 +55,18 @@ def on_datasets(datasets: ModuleType) -> None:
         add(datasets, name, make(datasets))
     for name in own.names():
         add(datasets, name, make_own_dataset(own.read(name), datasets))
-    if not is_standin():  # whose jobs record it, and whose errors say it, themselves
+    if not is_standin():  # the stand-in's own jobs record it and its errors explain it
         watch(datasets)
 
 
 def on_reporting(reporting: ModuleType) -> None:
-    """List our datasets: the script that is running shows results, and shows only those of listed datasets."""
+    """List our datasets for the running script, which shows results of listed datasets only."""
     datasets = importlib.import_module("domainbed.datasets")
     datasets.DATASETS.extend(name for name in (*DATASETS, *own.names()) if name not in datasets.DATASETS)
 
 
 def on_networks(networks: Any) -> None:
-    """Serve small images of sides that DomainBed has no featurizer for, for every algorithm."""
+    """Add a featurizer for small images of sizes that DomainBed does not support, for every algorithm."""
     from cim_dg.nn.networks import SmallCNN
 
     need(networks, "Featurizer")
@@ -86,12 +85,12 @@ def on_networks(networks: Any) -> None:
 
 
 def on_hparams_registry(registry: Any) -> None:
-    """Give our methods and datasets their hyper-parameters, on top of the harness' own."""
+    """Add the hyper-parameters of our methods and datasets to the harness' own."""
     extend_registry(registry, _asked)
 
 
 def on_command_launchers(launchers: ModuleType) -> None:
-    """Add our launchers, and have upstream's look before they start jobs that cannot work."""
+    """Add our launchers, and make upstream's check first that jobs can work."""
     need(launchers, "REGISTRY")
     if not is_standin():
         for name, launch in launchers.REGISTRY.items():
@@ -102,13 +101,13 @@ def on_command_launchers(launchers: ModuleType) -> None:
 
 
 def upstream_algorithms() -> set[str]:
-    """Those names of our methods under which the harness has an algorithm of its own, or lists one."""
+    """The names of our methods under which the harness has its own algorithm, or lists one."""
     algorithms = importlib.import_module("domainbed.algorithms")
     return set(getattr(algorithms, "ALGORITHMS", ())) | (set(methods()) - set(ours_in(algorithms, methods())))
 
 
 def _asked(algorithm: str, dataset: str) -> Asked:
     ours = algorithm in methods() and algorithm not in upstream_algorithms()
-    # A small dataset of ours takes what the harness has for its own small images, with our ranges on top.
+    # Our small datasets take the harness' values for its own small images, with our ranges added.
     known = "ColoredMNIST" if dataset in DATASETS and dataset in spaces.SMALL_IMAGES else dataset
     return (algorithm, "ERM", known) if ours else (None, algorithm, known)

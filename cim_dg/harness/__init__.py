@@ -1,1 +1,1 @@
-"""What the adapters of every harness do alike."""
+"""The shared code of the harnesses' adapters."""

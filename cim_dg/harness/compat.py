@@ -1,4 +1,4 @@
-"""Names that harnesses import and that their libraries have dropped since."""
+"""Restores names that harnesses import and that their libraries have since removed."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import sys
 
 
 def restore_adamw() -> None:
-    """Give transformers 4.50 and later the AdamW that harnesses import: PyTorch's, with the old one's defaults."""
-    # transformers puts a lazily importing module in place of the one that was executed.
+    """Give transformers 4.50 and later the AdamW that harnesses import: PyTorch's, with the old defaults."""
+    # transformers replaces the executed module by a lazily importing one.
     transformers = sys.modules.get("transformers")
     if transformers is not None and not hasattr(transformers, "AdamW"):
         import torch

@@ -1,4 +1,4 @@
-"""Which methods are about domains, which in WILDS and SubpopBench may be the groups that accuracy is reported for."""
+"""Which methods use domains. In WILDS and SubpopBench these may be the groups that accuracy is reported for."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from cim_dg.algorithms import Algorithm
 
 USES_DOMAINS = {"cim_positives": "other_domain", "cim_negatives": "same_domain"}
-"""Hyper-parameters whose value makes a method look at domains."""
+"""Hyper-parameters with a value that makes a method use domains."""
 
 
 def asks_for_domains(hparams: Mapping[str, Any]) -> str | None:
@@ -17,5 +17,5 @@ def asks_for_domains(hparams: Mapping[str, Any]) -> str | None:
 
 
 def claims_domains(method: Algorithm) -> bool:
-    """Whether the method cannot do without domains, by itself or by its hyper-parameters."""
+    """Whether the method needs domains, by itself or because of its hyper-parameters."""
     return method.needs_domains or asks_for_domains(method.hparams) is not None

@@ -1,4 +1,4 @@
-"""Noticing that a contrastive method has nothing to contrast."""
+"""Warns if a contrastive method has too few pairs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ ENOUGH = 0.5
 class FewPositives:
     """Warns once if, over the first steps, fewer than half of the anchors had a same-class image to compare with.
 
-    With many classes and small batches that is common (about 6 % of the anchors on rxrx1), and the method is then
-    little more than ERM without a word. Feed it the term `positives` of each step.
+    With many classes and small batches that is common (about 6 % of the anchors on rxrx1 have one), and the method is
+    then almost the same as ERM. Call `see` with the term `positives` of each step.
     """
 
     def __init__(self, algorithm: str) -> None:
@@ -20,7 +20,7 @@ class FewPositives:
         self._seen: list[float] = []
 
     def see(self, positives: float | None) -> None:
-        """The share of anchors with a positive in one step, in [0, 1]; None if the method has none."""
+        """Record the share of anchors with a positive in one step, in [0, 1]; None if the method has no such term."""
         if positives is None or len(self._seen) >= STEPS:
             return
         self._seen.append(positives)
@@ -34,9 +34,9 @@ class FewPositives:
             )
 
     def state_dict(self) -> dict[str, list[float]]:
-        """What has been seen, for a checkpoint."""
+        """The shares so far, for a checkpoint."""
         return {"seen": list(self._seen)}
 
     def load_state_dict(self, state: dict[str, list[float]]) -> None:
-        """Go on from what `state_dict` gave."""
+        """Restore the result of `state_dict`."""
         self._seen = list(state["seen"])

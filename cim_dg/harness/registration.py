@@ -1,4 +1,4 @@
-"""What every plugin does alike: our names in a harness' modules, our hyper-parameters among the harness' own."""
+"""Shared code of the plugins: adds our names to a harness' modules, and our hyper-parameters to the harness' own."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from cim_dg.errors import UserError
 
 
 class MissingSeam(Exception):
-    """This harness lacks something that the plugin holds on to."""
+    """This harness lacks something that the plugin needs."""
 
 
 def need(module: ModuleType, *seams: str) -> None:
-    """Look that a harness' module has the names that the plugin uses.
+    """Check that a harness' module has the names that the plugin uses.
 
     Raises:
-        MissingSeam: one of them is not there.
+        MissingSeam: one of them is missing.
     """
     for seam in seams:
         if not hasattr(module, seam):
@@ -30,33 +30,33 @@ def need(module: ModuleType, *seams: str) -> None:
 
 
 def add(module: ModuleType, name: str, value: Any) -> None:
-    """Set a name of a harness' module, unless the harness has it; our own, from before a reload, is replaced."""
-    there = vars(module).get(name)
-    if there is None or is_ours(there):
+    """Set a name of a harness' module, unless the harness has it. Our own value from before a reload is replaced."""
+    existing = vars(module).get(name)
+    if existing is None or is_ours(existing):
         value.__cim_dg__ = True
         setattr(module, name, value)
 
 
 def is_ours(value: object) -> bool:
-    """Whether `add` has put this there, and not the harness."""
+    """Whether `add` set this value, not the harness."""
     return getattr(value, "__cim_dg__", False)
 
 
 def ours_in(module: ModuleType, names: Iterable[str]) -> list[str]:
-    """Those of `names` that are ours in a harness' module."""
+    """The `names` that are ours in a harness' module."""
     return [name for name in names if is_ours(vars(module).get(name))]
 
 
 Asked = tuple[str | None, str, str]
-"""The method if it is ours, else None; and the algorithm and the dataset that the harness itself is asked for."""
+"""The method if it is ours, else None; and the algorithm and dataset whose hyper-parameters the harness gives."""
 
 
-def extend_registry(registry: Any, ask: Callable[[str, str], Asked]) -> None:
-    """Give our methods and datasets their hyper-parameters in a module with `default_hparams` and `random_hparams`.
+def extend_registry(registry: Any, resolve: Callable[[str, str], Asked]) -> None:
+    """Add our hyper-parameters to a module with `default_hparams` and `random_hparams`.
 
     Args:
         registry: the harness' module.
-        ask: from the algorithm and the dataset that a user names to what the harness is asked for.
+        resolve: maps the user's algorithm and dataset to the arguments for the harness.
 
     Raises:
         MissingSeam: the module lacks one of the two functions.
@@ -66,12 +66,12 @@ def extend_registry(registry: Any, ask: Callable[[str, str], Asked]) -> None:
 
     @functools.wraps(default)
     def default_hparams(algorithm: str, dataset: str) -> dict[str, Any]:
-        method, *names = ask(algorithm, dataset)
+        method, *names = resolve(algorithm, dataset)
         return extended_hparams(method, dataset, lambda: default(*names), spaces.defaults)
 
     @functools.wraps(random)
     def random_hparams(algorithm: str, dataset: str, seed: int) -> dict[str, Any]:
-        method, *names = ask(algorithm, dataset)
+        method, *names = resolve(algorithm, dataset)
         return extended_hparams(
             method, dataset, lambda: random(*names, seed), lambda entries: spaces.sample(entries, seed)
         )
@@ -85,17 +85,17 @@ def extended_hparams(
     upstream: Callable[[], Mapping[str, Any]],
     draw: Callable[[Mapping[str, spaces.HParam]], dict[str, Any]],
 ) -> dict[str, Any]:
-    """The harness' hyper-parameters and ours, each of ours drawn from a stream of its own: the order is no matter.
+    """The harness' hyper-parameters and ours. Each of ours is drawn from its own stream, so the order does not matter.
 
     Args:
-        algorithm: the method, None if it is one of the harness' own.
+        algorithm: the method; None if it is one of the harness' own.
         dataset: its name.
         upstream: gives the harness' hyper-parameters.
-        draw: gives values for entries of ours: their defaults, or random ones.
+        draw: gives values for our entries: their defaults, or random ones.
     """
     hparams = dict(upstream())
     if algorithm is not None:
-        # numpy's scalars would keep torch.load from reading the checkpoint in its safe mode.
+        # With NumPy scalars, torch.load could not read the checkpoint in its safe mode.
         hparams = {name: value.item() if hasattr(value, "item") else value for name, value in hparams.items()}
         hparams |= draw(spaces.space("common", dataset) | spaces.space(algorithm, dataset))
     return hparams | draw(spaces.space(f"datasets/{dataset}", dataset))
@@ -109,10 +109,10 @@ def split_hparams(
     Args:
         name: the method.
         hparams: the harness' own and ours.
-        harness: the names of the harness' own; None where the harness itself refuses a name that it does not know.
+        harness: the names of the harness' own; None if the harness itself refuses unknown names.
 
     Raises:
-        UserError: a name that neither the harness nor we know, or a value of ours that is not accepted.
+        UserError: a name is known neither to the harness nor to us, or one of our values is not accepted.
     """
     common, own = spaces.space("common"), spaces.space(name)
     known = {*(hparams.keys() if harness is None else harness), *spaces.dataset_names()}

@@ -1,7 +1,6 @@
-"""What every harness does alike with a method of ours: one optimising step, its checks, and predictions.
+"""The shared part of all adapters: one optimising step of a method, its checks, and predictions.
 
-An adapter says how its harness feeds a batch, which optimiser it uses and where it looks for the results; see
-docs/harnesses.md.
+An adapter only defines the harness' batches, optimiser and results; see docs/harnesses.md.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ from cim_dg.harness.few_positives import FewPositives
 
 
 class TrainingStep:
-    """Optimises a method, a batch at a time, and predicts with it.
+    """Optimises a method batch by batch, and predicts with it.
 
-    Not a module: the method and its optimiser stay parts of the harness' own object, which saves and loads them.
+    It is not a module: the method and its optimiser belong to the harness' own object, which saves and loads them.
 
     Args:
-        method: on any device.
+        method: the method, on any device.
         bf16: whether to autocast to bfloat16.
-        max_grad_norm: the norm that gradients are clipped to, None for no clipping.
+        max_grad_norm: the norm to which gradients are clipped; None for no clipping.
     """
 
     def __init__(self, method: Algorithm, bf16: bool = False, max_grad_norm: float | None = None) -> None:
@@ -37,12 +36,12 @@ class TrainingStep:
         self.few_positives = FewPositives(method.name)
 
     def __call__(self, batch: Batch, optimizer: Optimizer, where: str | None = None) -> tuple[Output, dict[str, float]]:
-        """One step on `batch`; returns what the method gave, and its terms as floats.
+        """One step on `batch`; returns the method's output, and its terms as floats.
 
         Args:
-            batch: on the method's device.
-            optimizer: over `parameter_groups(method)`.
-            where: where the run is, for the message of an error; by default the number of steps so far.
+            batch: the batch, on the method's device.
+            optimizer: an optimiser of `parameter_groups(method)`.
+            where: the position in the run, for error messages; by default the number of steps so far.
 
         Raises:
             RunError: a term is not finite.
@@ -55,7 +54,7 @@ class TrainingStep:
             clip_grad_norm_(self.method.parameters(), self.max_grad_norm)
         optimizer.step()
         self.method.after_step()
-        # The one place that waits for the device.
+        # The only place that waits for the device.
         values = torch.stack([term.detach().float() for term in output.terms.values()]).tolist()
         terms = dict(zip(output.terms, values, strict=True))
         self.check(terms, where or f"step {self.steps}")
@@ -63,7 +62,7 @@ class TrainingStep:
         return output, terms
 
     def check(self, terms: Mapping[str, float], where: str) -> None:
-        """Look at the terms of a step, of which a harness that optimises by itself may give only some.
+        """Check the terms of a step; a harness that optimises by itself may pass only some.
 
         Raises:
             RunError: a term is not finite.
@@ -88,21 +87,21 @@ class TrainingStep:
         return torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a run goes on with, beside the states of the method and of the optimiser."""
+        """The state of a run besides the states of the method and the optimiser."""
         return {"steps": self.steps, "few_positives": self.few_positives.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
+        """Restore the result of `state_dict`."""
         self.steps = state["steps"]
         self.few_positives.load_state_dict(state["few_positives"])
 
 
 def parameter_groups(method: Algorithm) -> Iterable[nn.Parameter]:
-    """What an optimiser of the method is constructed with, whatever the harness."""
+    """The arguments of an optimiser of the method, in every harness."""
     return method.parameters()
 
 
 def join_domains(images: Sequence[Tensor], labels: Sequence[Tensor]) -> Batch:
-    """The batch of a harness that feeds images (N_d, C, H, W) and labels (N_d,) of each training domain d."""
+    """The batch from a harness' images (N_d, C, H, W) and labels (N_d,) of each training domain d."""
     domain = [torch.full_like(y, d) for d, y in enumerate(labels)]
     return Batch(torch.cat(list(images)), torch.cat(list(labels)), torch.cat(domain))

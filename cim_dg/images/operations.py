@@ -1,7 +1,7 @@
 """Operations on a batch of images with parameters per image, on the batch's device.
 
 torchvision's functions take one number for a whole batch; here a parameter is a tensor (N,), and gradients flow to its
-value (not through a decision such as `flip`). The formulae are torchvision's (`torchvision.transforms.v2.functional`),
+value. The formulae are torchvision's (`torchvision.transforms.v2.functional`),
 and the results are the same. Images are (N, C, H, W), floating point, in [0, 1], and so are the results. Hue,
 saturation and grey are defined on three channels, RGB: images with another number of channels are returned unchanged.
 """
@@ -130,19 +130,6 @@ def gaussian_blur(images: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
     blurred = F.conv2d(padded, kernel[:, :, None, :], groups=n * channels)
     blurred = F.conv2d(blurred, kernel[:, :, :, None], groups=n * channels)
     return blurred.view(n, channels, height, width)
-
-
-def horizontal_flip(images: Tensor, flip: Tensor) -> Tensor:
-    """Mirror the images where `flip` is true, left to right.
-
-    Args:
-        images: (N, C, H, W).
-        flip: (N,) bool.
-
-    Raises:
-        ValueError: `flip` has another shape.
-    """
-    return torch.where(_per_image(flip, images), images.flip(-1), images)
 
 
 def resized_crop(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Jobs, and what runs them: on this machine, in warm processes, on Ray, on Slurm. No harness is known here."""
+"""Jobs and their launchers: on this machine, in warm processes, on Ray, on Slurm. Independent of any harness."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cim_dg.runtime import locks, settings
 __all__ = ["LAUNCHERS", "Ending", "Job", "launch"]
 
 Launcher = Callable[[Sequence[Job]], "Mapping[Job, Ending] | None"]
-"""Runs jobs and tells how each ended, or submits them and returns None."""
+"""Runs jobs and returns their endings, or submits them and returns None."""
 
 LAUNCHERS = {
     "local": "cim_dg.launchers.machine:local",
@@ -25,20 +25,20 @@ LAUNCHERS = {
     "slurm": "cim_dg.launchers.slurm:slurm_launcher",
 }
 SUBMITS = ("slurm",)
-"""Those that return before the jobs have run."""
+"""The launchers that return before the jobs have run."""
 
 
 def launch(name: str, jobs: Sequence[Job]) -> None:
-    """Run jobs by a launcher. One that fails leaves the others running; those that are done are not run again.
+    """Run jobs by a launcher. If one fails, the others still run. Jobs that are done are not run again.
 
     A job that another process has is left to it. If that has ended at the end of all the others, and the job is not
     done, it runs then: NFS keeps the locks of a machine that has died for a while, mostly 90 seconds.
 
     Raises:
-        UserError: there is no such launcher, it cannot work here, or a setting is not what is accepted.
-        RunError: jobs have failed, named with the last thing they said; a job that has failed CIM_DG_MAX_FAILURES times
-            before is not started.
-        LeftToAnother: none has failed, but some are run by another process.
+        UserError: there is no such launcher, it cannot work here, or a setting is not accepted.
+        RunError: jobs failed; the message has the last line of each. A job that failed CIM_DG_MAX_FAILURES times before
+            is not started.
+        LeftToAnother: no job failed, but another process runs some of them.
     """
     if name not in LAUNCHERS:
         raise UserError(f"there is no launcher {name!r}; there are {', '.join(LAUNCHERS)}")

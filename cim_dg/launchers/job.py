@@ -1,4 +1,4 @@
-"""A job as launchers know it, whatever harness made it, and what is common to running one anywhere."""
+"""A job of any harness, as launchers see it, and the code that runs one."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from cim_dg.runtime import locks, settings
 from cim_dg.runtime.files import write_atomically
 
 NOTES = ".cim-dg"
-"""The folder, beside those of the jobs, in which launchers note what they do."""
+"""The folder of the launchers' notes, next to the jobs' folders."""
 
 
 def two_gib() -> float:
-    """The device memory of a job of which no more is known."""
+    """The default estimate of a job's device memory."""
     return 2.0
 
 
@@ -36,16 +36,16 @@ class Job:
     """One training, to be run once.
 
     Attributes:
-        command: its words; `python` stands for this interpreter.
-        folder: its own folder, absolute, where it keeps its lock (`runtime.locks`) while it runs.
-        resumes: whether it goes on where it was when started again; one that does not starts in an empty folder.
-        done: the file in `folder` that says it is done.
+        command: its arguments; `python` stands for this interpreter.
+        folder: its own folder, absolute, which has its lock (`runtime.locks`) while it runs.
+        resumes: whether it resumes when started again; if not, it starts in an empty folder.
+        done: the file in `folder` that marks it as done.
         done_key: if that file is JSON, the entry that must be true.
-        entry: "module:function" that does what the command does, given `arguments`, and returns the exit code.
-        arguments: of `entry`.
-        cwd: the folder it is started in.
-        gib: tells the device memory it needs, in GiB.
-        cores: how many it needs.
+        entry: "module:function" that does the same as the command, with `arguments`, and returns the exit code.
+        arguments: the arguments of `entry`.
+        cwd: its working directory.
+        gib: returns the device memory that it needs, in GiB.
+        cores: the number of cores that it needs.
     """
 
     command: tuple[str, ...]
@@ -63,7 +63,7 @@ class Job:
         return shlex.join(self.command)
 
     def words(self) -> list[str]:
-        """The command with this interpreter in place of `python`, which may be another one, or none, on PATH."""
+        """The command with this interpreter in place of `python`, which on PATH may be another one or missing."""
         return [sys.executable if word == "python" and not place else word for place, word in enumerate(self.command)]
 
     def is_done(self) -> bool:
@@ -78,23 +78,23 @@ class Job:
 
     @property
     def failures_file(self) -> Path:
-        """Where its failures are noted: not in its folder, which is emptied before it starts over."""
+        """The file of its failures. It is not in the job's folder, which is emptied before the job starts over."""
         return self.folder.parent / NOTES / f"{self.folder.name}.json"
 
 
 class Ending(NamedTuple):
-    """How an attempt at a job ended: its exit code (None: it was killed, or not to be had), and the last thing said."""
+    """How an attempt at a job ended: its exit code (None if it was killed or could not start), and its last message."""
 
     code: int | None
     said: str = ""
 
     @property
     def out_of_memory(self) -> bool:
-        """Whether it failed because a GPU had no memory left."""
+        """Whether it failed because a GPU ran out of memory."""
         return bool(self.code) and "out of memory" in self.said.lower()
 
     def failure(self, job: Job) -> str | None:
-        """Why the job failed, in words; None if it did not, or was left to another process."""
+        """Why the job failed, as text; None if it did not fail, or was left to another process."""
         if self.code == LEFT or (self.code == 0 and job.is_done()):
             return None
         if self.code is None:
@@ -108,15 +108,15 @@ def run(
     prints: bool = False,
     started: Callable[[subprocess.Popen[bytes]], None] | None = None,
 ) -> Ending:
-    """Run a job in a process of its own, which dies with this one.
+    """Run a job in a separate process, which dies with this one.
 
-    One that is done is not run again. Unless jobs resume, what a killed attempt left in the job's folder is removed:
-    DomainBed's `train` would add to its results.
+    A job that is done is not run again. Unless the job resumes, the files of a killed attempt are removed from its
+    folder, because DomainBed's `train` would append to its results.
 
     Args:
-        job: what to run.
-        variables: set on top of this process' environment.
-        prints: whether what it prints goes where this process prints, or nowhere.
+        job: the job.
+        variables: environment variables to set in addition to this process' environment.
+        prints: whether its output goes to this process' output, or nowhere.
         started: called with the process.
     """
     if job.is_done():
@@ -139,14 +139,14 @@ def run(
 
 
 def last_said(captured: IO[bytes]) -> str:
-    """The last line of what a process printed into a file."""
+    """The last line that a process printed into a file."""
     captured.seek(0)
     lines = captured.read().decode(errors="replace").strip().splitlines()
     return lines[-1] if lines else ""
 
 
 def death(code: int) -> str:
-    """In words, the exit code of a process that did not end by itself."""
+    """A description of the exit code of a killed process."""
     if code >= 0:
         return f"its process died, exit code {code}"
     name = signal.Signals(-code).name
@@ -154,10 +154,10 @@ def death(code: int) -> str:
 
 
 def clear(folder: Path, remove: bool = False) -> bool:
-    """Empty the folder of a job that starts over, or remove it; False if another process is running the job.
+    """Empty or remove the folder of a job that starts over; returns False if another process is running the job.
 
     Raises:
-        OSError: it cannot be.
+        OSError: it cannot be emptied.
     """
     if not folder.is_dir() or not (remove or any(folder.iterdir())):
         return True
@@ -180,7 +180,7 @@ def clear(folder: Path, remove: bool = False) -> bool:
 
 
 def failures(job: Job) -> tuple[int, str]:
-    """How often the job has failed, and why the last time."""
+    """The number of the job's failures, and the reason of the last one."""
     try:
         noted = json.loads(job.failures_file.read_text(encoding="utf-8"))
         return int(noted["failures"]), str(noted["reason"])
@@ -189,14 +189,14 @@ def failures(job: Job) -> tuple[int, str]:
 
 
 def note_failure(job: Job, reason: str) -> None:
-    """Count a failure. A disk that is full does not keep the other jobs from running."""
+    """Count a failure. A full disk does not prevent the other jobs from running."""
     with contextlib.suppress(OSError):
         job.failures_file.parent.mkdir(exist_ok=True)
         write_atomically(job.failures_file, json.dumps({"failures": failures(job)[0] + 1, "reason": reason}) + "\n")
 
 
 def passed_on(threads: int | None) -> dict[str, str]:
-    """The variables that a job finds on another machine: our settings, those of Weights & Biases, and where code is."""
+    """The variables for a job on another machine: our settings, Weights & Biases' variables, and PYTHONPATH."""
     ours = {name: value for name, value in os.environ.items() if name.startswith((settings.PREFIX, "WANDB_"))}
     if "PYTHONPATH" in os.environ:
         ours["PYTHONPATH"] = os.environ["PYTHONPATH"]

@@ -1,7 +1,7 @@
 """The launchers of one machine: `local`, `parallel`, `multi_gpu` and `pool`.
 
-They differ in the places that they give to jobs, and in whether a place has a process of its own for each job, or one
-that stays (`pool`).
+They differ in the places that they give to jobs, and in whether a place starts a process for each job, or keeps one
+process (`pool`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from cim_dg.launchers.worker import Worker
 from cim_dg.runtime import devices, settings
 
 Place = Mapping[str, str]
-"""The environment variables of the jobs that run in a place: their share of the cores, and their GPU."""
+"""The environment variables of the jobs in a place: their share of the cores, and their GPU."""
 _INTERRUPTED = 130
 
 
@@ -33,11 +33,11 @@ class Runner(Protocol):
         """Run a job to its end."""
 
     def kill(self) -> None:
-        """End what is running, at once, from another thread too; it is not used again."""
+        """End the running job immediately, also from another thread. The runner is not used again."""
 
 
 class Processes:
-    """Runs each job in a process of its own."""
+    """Runs each job in a new process."""
 
     def __init__(self, place: Place, prints: bool = False) -> None:
         self._place, self._prints = place, prints
@@ -57,14 +57,14 @@ class Processes:
 
 
 def local(jobs: Sequence[Job]) -> dict[Job, Ending]:
-    """Run one job after the other; what they print goes where this prints."""
+    """Run one job after the other, with their output on this process' output."""
     return Machine(jobs, [{}], lambda place: Processes(place, prints=True), bar=False).run()
 
 
 def parallel(jobs: Sequence[Job]) -> dict[Job, Ending]:
-    """Run as many jobs side by side as there are GPUs, or else cores; CIM_DG_JOBS sets another number.
+    """Run as many jobs in parallel as there are GPUs, or else cores; CIM_DG_JOBS sets another number.
 
-    More jobs than GPUs go round the GPUs. Each job has a process of its own.
+    More jobs than GPUs are distributed over the GPUs. Each job has its own process.
     """
     return Machine(jobs, places(jobs, lambda most: 1), Processes).run()
 
@@ -88,7 +88,7 @@ def pool(jobs: Sequence[Job], bar: bool = True) -> dict[Job, Ending]:
 
     There is one for each core, with a thread of its own; or, with GPUs, as many for each GPU as its free memory holds
     jobs (CIM_DG_JOBS_PER_GPU sets another number), no more than cores. CIM_DG_JOBS sets another number in all. Results
-    are those of `local` with as many threads. A job whose process dies goes on in another, CIM_DG_RETRIES times.
+    are those of `local` with as many threads. If a job's process dies, another one resumes it, CIM_DG_RETRIES times.
 
     Jobs without an entry, those of a real DomainBed, are run by `parallel`.
     """
@@ -99,7 +99,7 @@ def pool(jobs: Sequence[Job], bar: bool = True) -> dict[Job, Ending]:
 
 
 class WarmProcesses:
-    """Runs the jobs of a place in a worker that stays; a new one takes its place when it dies."""
+    """Runs the jobs of a place in one worker process, which is replaced when it dies."""
 
     def __init__(self, place: Place) -> None:
         self._place = place
@@ -108,7 +108,7 @@ class WarmProcesses:
         self._killed = False
 
     def run(self, job: Job) -> Ending:
-        """Run a job to its end, or until as many workers have died of it as may be."""
+        """Run a job to its end, or until it has killed the maximum number of workers."""
         ending = Ending(0)
         for attempt in range(1 + settings.get("CIM_DG_RETRIES")):
             if job.is_done():
@@ -134,12 +134,12 @@ class WarmProcesses:
 
 
 class Machine:
-    """The jobs of a launch, the places that run them, and how they ended.
+    """The jobs of a launch, the places that run them, and their endings.
 
     Args:
-        jobs: what to run, in that order.
-        places: where.
-        make_runner: gives a runner for a place.
+        jobs: the jobs, in the order of running.
+        places: the places that run them.
+        make_runner: creates a runner for a place.
         bar: whether to show progress on stderr.
     """
 
@@ -155,7 +155,7 @@ class Machine:
         self.endings: dict[Job, Ending] = {}
 
     def run(self) -> dict[Job, Ending]:
-        """Run every job, those that a full GPU stopped once more, alone on theirs; returns how they ended."""
+        """Run every job, and once more, alone on a GPU, those that ran out of GPU memory; returns their endings."""
         with self._bar:
             self._serve_all(self._places)
             again, self._out_of_memory = self._out_of_memory, []
@@ -174,7 +174,7 @@ class Machine:
             try:
                 for thread in serving:
                     thread.result()
-            finally:  # does something if there was an interrupt, or a bug
+            finally:  # has an effect only after an interrupt or a bug
                 self._stop(unless_done=all(thread.done() for thread in serving))
 
     def _stop(self, unless_done: bool = False) -> None:
@@ -185,7 +185,7 @@ class Machine:
             runner.kill()
 
     def _serve(self, place: Place) -> None:
-        """Run jobs in one place until there are none left."""
+        """Run jobs in one place until none is left."""
         runner = self._make_runner(place)
         with self._lock:
             self._runners.append(runner)
@@ -216,11 +216,11 @@ class Machine:
 
 
 def places(jobs: Sequence[Job], fitting: Callable[[int], int]) -> list[Place]:
-    """What each process is given of the machine; it does not depend on how many jobs are left.
+    """The places, each a share of the machine. They do not depend on how many jobs are left.
 
     Args:
-        jobs: what is to run: there are no more places than jobs.
-        fitting: tells how many jobs to give a GPU, of the most that there are cores for.
+        jobs: the jobs; there are at most as many places.
+        fitting: the number of jobs per GPU, from the maximum that the cores allow.
     """
     cores, gpus, count = devices.cores(), devices.gpus(), settings.get("CIM_DG_JOBS")
     if count is None and gpus:
@@ -236,21 +236,21 @@ def places(jobs: Sequence[Job], fitting: Callable[[int], int]) -> list[Place]:
 
 
 def _fitting(jobs: Sequence[Job], most: int) -> int:
-    """How many of the jobs, at least 1 and at most `most`, fit side by side into the GPU with the least free memory."""
+    """The number of the jobs, 1 to `most`, that fit together into the GPU with the least free memory."""
     return max(1, min(most, int(_free_gib() // max(map(_gib, jobs)))))
 
 
 def _gib(job: Job) -> float:
     try:
         return job.gib()
-    except UserError:  # the job itself says what is wrong
+    except UserError:  # the job itself reports the error
         return 0.1
 
 
 def _free_gib() -> float:
     """The free memory of the GPU that has the least.
 
-    Asked in a process of its own: to ask takes some of it, for as long as the process lives.
+    It is measured in a separate process, because a process that uses CUDA occupies some of it.
     """
     code = "import torch; print(min(torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count())))"
     return int(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout) / 2**30

@@ -1,4 +1,4 @@
-"""What launchers note beside the folders of jobs, so that nobody clears a job that is running or about to."""
+"""The launchers' notes next to the jobs' folders, so that no process clears a running or waiting job."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from cim_dg.launchers.job import NOTES, Job
 from cim_dg.runtime import locks, settings
 
 SLURM = "slurm.txt"
-"""In the folder of notes: a line for each job submitted, with its number and the name of its folder."""
+"""In the folder of notes: a line for each submitted job, with its Slurm number and the name of its folder."""
 
 
 @contextlib.contextmanager
 def announced(jobs: Sequence[Job]) -> Iterator[Sequence[Job]]:
-    """Name the jobs in notes beside their folders that hold as long as this process lives."""
+    """Announce the jobs in notes next to their folders. A note is valid while this process lives."""
     with contextlib.ExitStack() as stack:
         for parent in {job.folder.parent for job in jobs}:
             if not parent.is_dir():
@@ -29,7 +29,7 @@ def announced(jobs: Sequence[Job]) -> Iterator[Sequence[Job]]:
             note = _new_note(parent / NOTES)
             stack.callback(_remove, note)
             claimed = locks.claim(note)
-            assert claimed is not None  # nobody else knows of it yet
+            assert claimed is not None  # no other process knows it yet
             stack.enter_context(claimed)
             names = [job.folder.name for job in jobs if job.folder.parent == parent]
             (note / "jobs.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
@@ -37,10 +37,10 @@ def announced(jobs: Sequence[Job]) -> Iterator[Sequence[Job]]:
 
 
 def busy(folders: Collection[Path]) -> set[Path]:
-    """Those of the folders whose jobs may be running, or wait for their turn: they must not be cleared.
+    """The folders whose jobs may be running or waiting, and which must not be cleared.
 
-    That is, another process has claimed it, a live launcher or Slurm has it in its list, or it has no lock and was
-    written to recently.
+    Another process has claimed such a folder, a live launcher or Slurm has its job in a list, or it has no lock and
+    was written to recently.
 
     Raises:
         UserError: Slurm does not answer.
@@ -50,7 +50,7 @@ def busy(folders: Collection[Path]) -> set[Path]:
 
 
 def note_submitted(jobs: Sequence[Job], number: str) -> None:
-    """Note that Slurm has jobs under a number."""
+    """Note that Slurm has the jobs under a number."""
     for job in jobs:
         place = job.folder.parent / NOTES
         place.mkdir(exist_ok=True)
@@ -59,7 +59,7 @@ def note_submitted(jobs: Sequence[Job], number: str) -> None:
 
 
 def queued_in_slurm(parent: Path) -> set[str]:
-    """The names of those jobs' folders in `parent` that Slurm still has pending or running.
+    """The names of the folders in `parent` whose jobs Slurm still has pending or running.
 
     Raises:
         UserError: squeue fails.
@@ -88,17 +88,17 @@ def slurm_numbers() -> set[str]:
 
 
 def free(folders: Collection[Path]) -> None:
-    """Remove the folders that sweep made for jobs which were not started: they would count as incomplete."""
-    with contextlib.suppress(UserError):  # if it cannot be told which jobs Slurm has, all folders stay
+    """Remove the folders of jobs that were not started. They would count as incomplete."""
+    with contextlib.suppress(UserError):  # if Slurm's jobs are unknown, all folders stay
         for folder in set(folders) - busy(folders):
-            with contextlib.suppress(OSError):  # it is not empty, or not there
+            with contextlib.suppress(OSError):  # it is not empty, or missing
                 folder.rmdir()
 
 
 def _new_note(place: Path) -> Path:
     while True:
         place.mkdir(exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):  # another launcher has just removed the empty folder
+        with contextlib.suppress(FileNotFoundError):  # another launcher just removed the empty folder
             return Path(tempfile.mkdtemp(dir=place, prefix="launch-"))
 
 
@@ -109,11 +109,11 @@ def _remove(note: Path) -> None:
 
 
 def _waiting(parent: Path) -> set[str]:
-    """The names of the jobs' folders in `parent` that live launchers, and Slurm, have in their lists."""
+    """The names of the folders in `parent` whose jobs are in a list of a live launcher or of Slurm."""
     names = queued_in_slurm(parent)
     for note in (parent / NOTES).glob("launch-*"):
         if locks.is_claimed(note):
-            with contextlib.suppress(FileNotFoundError):  # it has ended meanwhile
+            with contextlib.suppress(FileNotFoundError):  # the launcher ended meanwhile
                 names |= set((note / "jobs.txt").read_text(encoding="utf-8").split("\n"))
         elif os.access(note, os.W_OK) and not locks.is_fresh(note):
             shutil.rmtree(note, ignore_errors=True)  # its launcher was killed

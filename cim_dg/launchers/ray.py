@@ -14,16 +14,16 @@ from cim_dg.runtime import settings
 
 
 def ray_launcher(jobs: Sequence[Job]) -> dict[Job, Ending]:
-    """Run the jobs on the cluster that RAY_ADDRESS names, on one running here, or else on a local one of its own.
+    """Run the jobs on the cluster of RAY_ADDRESS, on one that runs here, or else on a new local one.
 
     CIM_DG_GPUS_PER_JOB (0.25 puts four jobs on a GPU; default 1, or 0 in a cluster without any) and CIM_DG_CPUS_PER_JOB
-    (default 1) say what a job gets. One whose worker or machine dies is started again, CIM_DG_RETRIES times at most
-    (default 2). Shows a progress bar on stderr. Interrupted or killed, it takes its jobs with it.
+    (default 1) set a job's share. A job whose worker or machine dies is started again, at most CIM_DG_RETRIES times
+    (default 2). It shows a progress bar on stderr. If it is interrupted or killed, its jobs end too.
 
     Every machine needs the same environment and shared folders for the data and the results.
 
     Raises:
-        UserError: Ray is not installed, there is no such cluster, or a setting is not what is accepted.
+        UserError: Ray is not installed, there is no such cluster, or a setting is not accepted.
     """
     try:
         import ray
@@ -32,7 +32,7 @@ def ray_launcher(jobs: Sequence[Job]) -> dict[Job, Ending]:
     gpus, cpus, retries = (settings.get(f"CIM_DG_{name}") for name in ("GPUS_PER_JOB", "CPUS_PER_JOB", "RETRIES"))
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report its use over the network
     try:
-        # Each argument is one that an existing cluster takes too.
+        # An existing cluster accepts each of these arguments too.
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
     except ConnectionError:
         place = os.environ.get("RAY_ADDRESS", "the address that Ray has noted down")
@@ -62,10 +62,10 @@ def ray_launcher(jobs: Sequence[Job]) -> dict[Job, Ending]:
 
 
 def _check_fits(gpus: float, cpus: float) -> None:
-    """Refuse jobs that would wait for ever.
+    """Refuse jobs that would wait forever.
 
     Raises:
-        UserError: no machine of the cluster has as much as a job is to get.
+        UserError: no machine of the cluster has a job's share.
     """
     import ray
 

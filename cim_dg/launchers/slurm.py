@@ -20,19 +20,18 @@ DEFAULTS = {"name": "cim-dg", "timeout_min": 24 * 60, "gpus_per_node": 1, "cpus_
 TIME_OUTS = 100
 FOLDER = "submitit"
 KEPT_DAYS = 7
-"""How long submitit's files of a task that has ended are kept."""
+"""The time for which submitit's files of a finished task are kept."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a task of an array does on its node; before a time limit or when preempted, submitit asks what to queue
-    again."""
+    """An array's task. Before a time limit or a preemption, submitit asks it what to queue again."""
 
     def __call__(self, jobs: Sequence[Job]) -> None:
-        """Run its jobs: one in a process of its own, several as the launcher `pool` does.
+        """Run its jobs: a single one in a new process, several as the launcher `pool` does.
 
         Raises:
-            RunError: one failed; Slurm then says so of its task too.
+            RunError: a job failed. Slurm then marks its task as failed too.
         """
         from cim_dg.launchers.machine import pool
 
@@ -47,7 +46,7 @@ class Task:
             raise RunError("\n".join(f"{job}\n    {reason}" for job, reason in failed.items()))
 
     def checkpoint(self, jobs: Sequence[Job]) -> Any:
-        """The same again, without what is done."""
+        """The same task without the jobs that are done."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self, [job for job in jobs if not job.is_done()] or list(jobs)[:1])
@@ -60,13 +59,13 @@ def slurm_launcher(jobs: Sequence[Job]) -> None:
     "mem_gb": 32, "slurm_array_parallelism": 64}'; without it a task gets a day, a GPU and eight cores. A task runs
     CIM_DG_SLURM_JOBS jobs (1), side by side as far as its GPU's memory and its cores go, and an array has at most
     CIM_DG_SLURM_ARRAY tasks (1000). A task that is preempted is queued again, and so is one at its time limit where
-    jobs resume. Jobs that are in the queue already are not submitted again. submitit's scripts and logs are in the
+    jobs resume. Jobs that are already in the queue are not submitted again. submitit's scripts and logs are in the
     folder `submitit` above those of the jobs, which must be on a shared disk. CIM_DG_SLURM_CLUSTER=local starts all
     tasks at once here, as a trial.
 
     Raises:
-        UserError: submitit or Slurm is not there, or Slurm takes none of the jobs.
-        RunError: Slurm takes some of the jobs and not the others.
+        UserError: submitit or Slurm is missing, or Slurm accepts none of the jobs.
+        RunError: Slurm accepts only some of the jobs.
     """
     try:
         import submitit
@@ -78,7 +77,7 @@ def slurm_launcher(jobs: Sequence[Job]) -> None:
         raise UserError(
             "the launcher slurm needs Slurm, and there is no srun here; CIM_DG_SLURM_CLUSTER=local tries it out"
         )
-    # The local executor would hide all GPUs but as many as are asked for, and there may be none.
+    # The local executor would hide all but the requested number of GPUs, and there may be none.
     defaults = DEFAULTS if cluster == "slurm" else DEFAULTS | {"gpus_per_node": 0}
     parameters = {**defaults, **settings.get("CIM_DG_SLURM")}
     jobs = _not_queued(jobs)
@@ -87,7 +86,7 @@ def slurm_launcher(jobs: Sequence[Job]) -> None:
     folder = Path(os.path.commonpath([job.folder.parent for job in jobs])) / FOLDER
     _clean(folder)
     try:
-        # A job that starts anew each time would meet its time limit for ever.
+        # A job that does not resume would reach its time limit again and again.
         time_outs = TIME_OUTS if all(job.resumes for job in jobs) else 0
         executor = submitit.AutoExecutor(folder, cluster=cluster, slurm_max_num_timeout=time_outs)
         executor.update_parameters(**parameters)
@@ -125,7 +124,7 @@ def _not_queued(jobs: Sequence[Job]) -> list[Job]:
 
 
 def _clean(folder: Path) -> None:
-    """Remove submitit's files of a week ago, but for those of tasks that Slurm has."""
+    """Remove submitit's files that are older than a week, except those of tasks that Slurm has."""
     queued = {number.partition("_")[0] for number in slurm_numbers()}
     for path in folder.glob("*") if folder.is_dir() else ():
         old = time.time() - path.stat().st_mtime > KEPT_DAYS * 24 * 3600

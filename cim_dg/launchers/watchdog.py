@@ -1,8 +1,8 @@
-"""Run a command that is killed when the process that has started it dies: `python watchdog.py PARENT WORDS...`.
+"""Run a command that is killed when its parent process dies: `python watchdog.py PARENT COMMAND...`.
 
-A launcher, or a worker of Ray or Slurm, that is killed would leave the training that it has started behind; the job is
-given to another, and would then run twice in one folder. This is a program of its own, and no function called between
-fork and exec, because launchers have threads. The kernel's part in it is Linux'; elsewhere the command is just run.
+A killed launcher, or a killed worker of Ray or Slurm, would leave its training running. The job would then be given to
+another worker and run twice in the same folder. This is a separate program, not a function between fork and exec,
+because launchers have threads. The signal needs Linux; on other systems the command is run without it.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ PR_SET_PDEATHSIG = 1
 
 
 def ignore_preemption() -> None:
-    """Within a task of submitit, ignore what Slurm sends to all of it before it takes the node away.
+    """In a task of submitit, ignore the signal that Slurm sends to all processes before a preemption.
 
-    submitit's process answers the signal by queueing the task again. A training that died of it first would be a
-    failure.
+    submitit's process handles the signal and queues the task again. If it killed the training first, that would count
+    as a failure.
     """
     if "SUBMITIT_EXECUTOR" in os.environ:
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)
@@ -27,14 +27,14 @@ def ignore_preemption() -> None:
 
 
 def main() -> None:
-    """Ask for the signal that ends it, and become the command."""
-    parent, words = int(sys.argv[1]), sys.argv[2:]
+    """Request the signal at the parent's death, and become the command."""
+    parent, command = int(sys.argv[1]), sys.argv[2:]
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     ignore_preemption()
     if os.getppid() != parent:
         sys.exit("the process that has started this job died before it began")
-    os.execvp(words[0], words)
+    os.execvp(command[0], command)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""A process that stays warm and runs one job after the other, having imported what they need once: both ends of it.
+"""A warm process that runs one job after the other, with imports done once: the launcher's side and the process' side.
 
-The process reads a line of JSON for each job (what to call, with which arguments) and answers with the exit code and
-the last line of stderr. When there is nothing more to read its launcher has gone, however it went, and it ends at once,
-in the middle of a job too: that one goes on where it was when it is launched again.
+The process reads a line of JSON for each job (the function and its arguments) and answers with the exit code and the
+last line of stderr. At the end of its input the launcher is gone for some reason, and the process ends immediately,
+even during a job. That job resumes when it is launched again.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from cim_dg.launchers.job import Ending, Job, death, last_said
 
 
 class Worker:
-    """The launcher's end."""
+    """The launcher's side."""
 
     def __init__(self, variables: Mapping[str, str]) -> None:
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed when it has died
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the process has died
         self._process = subprocess.Popen(
             [sys.executable, "-m", "cim_dg.launchers.worker"],
             env=os.environ | variables,
@@ -42,7 +42,7 @@ class Worker:
         )
 
     def run(self, job: Job) -> Ending:
-        """Run a job; the ending's code is None if the process died, and whatever it had started, too."""
+        """Run a job; the ending's code is None if the process died."""
         request = {"entry": job.entry, "arguments": job.arguments, "command": job.command, "cwd": str(job.cwd)}
         assert self._process.stdin is not None and self._process.stdout is not None  # for the type checker
         with contextlib.suppress(BrokenPipeError):
@@ -52,7 +52,7 @@ class Worker:
         return Ending(*json.loads(answer)) if answer.endswith("\n") else Ending(None, self._death())
 
     def kill(self) -> None:
-        """End the process, and what it runs."""
+        """End the process and its job."""
         self._process.kill()
         self._process.wait()
 
@@ -63,12 +63,12 @@ class Worker:
 
 
 def main() -> None:
-    """The process' end."""
+    """Run the process' side."""
     watchdog.ignore_preemption()
     requests, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w", buffering=1)
     nowhere = os.open(os.devnull, os.O_RDWR)
-    # What jobs print is in their folders. And the processes that load images are forked from this one, and close their
-    # standard input: it must not be what a thread is waiting to read.
+    # Jobs write their output to their folders. Loader processes are forked from this one and close their standard
+    # input, which must not be the stream that a thread is reading.
     os.dup2(nowhere, 0)
     os.dup2(nowhere, 1)
     autoload.install()
@@ -76,7 +76,7 @@ def main() -> None:
     threading.Thread(target=_read, args=(requests, waiting), daemon=True).start()
     while True:
         request = waiting.get()
-        # What Python prints goes to a file; what else is on stderr is for the launcher, and tells how a process died.
+        # Python's stderr goes to a file. Other output on stderr is for the launcher: it shows how a process died.
         with (
             tempfile.TemporaryFile("w+", errors="replace") as errors,
             as_new_process(request["command"], request["cwd"]),
@@ -92,7 +92,7 @@ def _call(entry: str, arguments: Sequence[str]) -> int:
     module, _, function = entry.partition(":")
     try:
         return getattr(import_module(module), function)(arguments)
-    except SystemExit as end:  # of argparse
+    except SystemExit as end:  # from argparse
         return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
     except Exception:
         traceback.print_exc()
@@ -107,9 +107,9 @@ def _read(stream: TextIO, waiting: queue.SimpleQueue[dict[str, Any]]) -> None:
 
 @contextlib.contextmanager
 def as_new_process(command: Sequence[str], cwd: str) -> Iterator[None]:
-    """Let a job find what it would in a process of its own, as far as it does not see to that itself.
+    """Give a job the state of a new process, as far as the job does not set it itself.
 
-    It seeds every random generator, sets cuDNN's flags, and puts back the streams.
+    The job itself seeds the random generators, sets cuDNN's flags, and restores the streams.
     """
     import torch
 
@@ -118,7 +118,7 @@ def as_new_process(command: Sequence[str], cwd: str) -> Iterator[None]:
     sys.argv, sys.orig_argv = list(command[1:]), [sys.executable, *command[1:]]
     try:
         os.chdir(cwd)
-        with warnings.catch_warnings():  # which also forgets what has been warned of already
+        with warnings.catch_warnings():  # this also resets the warnings shown so far
             yield
     finally:
         sys.argv, sys.orig_argv = argv, orig_argv

@@ -1,1 +1,1 @@
-"""What methods are made of: the perceptual loss, pairs, networks, pixel spaces."""
+"""The building blocks of methods: the perceptual loss, pairs, networks, pixel spaces."""

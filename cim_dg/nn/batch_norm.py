@@ -11,10 +11,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 @torch.no_grad()
 def update_statistics(model: nn.Module, batches: Iterable[Tensor]) -> int:
-    """Estimate anew, over `batches`, the running mean and variance of every batch normalisation that is not frozen.
+    """Recompute the running mean and variance of every unfrozen batch normalisation over `batches`.
 
-    As `torch.optim.swa_utils.update_bn`, except that a layer that stays in evaluation mode under `model.train()`, as
-    those of a pretrained featurizer may, keeps its statistics. The mode of the model is left as it was.
+    Like `torch.optim.swa_utils.update_bn`, but layers that stay in evaluation mode under `model.train()`, as those of
+    a pretrained featurizer may, keep their statistics. The mode of the model is restored.
 
     Returns:
         The number of layers that were updated; 0 reads no batch.

@@ -15,7 +15,7 @@ from cim_dg.nn.pixels import NAMED
 NAME = "efficientnet_lite0"
 """The value of the hyper-parameter `weights` that selects it."""
 
-# What its authors trained it with, for pixels of [0, 1] (tensorflow/tpu, efficientnet_lite_builder.py).
+# The normalisation of its training, for pixels of [0, 1] (tensorflow/tpu, efficientnet_lite_builder.py).
 _MEAN, _STD = 127 / 255, 128 / 255
 
 
@@ -67,8 +67,3 @@ class EfficientNetLite0(nn.Module):
         if self._freeze_bn:
             freeze_batch_norm(self.network)
         return self
-
-
-def efficientnet_lite0_featurizer(hparams: Mapping[str, Any]) -> nn.Module:
-    """The featurizer (with `n_outputs`) for `weights="efficientnet_lite0"`; see `EfficientNetLite0`."""
-    return EfficientNetLite0(hparams)

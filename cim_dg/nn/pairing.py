@@ -1,4 +1,4 @@
-"""Choosing the images that an anchor is compared with."""
+"""Chooses the images that an anchor is compared with."""
 
 from __future__ import annotations
 

@@ -138,8 +138,8 @@ def triplet_ms_ssim(
     # For -1, row 0 is compared and dropped below: selecting the other rows would wait for the GPU.
     rows = index.clamp(min=0)
     if backend == "pytorch_msssim":
-        both = [_by_pytorch_msssim(morphed, images[row], data_range, window, scales) for row in rows]
-        values = torch.stack(both)
+        similarities = [_by_pytorch_msssim(morphed, images[row], data_range, window, scales) for row in rows]
+        values = torch.stack(similarities)
     else:
         if len(images) > rows.numel() and _is_on_cpu(images):  # a large pool of images: only those in use
             images = images.index_select(0, rows.flatten())

@@ -1,4 +1,4 @@
-"""A queue of the images of the last batches, for a contrast that finds too few partners in one batch."""
+"""A queue of the images of the last batches, for a contrast with too few pairs in one batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which hyper-parameters and which checkpoint the selection chose for every cell."""
+"""The hyper-parameters and the checkpoint that the selection chose for every cell."""
 
 from __future__ import annotations
 
@@ -67,22 +67,22 @@ def best_hparams(records: Records, rules: Sequence[str]) -> list[Grid]:
 
 
 def best_epochs(records: Records, rules: Sequence[str]) -> list[Grid]:
-    """The same for WILDS runs, which have one setting each: the selected epoch, under each rule or each run's own."""
+    """The same for WILDS runs, which have one setting each: the epoch selected by each rule, or by each run's own."""
     grids = []
     header = ["Method", "From", "Data set", "Seed", "Epoch", "Checkpoint", "Hparams"]
     for rule, runs in by_rule(records, rules).items():
         rows = []
         for number, epoch in sorted(epochs_of(records, runs, rule).items(), key=lambda pair: str(runs[pair[0]].folder)):
             run = runs[number]
-            # The harness keeps the model of the epoch that the run itself selected.
-            kept = next(run.folder.glob("*_epoch:best_model.pth"), None) if own_rule(run) == rule else None
+            # The harness keeps the model of the epoch that the run's own rule selected.
+            model_path = next(run.folder.glob("*_epoch:best_model.pth"), None) if own_rule(run) == rule else None
             texts = [
                 run.algorithm,
                 run.harness,
                 run.dataset,
                 str(run.trial),
                 str(epoch),
-                str(kept or f"not kept ({run.folder})"),
+                str(model_path or f"not kept ({run.folder})"),
             ]
             rows.append([*([text] for text in texts), textwrap.wrap(hparams_text(run), _HPARAMS_WIDTH) or ["unknown"]])
         title = f"WILDS: selected epochs [{rule}]"
@@ -97,7 +97,7 @@ def hparams_text(run: Run) -> str:
 
 
 def model_file(run: Run, step: int, last: int) -> Path | None:
-    """The file with the model of this step, if the harness kept it: DomainBed the last, or all if told to."""
+    """The file of the model at this step, if the harness kept it: DomainBed keeps the last, or all if told to."""
     candidates = [run.folder / f"model_step{step}.pkl", *([run.folder / "model.pkl"] if step == last else [])]
     if is_family(run.harness) and not is_averaged(run.harness):
         envs = ",".join(map(str, run.test_envs))
@@ -106,6 +106,6 @@ def model_file(run: Run, step: int, last: int) -> Path | None:
 
 
 def checkpoint(run: Run, step: int, last: int) -> str:
-    """`model_file` in words."""
+    """`model_file` as text."""
     path = model_file(run, step, last)
     return str(path) if path else f"not kept ({run.folder})"

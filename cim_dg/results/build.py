@@ -1,4 +1,4 @@
-"""From folders to the finished comparison: the whole path in one place."""
+"""The whole path from folders to the finished comparison."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BASELINE = "ERM"
 
 @dataclass(frozen=True)
 class Report:
-    """The comparison of some folders: tables, selected hparams if asked for, and what had to be left out."""
+    """The comparison of some folders: tables, selected hparams if requested, and what was left out."""
 
     tables: list[Table]
     records: Records | None = None
@@ -26,7 +26,7 @@ class Report:
     left_out: list[str] = field(default_factory=list)
 
     def grids(self) -> list[Grid]:
-        """Everything as grids of text, in the order of printing."""
+        """All tables as grids of text, in the order of printing."""
         return [grid for table in self.tables for grid in grids(table)] + self.best
 
 
@@ -41,12 +41,12 @@ def report(
     """Read `folders` and compute their tables.
 
     Args:
-        rules: selection rules of either harness; each harness' default where none of its own is given.
-        names: only these tables; those of published figures need no folder.
-        baseline: the method that the others are compared with; ERM if not given.
+        rules: selection rules of either harness; a harness without one has its default.
+        names: only these tables; tables of published figures need no folder.
+        baseline: the method that the others are compared with; ERM if None.
 
     Raises:
-        UserError: nothing to read, or a name that is not there.
+        UserError: there is nothing to read, or a name is unknown.
     """
     domainbed_rules = [rule for rule in dict.fromkeys(rules) if rule in selection.TITLES] or ["iid"]
     group_rules = [rule for rule in dict.fromkeys(rules) if rule in read_wilds.RULES or rule == "oracle"]
@@ -82,7 +82,7 @@ def _published(name: str, rules: Sequence[str]) -> list[Table]:
 
 
 def _only(tables: list[Table], names: Sequence[str], rules: Sequence[str], with_published: bool) -> list[Table]:
-    """The tables of these names, published figures alone where no run serves one."""
+    """The tables of these names; a table without runs has published figures only."""
     chosen = []
     for name in dict.fromkeys(names):
         of_name = [table for table in tables if table.name == name]

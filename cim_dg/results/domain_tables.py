@@ -36,12 +36,12 @@ _PAPER_COLUMNS = {"VLCS": ["Caltech", "LabelMe", "Pascal", "Sun"]}
 
 
 def table_name(dataset: str) -> str:
-    """What a data set's table is called on the command line."""
+    """The name of a data set's table on the command line."""
     return NAMES.get(dataset, dataset.lower())
 
 
 def domain_tables(records: Records, rules: Sequence[str], baseline: str, with_published: bool) -> list[Table]:
-    """A table for each DomainBed data set under each rule and protocol; where a rule cannot be served, it says why."""
+    """A table for each DomainBed data set under each rule and protocol. A rule that does not apply is explained."""
     runs = [run for run in records.runs if run.test_envs]
     kinds = {(run.dataset, is_family(run.harness)) for run in runs}
     selected = {rule: select(records, rule) for rule in rules}
@@ -53,7 +53,7 @@ def domain_tables(records: Records, rules: Sequence[str], baseline: str, with_pu
 
 
 def published_tables(name: str, rules: Sequence[str]) -> list[Table]:
-    """The published figures of a table on their own, under each rule."""
+    """A table with published figures only, under each rule."""
     dataset = published.figures(name)[0].dataset
     columns = [*_PAPER_COLUMNS.get(dataset, ()), AVERAGE]
     kinds = [(swad, rule) for swad in (False, True) for rule in rules if _published(dataset, rule, swad)]
@@ -63,21 +63,21 @@ def published_tables(name: str, rules: Sequence[str]) -> list[Table]:
 def _table(
     dataset: str, swad: bool, rule: str, selected: pd.DataFrame, records: Records, baseline: str, with_published: bool
 ) -> Table:
-    mine = selected[(selected["dataset"] == dataset) & (selected["harness"].map(is_family) == swad)]
+    of_dataset = selected[(selected["dataset"] == dataset) & (selected["harness"].map(is_family) == swad)]
     runs = [run for run in records.runs if run.dataset == dataset and run.test_envs and is_family(run.harness) == swad]
     names = domain_names(dataset, _environments(records, dataset))
     columns = [name for name in _PAPER_COLUMNS.get(dataset, names) if name in names] or names
     if chosen := _chosen_environments(records, runs):
         columns = [name for name in columns if names.index(name) in chosen]
-    shown = columns if chosen or not columns else [*columns, AVERAGE]
+    shown_columns = columns if chosen or not columns else [*columns, AVERAGE]
     per_row = {
         (str(algorithm), str(harness)): _by_column(part, names)
-        for (harness, algorithm), part in mine.groupby(["harness", "algorithm"], observed=True, sort=False)
+        for (harness, algorithm), part in of_dataset.groupby(["harness", "algorithm"], observed=True, sort=False)
     }
     rows, trials, notes = [], {}, []
-    if not len(mine) and swad:
+    if not len(of_dataset) and swad:
         notes.append(f"{dataset}: {TITLES[rule]} is no part of SWAD's protocol.")
-    elif not len(mine) and (reason := unserved(records, rule)):
+    elif not len(of_dataset) and (reason := unserved(records, rule)):
         notes.append(f"{dataset}: {reason}")
     for harness in sorted({run.harness for run in runs}):
         if is_averaged(harness) and rule != "iid":
@@ -88,14 +88,14 @@ def _table(
             by_column = per_row.get((method, harness), {})
             averages = _averages(by_column, columns)
             cells = {name: cell(values) for name, values in by_column.items()}
-            if AVERAGE in shown and (average := _average(cells, averages, columns)):
+            if AVERAGE in shown_columns and (average := _average(cells, averages, columns)):
                 cells[AVERAGE] = average
             rows.append(Row(method, harness, rule, cells))
             trials[method, harness] = {**by_column, **({AVERAGE: averages} if AVERAGE in cells else {})}
-            notes += _gaps(method, harness, by_column, columns) if len(mine) else []
+            notes += _gaps(method, harness, by_column, columns) if len(of_dataset) else []
     notes += _settings(dataset, runs, records.variants)
-    comparisons = compare(trials, baseline, shown)
-    return _finish(dataset, swad, rule, shown, rows, comparisons, notes, baseline, with_published)
+    comparisons = compare(trials, baseline, shown_columns)
+    return _finish(dataset, swad, rule, shown_columns, rows, comparisons, notes, baseline, with_published)
 
 
 def _finish(
@@ -109,9 +109,9 @@ def _finish(
     baseline: str,
     with_published: bool,
 ) -> Table:
-    shown = published_rows(_published(dataset, rule, swad)) if with_published else []
-    if shown:
-        notes = [*notes, *flag_notes(shown), _protocols(dataset, rule, swad)]
+    printed_rows = published_rows(_published(dataset, rule, swad)) if with_published else []
+    if printed_rows:
+        notes = [*notes, *flag_notes(printed_rows), _protocols(dataset, rule, swad)]
     if swad and any(is_averaged(row.source) for row in rows):
         notes = [f"{AVERAGED.strip()}: SWAD's average over steps, as its log.txt has it.", *notes]
     if swad and rule == "oracle":
@@ -121,7 +121,7 @@ def _finish(
         title=f"{dataset}{_SWAD_TITLE if swad else ''}: test accuracy (%)",
         selection=rule,
         columns=columns,
-        rows=[*rows, *shown],
+        rows=[*rows, *printed_rows],
         baseline=baseline,
         comparisons=comparisons,
         notes=[f"Model selection: {TITLES[rule]}.", *notes],
@@ -130,14 +130,14 @@ def _finish(
 
 
 def _chosen_environments(records: Records, runs: list[Run]) -> set[int]:
-    """The environments that a sweep of variants tests on, where it is all there is: it need not test on every one."""
+    """The environments that a sweep of variants tests on, if all runs are its. It may leave environments out."""
     if not all(run.algorithm in records.variants for run in runs):
         return set()
     return {env for run in runs for env in run.test_envs}
 
 
 def _environments(records: Records, dataset: str) -> int:
-    """How many environments the data set's records speak of."""
+    """The number of environments in the data set's records."""
     frame = records.frame
     splits = frame["split"][(frame["dataset"] == dataset) & (frame["metric"] == "acc")].unique()
     numbers = [int(match[1]) for split in splits if (match := re.match(r"env(\d+)_", split))]
@@ -152,7 +152,7 @@ def _by_column(part: pd.DataFrame, names: list[str]) -> dict[str, Trials]:
 
 
 def _averages(by_column: dict[str, Trials], columns: list[str]) -> Trials:
-    """Each trial's mean over the environments, for the trials that have them all."""
+    """The mean over the environments of each trial that has them all."""
     if any(name not in by_column for name in columns) or not columns:
         return {}
     complete = sorted(set.intersection(*(set(by_column[name]) for name in columns)))
@@ -178,20 +178,20 @@ def _gaps(method: str, harness: str, by_column: dict[str, Trials], columns: list
         ]
     trials = {name: sorted(by_column[name]) for name in columns}
     if len(set(map(tuple, trials.values()))) > 1:
-        each = "; ".join(f"{name}: {', '.join(map(str, numbers))}" for name, numbers in trials.items())
+        trial_counts = "; ".join(f"{name}: {', '.join(map(str, numbers))}" for name, numbers in trials.items())
         return [
-            f"{method} ({harness}) does not have the same trials everywhere ({each}): its average is the mean of the "
-            "columns, and the average's uncertainty is that of the complete trials."
+            f"{method} ({harness}) does not have the same trials everywhere ({trial_counts}): its average is the mean "
+            "of the columns, and the average's uncertainty is that of the complete trials."
         ]
     return []
 
 
 def _settings(dataset: str, runs: list[Run], variants: Sequence[str]) -> list[str]:
-    """A warning for each setting of the harness that differs between the runs compared; variants are to differ."""
+    """A warning for each of the harness' settings that differs between the runs. Variants may differ in hparams."""
     notes = []
     for name in ("steps", "holdout_fraction", "uda_holdout_fraction", "task", "hparams"):
-        meant = variants if name == "hparams" else ()
-        values = sorted({str(run.args.get(name)) for run in runs if run.algorithm not in meant})
+        exempt = variants if name == "hparams" else ()
+        values = sorted({str(run.args.get(name)) for run in runs if run.algorithm not in exempt})
         if len(values) > 1:
             notes.append(
                 f"Careful: the runs of {dataset} differ in --{name} ({', '.join(values)}); they are pooled all the "
@@ -210,7 +210,7 @@ def _published(dataset: str, rule: str, swad: bool) -> list[published.Figure]:
 
 
 def _protocols(dataset: str, rule: str, swad: bool) -> str:
-    """Why published rows cannot be compared, with the two figures that show it best."""
+    """Why published rows cannot be compared, with two figures as an example."""
     figures = [] if swad else _published(dataset, rule, swad)
     average = {(figure.method, figure.protocol): figure.printed for figure in figures if figure.column == AVERAGE}
     erm, cim = average.get(("ERM", f"domainbed-{rule}")), average.get(("CIM", "paper"))

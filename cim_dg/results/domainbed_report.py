@@ -1,8 +1,8 @@
 """The report that DomainBed's collect_results prints, as text or LaTeX, character for character.
 
 Each data set has a table under each selection rule, with a column for each test environment; a last table has the
-averages over the environments. A cell is mean and standard error (ddof 0) over trials, in percent, or X where no run
-can be selected.
+averages over the environments. A cell is mean and standard error (ddof 0) over trials, in percent, or X if no run can
+be selected.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from cim_dg.results.selection import TITLES, select
 from cim_dg.results.statistics import mean_and_stderr
 
 DATASET_WIDTH = 20
-"""Characters of a column in the table of a data set."""
+"""The width of a column in a data set's table."""
 AVERAGES_WIDTH = 25
-"""Characters of a column in the table of the averages."""
+"""The width of a column in the table of averages."""
 
 
 class Outcome(NamedTuple):
@@ -42,10 +42,10 @@ def render(
     """The whole report.
 
     Args:
-        records: of one harness.
-        n_lines: how many lines of results.jsonl they come from.
-        algorithms: what the harness lists. They are the first rows; others follow as they were read.
-        environments: the names of each data set's environments. The data sets that have a table, in this order.
+        records: the records of one harness.
+        n_lines: the number of lines of results.jsonl that they come from.
+        algorithms: the harness' list. They are the first rows; others follow in the order of reading.
+        environments: the names of the environments of each data set that has a table, in this order.
         latex: LaTeX (a document that compiles) instead of text.
     """
     lines = [f"Total records: {n_lines}"]
@@ -95,7 +95,7 @@ def _tables(
 
 
 def _trial_averages(outcomes: Sequence[Outcome]) -> list[float]:
-    """Each trial's mean over the environments that it has, in the order of the trials."""
+    """The mean of each trial over the environments that it has, in the order of the trials."""
     by_trial: dict[int, list[float]] = defaultdict(list)
     for outcome in outcomes:
         by_trial[outcome.trial].append(outcome.accuracy)
@@ -130,7 +130,7 @@ def _table(columns: Sequence[str], rows: Mapping[str, Sequence[Sequence[float]]]
 
 
 def _cells(values: Sequence[Sequence[float]], latex: bool) -> list[str]:
-    """A cell for each list of accuracies, and the mean of the cells' means; X for what is not there."""
+    """A cell for each list of accuracies, and the mean of the cells' means; X for missing ones."""
     summaries = [mean_and_stderr(accuracies, scale=100.0) if len(accuracies) else None for accuracies in values]
     sign = "$\\pm$" if latex else "+/-"
     cells = ["X" if summary is None else f"{summary[0]:.1f} {sign} {summary[1]:.1f}" for summary in summaries]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# As domainbed.datasets has them (a test compares); importing that module would import torch.
+# The same as in domainbed.datasets (a test compares them). Importing that module would import torch.
 _SPAWRIOUS = ("Test", "SC_group_1", "SC_group_2")
 ENVIRONMENTS: dict[str, tuple[str, ...]] = {
     "Debug28": ("0", "1", "2"),
@@ -23,14 +23,13 @@ ENVIRONMENTS: dict[str, tuple[str, ...]] = {
     "VLCSMini": ("C", "L", "S"),
 }
 
-# The paper's names for VLCS' domains: they are matched by name, since its columns stand in another order than the
-# folders.
+# The paper's names for VLCS' domains. They are matched by name, because its columns and the folders differ in order.
 _VLCS = {"C": "Caltech", "L": "LabelMe", "S": "Sun", "V": "Pascal"}
 FULL_NAMES: dict[str, dict[str, str]] = {"VLCS": _VLCS, "VLCSMini": _VLCS}
 
 
 def domain_names(dataset: str, count: int) -> list[str]:
-    """What to call a data set's `count` environments; 'env0', 'env1', ... where it is not known."""
+    """The names of a data set's `count` environments; 'env0', 'env1', ... if they are unknown."""
     names = ENVIRONMENTS.get(dataset, ())
     if len(names) != count:
         return [f"env{index}" for index in range(count)]

@@ -1,6 +1,4 @@
-"""Tables as grids of text: the one place that formats a figure; text, Markdown, LaTeX and the page print these
-grids.
-"""
+"""Tables as grids of text. Only this module formats figures; text, Markdown, LaTeX and the page print its grids."""
 
 from __future__ import annotations
 
@@ -28,7 +26,7 @@ class Grid:
 
 
 def grids(table: Table) -> list[Grid]:
-    """The table itself, with its notes, and the paired comparisons where there are any."""
+    """The table with its notes, and its paired comparisons if there are any."""
     return [_figures(table), *([_comparisons(table)] if table.comparisons else [])]
 
 
@@ -79,14 +77,14 @@ def figure(cell: Cell | None) -> list[str]:
 
 def _comparisons(table: Table) -> Grid:
     header = ["Method", "From", "Column", "Difference", "95% interval", "p (Holm)", "", "Trials for 1 point"]
-    order = {column: place for place, column in enumerate(table.columns)}
+    order = {column: number for number, column in enumerate(table.columns)}
     rows = [
         [[text] for text in _comparison(row)]
         for row in sorted(table.comparisons, key=lambda row: (row.method, row.source, order[row.column]))
     ]
     # The order of the methods is the table's.
-    place = {(row.method, row.source): number for number, row in enumerate(table.rows)}
-    rows.sort(key=lambda cells: place[cells[0][0], cells[1][0]])
+    row_number = {(row.method, row.source): number for number, row in enumerate(table.rows)}
+    rows.sort(key=lambda cells: row_number[cells[0][0], cells[1][0]])
     notes = [
         f"Differences to {table.baseline} in points, paired over trials; p by a paired t test, corrected over the "
         "methods of a column (Holm), not over the columns.",

@@ -1,6 +1,6 @@
-"""Pictures of what CIM does to images, where a run kept its model.
+"""Pictures of CIM's morphs, for runs that kept their model.
 
-They are drawn by `cim-dg morph` in a process of its own: reading results must not need the training code.
+`cim-dg morph` draws them in a separate process, because reading results must not need the training code.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ class Picture:
 def morph_pictures(records: Records) -> list[Picture]:
     """A picture for each data set and method with a transformation network that kept a model.
 
-    It is that of the default hparams, the first trial and the last test domain, which is where a data set has its
-    hardest one.
+    The model is that of the default hparams, the first trial and the last test domain, which is the data set's
+    hardest.
     """
     chosen: dict[tuple[str, str, str], Run] = {}
     for run in sorted(
         records.runs, key=lambda run: (run.hparams_seed, run.trial, tuple(-env for env in run.test_envs))
     ):
-        # Only CIM's methods have these hyper-parameters, and only they have a mask.
+        # Only CIM's methods have these hyper-parameters and a mask.
         if any(name.startswith("cim_") for name in run.hparams) and (run.folder / "model.pkl").is_file():
             chosen.setdefault((run.harness, run.dataset, run.algorithm), run)
     return [picture for run in chosen.values() if (picture := _draw(run)) is not None]
 
 
 def _draw(run: Run) -> Picture | None:
-    """The picture of a run's model, or None where `cim-dg morph` cannot draw it (a data set that is not here, say)."""
+    """The picture of a run's model; None if `cim-dg morph` cannot draw it (for example, if the data set is missing)."""
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "morph.png"
         command = [
@@ -68,7 +68,7 @@ def _draw(run: Run) -> Picture | None:
 
 
 def _images(run: Run) -> Path | None:
-    """The folder of the test environment's images, if the data set is one of folders and is where it was."""
+    """The folder of the test environment's images, if the data set consists of folders and still exists."""
     root = Path(str(run.args.get("data_dir"))) / run.dataset
     environments = sorted(path for path in root.glob("*") if path.is_dir()) if root.is_dir() else []
     return environments[run.test_envs[0]] if run.test_envs and run.test_envs[0] < len(environments) else None

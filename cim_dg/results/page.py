@@ -21,15 +21,15 @@ from cim_dg.results.wilds_tables import table_name
 
 @dataclass(frozen=True)
 class _Plot:
-    """An image with the sentence that stands for it where it cannot be seen."""
+    """An image with its alternative text."""
 
     caption: str
     alt: str
-    source: str  # a data: address
+    source: str  # a data: URL
 
 
 def render(report: Report) -> str:
-    """The page; nothing in it is fetched from anywhere."""
+    """The page. It loads nothing from elsewhere."""
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -63,11 +63,11 @@ def _plots(table: Table, report: Report) -> list[_Plot]:
         ),
         *(
             (
-                f"Learning curves{of}: mean over the selected runs, shaded one standard error",
-                f"Line plots of accuracy over training{of} for each method.",
+                f"Learning curves{suffix}: mean over the selected runs, shaded one standard error",
+                f"Line plots of accuracy over training{suffix} for each method.",
                 plots.learning_curves(table, learning_curves),
             )
-            for of, learning_curves in _curves(table, report)
+            for suffix, learning_curves in _curves(table, report)
         ),
         (
             "Worst group against average accuracy (published figures hollow)",
@@ -81,7 +81,7 @@ def _plots(table: Table, report: Report) -> list[_Plot]:
 
 
 def _curves(table: Table, report: Report) -> list[tuple[str, pd.DataFrame]]:
-    """The learning curves of a table's runs, one for each of its data sets, with what to call them."""
+    """The learning curves of a table's runs, one for each of its data sets, with their titles' suffixes."""
     records = report.records
     if records is None:
         return []

@@ -1,4 +1,4 @@
-"""Plots of a table as SVG: narrow enough for a phone, with error bars, told apart by marker as well as by colour."""
+"""Plots of a table as SVG: narrow enough for a phone, with error bars, and with markers as well as colours."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from cim_dg.results.tables import Table
 
-# Okabe and Ito's palette, readable with any colour vision; black comes first, for the baseline.
+# Okabe and Ito's palette, readable with any colour vision. Black is first, for the baseline.
 _COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#8A6D00", "#56B4E9", "#666666")
 _MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
 _WIDTH = 5.2  # inches
@@ -44,14 +44,14 @@ def differences(table: Table) -> str | None:
 
 
 def learning_curves(table: Table, curves: pd.DataFrame) -> str | None:
-    """A panel for each of the curves' panels: mean over runs by step, shaded one standard error; None for single steps.
+    """A plot per panel of the curves: mean over runs by step, shaded one standard error; None for single steps.
 
     Args:
-        curves: as `cim_dg.results.curves` makes them.
+        curves: from `cim_dg.results.curves`.
     """
     if curves.empty or curves["step"].nunique() < 2:
         return None
-    methods, looks = _methods(table), _looks(table)
+    methods, styles = _methods(table), _styles(table)
     titles = list(dict.fromkeys(curves["panel"]))
 
     def draw(figure: Figure) -> None:
@@ -63,7 +63,7 @@ def learning_curves(table: Table, curves: pd.DataFrame) -> str | None:
                 mean, error = by_step.mean(), by_step.sem().fillna(0)
                 if mean.empty:
                     continue
-                look, name = looks[method], _label(method, methods)
+                look, name = styles[method], _label(method, methods)
                 axes.plot(mean.index, mean, label=name, markersize=4, linewidth=1.4, **look)
                 axes.fill_between(mean.index, mean - error, mean + error, color=look["color"], alpha=0.12, linewidth=0)
             axes.set_title(title, loc="left", fontsize=10)
@@ -76,7 +76,7 @@ def learning_curves(table: Table, curves: pd.DataFrame) -> str | None:
 
 
 def worst_against_average(table: Table) -> str | None:
-    """Worst-group against average accuracy, published figures hollow; None if there is nothing of the kind."""
+    """Worst-group against average accuracy, published figures hollow; None if there are no such figures."""
     panels = [column.removesuffix("worst group") for column in table.columns if column.endswith("worst group")]
     names = list(dict.fromkeys(row.method for row in table.rows))
     if not panels:
@@ -89,7 +89,7 @@ def worst_against_average(table: Table) -> str | None:
                 worst, average = (row.cells.get(f"{dataset}{name}") for name in ("worst group", "average"))
                 if worst is None or average is None:
                     continue
-                look = _look(names.index(row.method))
+                look = _style(names.index(row.method))
                 filled = {"markerfacecolor": "none"} if row.published else {}
                 axes.plot(average.mean, worst.mean, linestyle="none", markersize=7, **look, **filled)
                 axes.annotate(
@@ -105,29 +105,29 @@ def worst_against_average(table: Table) -> str | None:
 
 
 def _forest(points: Points, table: Table, label: str, line: float | None = None) -> str:
-    """A row for each column and method, with a point and its interval; and a vertical line, if one is given."""
+    """A row for each column and method, with a point and its interval, and optionally a vertical line."""
     columns = [column for column in table.columns if any(key[0] == column for key in points)]
     methods = [method for method in _methods(table) if any(key[1] == method for key in points)]
-    looks = _looks(table)
+    styles = _styles(table)
     block = len(methods) + 1
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         named: set[Method] = set()
-        for place, column in enumerate(columns):
+        for block_number, column in enumerate(columns):
             for number, method in enumerate(methods):
                 if (column, method) not in points:
                     continue
                 mean, interval = points[column, method]
-                y = place * block + number
+                y = block_number * block + number
                 if interval is not None:
-                    axes.plot(interval, (y, y), color=looks[method]["color"], linewidth=1.4)
+                    axes.plot(interval, (y, y), color=styles[method]["color"], linewidth=1.4)
                 name = None if method in named else _label(method, methods)
                 named.add(method)
-                axes.plot(mean, y, markersize=5.5, linestyle="none", label=name, **looks[method])
+                axes.plot(mean, y, markersize=5.5, linestyle="none", label=name, **styles[method])
         if line is not None:
             axes.axvline(line, color="#444444", linewidth=1, linestyle=":")
-        axes.set_yticks([place * block + (block - 2) / 2 for place in range(len(columns))], columns)
+        axes.set_yticks([index * block + (block - 2) / 2 for index in range(len(columns))], columns)
         axes.set_ylim(len(columns) * block - 1, -1)
         axes.set_xlabel(label)
         axes.grid(axis="x", color="#dddddd", linewidth=0.6)
@@ -140,17 +140,17 @@ def _methods(table: Table) -> list[Method]:
     return [(row.method, row.source) for row in table.rows if not row.published]
 
 
-def _looks(table: Table) -> dict[Method, dict[str, Any]]:
+def _styles(table: Table) -> dict[Method, dict[str, Any]]:
     """A colour and a marker for each method, the same in every plot of the table."""
-    return {method: _look(number) for number, method in enumerate(_methods(table))}
+    return {method: _style(number) for number, method in enumerate(_methods(table))}
 
 
-def _look(number: int) -> dict[str, Any]:
+def _style(number: int) -> dict[str, Any]:
     return {"color": _COLOURS[number % len(_COLOURS)], "marker": _MARKERS[number % len(_MARKERS)]}
 
 
 def _label(method: Method, methods: Sequence[Method]) -> str:
-    """The method's name, with its harness where there are several."""
+    """The method's name, with its harness if there are several."""
     return method[0] if len({source for _, source in methods}) == 1 else f"{method[0]} ({method[1]})"
 
 

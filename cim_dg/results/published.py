@@ -1,6 +1,4 @@
-"""Published figures (published.csv): shown as printed, with source and protocol, and checked for whether they
-add up.
-"""
+"""Published figures (published.csv), shown as printed with source and protocol, and checked for consistency."""
 
 from __future__ import annotations
 
@@ -21,7 +19,7 @@ class Figure:
     column: str
     method: str
     protocol: str
-    group_labels: str  # "yes", "no", or "" where the source does not say
+    group_labels: str  # "yes", "no", or "" if the source does not say
     printed: str
     stderr: str
     source: str
@@ -33,7 +31,7 @@ def names() -> list[str]:
 
 
 def figures(table: str) -> list[Figure]:
-    """The published figures of a table, in the order of the file; none for a table that has none."""
+    """The published figures of a table, in the order of the file."""
     return [figure for figure in _all() if figure.table == table]
 
 
@@ -60,22 +58,21 @@ def _all() -> tuple[Figure, ...]:
 def flag(column: str, row: dict[str, str]) -> str | None:
     """Why a printed figure does not follow from the others of its row (column -> printed text), or None if it does.
 
-    An average is the mean of the other columns, a background gap (BGp) is MS - MR. A figure is flagged where it is off
-    by at least a whole unit of its own last digit, computed in decimals: rounding the columns first can move it by less
-    than that.
+    An average is the mean of the other columns, a background gap (BGp) is MS - MR. A figure is flagged if it is off
+    by at least one unit of its last digit, computed in decimals. Rounding the columns first can cause less than that.
     """
     printed = Decimal(row[column])
     others = [Decimal(text) for name, text in row.items() if name != column]
     if column == "Average" and others:
-        computed, of = sum(others, Decimal()) / len(others), f"the {len(others)} columns average"
+        computed, explanation = sum(others, Decimal()) / len(others), f"the {len(others)} columns average"
     elif column == "BGp" and {"MS", "MR"} <= row.keys():
-        computed, of = Decimal(row["MS"]) - Decimal(row["MR"]), f"MS - MR = {row['MS']} - {row['MR']} ="
+        computed, explanation = Decimal(row["MS"]) - Decimal(row["MR"]), f"MS - MR = {row['MS']} - {row['MR']} ="
     else:
         return None
     unit = Decimal(1).scaleb(int(printed.as_tuple().exponent))
     if abs(printed - computed) < unit:
         return None
-    return f"{column} is printed as {printed}, but {of} {computed.quantize(unit)}"
+    return f"{column} is printed as {printed}, but {explanation} {computed.quantize(unit)}"
 
 
 def rows(figures: Sequence[Figure]) -> dict[tuple[str, str, str, str], list[Figure]]:

@@ -1,4 +1,4 @@
-"""Reads folders of runs, whichever harness wrote them, into one frame of records."""
+"""Reads the run folders of any harness into one frame of records."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from cim_dg.results.records import VARIANTS, Collector, Records
 
 
 def read(folders: Sequence[str | os.PathLike[str]]) -> Records:
-    """Read every run in or below `folders`, each file once, whichever harness wrote it.
+    """Read every run of any harness in or below `folders`, each file once.
 
     Raises:
-        UserError: a folder is not there, or no run with a result is found.
+        UserError: a folder does not exist, or there is no run with a result.
     """
     collector = Collector()
     seen: set[str] = set()
@@ -25,9 +25,9 @@ def read(folders: Sequence[str | os.PathLike[str]]) -> Records:
             raise UserError(
                 f"{folder} is not a folder; give folders of DomainBed sweeps, SWAD or SubpopBench runs, or WILDS logs."
             )
-        # os.walk lists as os.listdir does, so that the order, which breaks exact ties, is DomainBed's.
-        for place, below, files in os.walk(folder):
-            absolute = os.path.abspath(place)
+        # os.walk lists as os.listdir does, so the order, which breaks exact ties, is DomainBed's.
+        for path, below, files in os.walk(folder):
+            absolute = os.path.abspath(path)
             if absolute in seen:
                 below.clear()
                 continue
@@ -38,16 +38,16 @@ def read(folders: Sequence[str | os.PathLike[str]]) -> Records:
             for reader in (read_subpopbench, read_domainbed, read_wilds):
                 if reader.is_run(names):
                     try:
-                        reader.read(Path(place), names, collector)
+                        reader.read(Path(path), names, collector)
                     except OSError as error:
                         collector.skip("Files that cannot be read", str(error.filename))
                     below.clear()
                     break
             else:
-                if not below and place != os.fspath(folder):
+                if not below and path != os.fspath(folder):
                     collector.skip(
                         "Folders without anything in them (not started?)" if not files else "Folders that are no runs",
-                        place,
+                        path,
                     )
     if not collector.runs:
         left = "; ".join(f"{reason.lower()}: {len(places)}" for reason, places in collector.skipped.items())

@@ -25,16 +25,16 @@ NO_RESULTS = "Jobs without a result yet"
 
 
 def is_run(names: Set[str]) -> bool:
-    """Whether a folder with these files is a DomainBed job that at least began."""
+    """Whether a folder with these files is a DomainBed job that has started."""
     return "results.jsonl" in names or len(names & _STARTED) >= 2 or "provenance.json" in names
 
 
 def read(folder: Path, names: Set[str], collector: Collector) -> None:
-    """Add a job folder's checkpoints; what cannot be used is counted, never fatal."""
+    """Add a job folder's checkpoints. Unusable lines are counted and never fatal."""
     results = folder / "results.jsonl"
     lines = results.read_bytes().splitlines() if "results.jsonl" in names else []
     provenance = _object(folder / "provenance.json") if "provenance.json" in names else {}
-    if "data.json" in names and "data" not in provenance:  # which the real DomainBed's jobs have instead
+    if "data.json" in names and "data" not in provenance:  # the real DomainBed's jobs have this instead
         provenance = {**provenance, "data": _object(folder / "data.json")}
     layouts: dict[tuple[str, ...], tuple[list[str], int]] = {}
     args: dict[str, Any] | None = None
@@ -47,7 +47,7 @@ def read(folder: Path, names: Set[str], collector: Collector) -> None:
         try:
             if record["args"] != args:
                 args = record["args"]
-                run = -1  # until the new arguments prove good, checkpoints belong to nobody
+                run = -1  # checkpoints belong to no run until the new arguments are valid
                 started = _run(folder, args, record["hparams"], provenance, "done" in names)
                 run = collector.begin(started)
                 if read_swad.has_form(args):
@@ -82,12 +82,12 @@ def from_lines(lines: Iterable[dict[str, Any]]) -> Records:
 
 
 def parse(line: bytes) -> dict[str, Any]:
-    """The record that a line of results.jsonl holds; an empty one if it is cut off or malformed."""
+    """The record in a line of results.jsonl; an empty one if the line is truncated or malformed."""
     try:
         record = orjson.loads(line)
     except orjson.JSONDecodeError:
         try:
-            # A loss that diverged is written as NaN, which is not JSON, but which Python's own reader takes.
+            # A diverged loss is written as NaN, which is not valid JSON but which Python's own reader accepts.
             record = json.loads(line)
         except ValueError:
             return {}
@@ -127,7 +127,7 @@ def _whole(number: Any) -> int:
 
 
 def _layout(record: dict[str, Any], collector: Collector) -> tuple[list[str], int]:
-    """Which keys of a record are values, and the number of their (split, metric) pairs."""
+    """The keys of a record that are values, and the number of their (split, metric) pairs."""
     left_out = {"step", *(_REPEATED if read_swad.has_form(record["args"]) else ())}
     keys = [key for key, value in record.items() if key not in left_out and isinstance(value, (int, float))]
     return keys, collector.layout(tuple(map(_split_and_metric, keys)))

@@ -1,4 +1,4 @@
-"""Records: what every harness' folders say, as one tidy frame and a list of runs."""
+"""Records: the results in any harness' folders, as one tidy frame and a list of runs."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from cim_dg.errors import UserError
 from cim_dg.runtime.files import write_atomically
 
 VARIANTS = "variants.json"
-"""A file of a sweep's folder: what the methods of the runs below each of its folders are called (folder to label)."""
+"""A file of a sweep's folder: the labels of the methods of the runs below each of its folders (folder to label)."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training run: who made it, of what, and with which settings.
+    """One training run: its harness, its data and its settings.
 
-    `algorithm` is the harness' name of the method, or the label of the variant of it that this is; `args` has the name.
+    `algorithm` is the harness' name of the method, or the variant's label; `args` has the name.
     """
 
     folder: Path
@@ -42,7 +42,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Records:
-    """All evaluations (`frame`), the runs that made them (`runs`), and what could not be used (`skipped`).
+    """All evaluations (`frame`), their runs (`runs`), and unusable lines and folders (`skipped`).
 
     `variants` are the labels of variants, in the order of their sweeps.
 
@@ -57,7 +57,7 @@ class Records:
     variants: Sequence[str] = ()
 
     def report(self) -> list[str]:
-        """One sentence for each kind of thing that was left out or is incomplete; empty if all is well."""
+        """A sentence for each kind of skipped or incomplete result; empty if there are none."""
         sentences = [
             f"{reason}: {len(places)} (first: {places[0]})."
             for reason, places in sorted(self.skipped.items())
@@ -73,10 +73,10 @@ class Records:
         return sentences
 
     def save(self, path: Path) -> None:
-        """Write the frame as CSV or Parquet, by the name's ending.
+        """Write the frame as CSV or Parquet, depending on the file name's ending.
 
         Raises:
-            UserError: another ending, or Parquet without pyarrow.
+            UserError: the ending is another, or pyarrow is not installed.
         """
         if path.suffix == ".csv":
             write_atomically(path, self.frame.to_csv(index=False))
@@ -97,7 +97,7 @@ Names = tuple[tuple[str, str], ...]
 
 
 class Collector:
-    """Gathers runs, checkpoints and skipped places from the readers, and makes the frame of them."""
+    """Collects runs, checkpoints and skipped lines from the readers, and builds the frame."""
 
     def __init__(self) -> None:
         self.runs: list[Run] = []
@@ -107,9 +107,9 @@ class Collector:
         self._checkpoints = array("q")  # (run, step, layout) of each, flat
         self._values = array("d")
 
-    def skip(self, reason: str, place: str | Path) -> None:
+    def skip(self, reason: str, where: str | Path) -> None:
         """Count a line or folder that cannot be used."""
-        self.skipped.setdefault(reason, []).append(str(place))
+        self.skipped.setdefault(reason, []).append(str(where))
 
     def begin(self, run: Run) -> int:
         """Add a run; its number is what `add` takes."""
@@ -127,7 +127,7 @@ class Collector:
         self._values.extend(values)
 
     def records(self) -> Records:
-        """Everything that was gathered."""
+        """The collected records."""
         run, step, kind = np.array(self._checkpoints, dtype=np.int64).reshape(-1, 3).T
         columns = list(self._layouts)
         sizes = np.array([len(names) for names in columns], dtype=np.int64)[kind]
@@ -152,8 +152,8 @@ class Collector:
                 "checkpoint": np.repeat(np.arange(len(run)), sizes),
                 "step": np.repeat(step, sizes),
                 **{
-                    name: _spread([[pair[place] for pair in names] for names in columns], kind)
-                    for place, name in enumerate(("split", "metric"))
+                    name: _spread([[pair[index] for pair in names] for names in columns], kind)
+                    for index, name in enumerate(("split", "metric"))
                 },
                 "value": np.array(self._values, dtype=np.float64),
             }
@@ -162,7 +162,7 @@ class Collector:
 
 
 def _spread(texts: list[list[str]], kind: np.ndarray) -> pd.Categorical:
-    """The texts of each checkpoint's kind, one after the other, as codes: there may be a million of them."""
+    """The texts of each checkpoint's layout, concatenated, as codes: there may be a million of them."""
     categories = sorted({text for row in texts for text in row})
     code = {text: number for number, text in enumerate(categories)}
     codes = [np.array([code[text] for text in row], dtype=np.int32) for row in texts]
@@ -171,7 +171,7 @@ def _spread(texts: list[list[str]], kind: np.ndarray) -> pd.Categorical:
 
 
 def _doubles(runs: list[Run]) -> list[str]:
-    """A sentence if one cell's job is there more than once: DomainBed then pools them, and so does this."""
+    """A sentence if a cell has a job more than once. DomainBed pools them, and so does this module."""
     cells = Counter(
         (run.harness, run.dataset, run.algorithm, run.trial, run.hparams_seed, run.test_envs) for run in runs
     )

@@ -1,4 +1,4 @@
-"""Tables as CSV: a line for each figure, unrounded, for other programs."""
+"""Tables as CSV for other programs: a line for each figure, unrounded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FIELDS = (
 
 
 def render(report: Report) -> str:
-    """Every cell of every table, with its comparison to the baseline; published values as they were printed."""
+    """Every cell of every table, with its comparison to the baseline. Published values are as printed."""
     out = io.StringIO()
     writer = csv.DictWriter(out, FIELDS, lineterminator="\n")
     writer.writeheader()

@@ -1,4 +1,4 @@
-"""Grids as LaTeX with booktabs: a document that compiles as it is, and whose tables can be copied out."""
+"""Grids as LaTeX with booktabs: a complete document, from which the tables can be copied."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def render(grids: Sequence[Grid]) -> str:
 
 
 def escape(text: str) -> str:
-    """Plain text as LaTeX; characters that no font of LaTeX's own has are shown by their number."""
+    """Plain text as LaTeX. Characters that LaTeX's own fonts lack are shown by their number."""
     escaped = _SPECIAL.sub(lambda match: _ESCAPES[match[0]], text)
-    # A minus before a digit, not the hyphen of a name; and what T1 does not have.
+    # A minus before a digit, unlike a name's hyphen; and characters that T1 lacks.
     escaped = re.sub(r"(?<![\w}])-(?=\d)", "$-$", escaped)
     return "".join(character if ord(character) < 0x180 else f"(U+{ord(character):04X})" for character in escaped)
 
@@ -65,16 +65,15 @@ def _grid(grid: Grid) -> str:
         for number, row in enumerate(grid.rows):
             if number and grid.faint[number] and not grid.faint[number - 1]:
                 lines.append("\\midrule")
-            # A cell's second line, its interval, stands in a row of its own, so that no package beyond booktabs is
-            # needed.
-            for place in range(max(map(len, row))):
-                texts = [escape(cell[place]) if place < len(cell) else "" for cell in row]
-                lines.append(_row(texts if place == 0 else [f"\\scriptsize {text}" if text else "" for text in texts]))
+            # A cell's second line, its interval, is a separate row, so that only booktabs is needed.
+            for line in range(max(map(len, row))):
+                texts = [escape(cell[line]) if line < len(cell) else "" for cell in row]
+                lines.append(_row(texts if line == 0 else [f"\\scriptsize {text}" if text else "" for text in texts]))
         lines += ["\\bottomrule", "\\end{longtable}"]
     lines += [f"\\noindent {escape(note)}\\par" for note in grid.notes]
     return "\n".join(lines) + "\n"
 
 
 def _row(cells: Sequence[str]) -> str:
-    # A cell that begins with a bracket would be read as an argument of the \\ before it.
+    # LaTeX would read a cell that begins with a bracket as an argument of the \\ before it.
     return " & ".join(f"{{}}{cell}" if cell.startswith("[") else cell for cell in cells) + " \\\\"

@@ -1,4 +1,4 @@
-"""Grids as text for a terminal or a file: whole, never cut to a width."""
+"""Grids as text for a terminal or a file, never cut to a width."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from rich.text import Text
 
 from cim_dg.results.grids import Grid
 
-_WIDEST = 10_000  # a table takes what it needs: a terminal may wrap its lines, nothing shortens them
+_WIDEST = 10_000  # tables have their full width: a terminal may wrap their lines
 _NOTE_WIDTH = 110
 
 
 def render(grids: Sequence[Grid], colour: bool = False) -> str:
-    """All grids, one below the other; with ANSI styles where `colour` says that a terminal reads it."""
+    """All grids, one below the other, with ANSI styles if `colour` is set."""
     out = io.StringIO()
     console = Console(
         file=out, width=_WIDEST, force_terminal=colour, color_system="standard" if colour else None, highlight=False
@@ -30,7 +30,7 @@ def render(grids: Sequence[Grid], colour: bool = False) -> str:
         for note in grid.notes:
             console.print(Text(textwrap.fill(note, _NOTE_WIDTH, subsequent_indent="  ")))
         console.print()
-    # Rich fills short lines up; nobody wants those spaces in a file.
+    # Rich pads short lines with spaces.
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()).rstrip("\n") + "\n"
 
 

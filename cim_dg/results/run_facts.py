@@ -1,4 +1,4 @@
-"""What made each run, for the page: what its folder says, and 'unknown' for the rest."""
+"""The facts about each run for the page, from its folder; 'unknown' if missing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of one method on one data set: the facts that they share, and a row for each with the others."""
+    """The runs of one method on one data set: their common facts, and a row for each with the others."""
 
     title: str
     shared: Sequence[tuple[str, str]]
@@ -34,17 +34,17 @@ def groups(runs: Sequence[Run]) -> list[Group]:
 
 
 def facts(run: Run) -> dict[str, str]:
-    """Everything worth knowing about a run, name -> text."""
+    """The facts about a run, name -> text."""
     provenance = run.provenance
     return {
         "Test domain": ", ".join(domains(run)) or "—",
         "Trial": str(run.trial),
         "Hparams seed": str(run.hparams_seed),
-        "Seed": _text(_either(provenance.get("seeds", {}).get("seed"), run.args.get("seed"))),
+        "Seed": _text(_first_set(provenance.get("seeds", {}).get("seed"), run.args.get("seed"))),
         "Finished": "yes" if run.finished else "no",
         "Harness": run.harness,
         "Versions": _versions(run),
-        "Commit": _text(_either(provenance.get("git_commit"), provenance.get("commit"))),
+        "Commit": _text(_first_set(provenance.get("git_commit"), provenance.get("commit"))),
         "Device": _text(provenance.get("device")),
         "Data": described(run),
         "Weights at the start": _text(provenance.get("weights")),
@@ -83,7 +83,7 @@ def _versions(run: Run) -> str:
 
 
 def _printed_versions(run: Run) -> list[str]:
-    """The real DomainBed and its kin print their environment at the head of a job's out.txt, SWAD's form of log.txt."""
+    """The versions that DomainBed prints at the start of a job's out.txt, and its SWAD forks of log.txt."""
     for name in ("out.txt", "log.txt"):
         try:
             with (run.folder / name).open(encoding="utf-8", errors="replace") as file:
@@ -97,7 +97,7 @@ def _printed_versions(run: Run) -> list[str]:
 
 
 def _command(run: Run) -> str:
-    """The command that was run; DomainBed records only its arguments, from which it follows."""
+    """The run's command. DomainBed records only the arguments, from which it is derived."""
     command = run.provenance.get("command")
     if isinstance(command, list):
         return " ".join(map(str, command))
@@ -105,18 +105,18 @@ def _command(run: Run) -> str:
         return str(command)
     if not run.args:
         return UNKNOWN
-    given = {name: value for name, value in sorted(run.args.items()) if value is not None and value is not False}
-    words = []
-    for name, value in given.items():
-        words.append(
+    options = {name: value for name, value in sorted(run.args.items()) if value is not None and value is not False}
+    flags = []
+    for name, value in options.items():
+        flags.append(
             f"--{name}"
             if value is True
             else f"--{name} {' '.join(map(str, value)) if isinstance(value, list) else value}"
         )
-    return " ".join(["python -m domainbed.scripts.train", *words])
+    return " ".join(["python -m domainbed.scripts.train", *flags])
 
 
-def _either(first: object, second: object) -> object:
+def _first_set(first: object, second: object) -> object:
     return second if first is None else first
 
 

@@ -18,7 +18,7 @@ from cim_dg.results.records import Records
 
 CELL = ["harness", "dataset", "algorithm", "test_env", "trial"]
 
-# What DomainBed calls them.
+# DomainBed's names.
 TITLES = {
     "iid": "training-domain validation set",
     "leave-one-out": "leave-one-domain-out cross-validation",
@@ -27,11 +27,11 @@ TITLES = {
 
 
 def select(records: Records, rule: str) -> pd.DataFrame:
-    """The chosen checkpoint of every cell that `rule` can serve.
+    """The selected checkpoint of every cell to which `rule` applies.
 
     Returns a frame with a row per cell: harness, dataset, algorithm, test_env, trial, hparams_seed, step, validation
     (the accuracy that chose it), value (the test accuracy, 0 to 1), run and checkpoint (as in the records), n_envs.
-    Cells stand in the order in which their first record was read, as DomainBed averages them.
+    Cells are in the order in which their first record was read, in which DomainBed averages them.
 
     Raises:
         UserError: there is no such rule.
@@ -40,9 +40,9 @@ def select(records: Records, rule: str) -> pd.DataFrame:
 
 
 def ranking(records: Records, rule: str) -> pd.DataFrame:
-    """The chosen checkpoint of every hparams seed of every cell, in the columns of `select`.
+    """The selected checkpoint of every hparams seed of every cell, in the columns of `select`.
 
-    Cells stand as in `select`, the hparams seeds of a cell from the best to the worst.
+    Cells are in the order of `select`, and the hparams seeds of a cell from the best to the worst.
 
     Raises:
         UserError: there is no such rule.
@@ -55,23 +55,25 @@ def ranking(records: Records, rule: str) -> pd.DataFrame:
         return pd.DataFrame(
             columns=[*CELL, "hparams_seed", "step", "validation", "value", "run", "checkpoint", "n_envs"]
         )
-    place = _reading_order(records)
+    cell_order = _reading_order(records)
     settings = pd.concat(ranked)
-    order = np.argsort([place[cell] for cell in zip(*(settings[name] for name in CELL), strict=True)], kind="stable")
+    order = np.argsort(
+        [cell_order[cell] for cell in zip(*(settings[name] for name in CELL), strict=True)], kind="stable"
+    )
     return settings.iloc[order].reset_index(drop=True)
 
 
 def _reading_order(records: Records) -> dict[tuple[object, ...], int]:
-    """The order in which DomainBed meets the cells, jobs with two test environments included: it sums in this order."""
-    place: dict[tuple[object, ...], int] = {}
+    """DomainBed's order of the cells, in which it sums, including jobs with two test environments."""
+    cell_order: dict[tuple[object, ...], int] = {}
     for run in records.runs:
         for env in run.test_envs:
-            place.setdefault((run.harness, run.dataset, run.algorithm, env, run.trial), len(place))
-    return place
+            cell_order.setdefault((run.harness, run.dataset, run.algorithm, env, run.trial), len(cell_order))
+    return cell_order
 
 
 def unserved(records: Records, rule: str) -> str | None:
-    """Why `rule` can serve no cell of these records, and what to run instead; None if it can serve one."""
+    """Why `rule` applies to no cell of these records, and what to run instead; None if it applies to one."""
     if not any(run.test_envs for run in records.runs) or len(select(records, rule)):
         return None
     if rule == "leave-one-out":
@@ -99,9 +101,9 @@ class _Wide:
         self.checkpoints, row = np.unique(accuracy["checkpoint"].to_numpy()[known], return_inverse=True)
         column = environment[known].astype(np.int64)
         self.n_envs = int(column.max(initial=-1)) + 1
-        both = np.full((2, len(self.checkpoints), self.n_envs), np.nan)
-        both[inside[known].astype(np.int64), row, column] = accuracy["value"].to_numpy()[known]
-        self.outs, self.ins = both
+        accuracies = np.full((2, len(self.checkpoints), self.n_envs), np.nan)
+        accuracies[inside[known].astype(np.int64), row, column] = accuracy["value"].to_numpy()[known]
+        self.outs, self.ins = accuracies
         first = np.zeros(len(self.checkpoints), dtype=np.int64)
         first[row] = np.flatnonzero(known)
         self.runs = accuracy["run"].to_numpy()[first]
@@ -154,7 +156,7 @@ def _iid(wide: _Wide) -> pd.DataFrame:
     candidates = wide.candidates(rows, test_env).assign(validation=np.nan)
     for env in np.unique(test_env):
         others = [column for column in range(wide.n_envs) if column != env]
-        # A contiguous copy, so that NumPy adds each row up in the order in which np.mean adds DomainBed's list.
+        # A contiguous copy, so that NumPy adds up each row in the same order as np.mean does DomainBed's list.
         candidates.loc[test_env == env, "validation"] = np.ascontiguousarray(
             wide.outs[rows[test_env == env]][:, others]
         ).mean(axis=1)
@@ -212,8 +214,8 @@ _RULES: dict[str, Callable[[_Wide], pd.DataFrame]] = {"iid": _iid, "leave-one-ou
 def _rank(candidates: pd.DataFrame) -> pd.DataFrame:
     """The best checkpoint of each setting, the best setting of a cell first; ties fall as in DomainBed.
 
-    Among checkpoints the earliest record wins, among settings the highest seed. A validation accuracy that is NaN is
-    below all others, except that DomainBed takes checkpoints by Python's `max`, which keeps a NaN that comes first.
+    Among checkpoints the earliest record wins, among settings the highest seed. A NaN validation accuracy is
+    below all others, except that DomainBed selects checkpoints by Python's `max`, which keeps a NaN that comes first.
     """
     validation = candidates["validation"]
     kept_nan = validation.isna() & ~candidates.duplicated([*CELL, "hparams_seed"])

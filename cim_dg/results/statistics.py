@@ -1,8 +1,7 @@
-"""Uncertainty over the few trials that people run: intervals, paired differences, correction, and how many trials it
-would take.
+"""Uncertainty over few trials: intervals, paired differences, correction, and the number of trials needed.
 
-The t distribution comes from scipy.special: importing scipy.stats, and statsmodels on top of it, costs more time than
-reading three thousand jobs. The tests hold every function here against those two.
+The t distribution comes from scipy.special: importing scipy.stats and statsmodels takes longer than reading three
+thousand jobs. The tests compare every function here with those two.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ from scipy import special
 CONFIDENCE = 0.95
 POWER = 0.8
 BOOTSTRAP_FROM = (
-    10  # trials; below it a bootstrap interval is too short: at three trials it covers the truth 73% of the time
+    10  # trials; with fewer, a bootstrap interval is too short: at three trials it covers the truth 73% of the time
 )
 _RESAMPLES = 10_000
-MOST_TRIALS = 10_000  # an answer above this is no plan
+MOST_TRIALS = 10_000  # a larger number is not practical
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Difference:
-    """A method less the baseline, paired over trials; p is uncorrected, and None without a spread to test by."""
+    """The difference of a method to the baseline, paired over trials. p is uncorrected; None if there is no spread."""
 
     mean: float
     interval: tuple[float, float] | None
@@ -55,7 +54,7 @@ def summarise(values: Sequence[float], scale: float = 1.0) -> Summary:
 def mean_and_stderr(values: Sequence[float], scale: float = 1.0) -> tuple[float, float]:
     """Mean and standard error (ddof 0) of one value per trial, (n,) with n >= 1, times `scale`.
 
-    They are computed in DomainBed's order of operations, so that they agree with its tables to the last digit.
+    The order of operations is DomainBed's, so that they agree with its tables to the last digit.
 
     Raises:
         ValueError: `values` is empty, or not one value per trial.
@@ -70,7 +69,7 @@ def interval(values: np.ndarray) -> tuple[float, float] | None:
     """95% interval of the mean of (n,) values: Student's t below ten of them, the bootstrap (BCa, fixed seed) from ten
     on.
 
-    None for one value, and for values without any spread, which say nothing about how far the mean may be off.
+    None for one value, and for values without spread, which do not show how uncertain the mean is.
     """
     if len(values) < 2 or np.ptp(values) == 0:
         return None
@@ -98,7 +97,7 @@ def paired(method: Sequence[float], baseline: Sequence[float], scale: float = 1.
     if differences.ndim != 1 or not len(differences):
         raise ValueError("at least one pair of trials is needed")
     spread = float(differences.std(ddof=1)) if len(differences) > 1 else 0.0
-    if spread < 1e-9 * scale:  # one trial, or the same difference in all: nothing to test by
+    if spread < 1e-9 * scale:  # one trial, or the same difference in all: no test is possible
         return Difference(float(differences.mean()), None, None, 0.0, len(differences))
     return Difference(
         float(differences.mean()), interval(differences), float(t_test(differences)), spread, len(differences)
@@ -123,10 +122,10 @@ def holm(p: Sequence[float]) -> np.ndarray:
 
 
 def trials_needed(spread: float, difference: float, methods: int = 1) -> int | None:
-    """Trials at which a paired t test sees a true `difference` with 80% power, if differences spread by `spread` (their
-    std).
+    """The number of trials at which a paired t test detects a true `difference` with 80% power, if differences have the
+    standard deviation `spread`.
 
-    The level is 5% divided by the number of methods compared: what Holm asks of the first of them. None if above
+    The level is 5% divided by the number of methods compared, Holm's level for the first of them. None if above
     10,000.
     """
     level = (1 - CONFIDENCE) / methods

@@ -1,4 +1,4 @@
-"""What a table is, as data: rows of cells, paired comparisons to a baseline, and notes. Renderers only print it."""
+"""A table as data: rows of cells, paired comparisons to a baseline, and notes. Renderers only print it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A method's figures by column. `source` is the harness of a run of one's own, the reference of a published one."""
+    """A method's figures by column. `source` is the harness of own runs, or the reference of published figures."""
 
     method: str
     source: str
@@ -40,7 +40,7 @@ class Row:
 class Comparison:
     """A method against the baseline in one column: the paired difference, and its p, corrected by Holm.
 
-    `needed` are the trials that a true difference of one point would take; None without a spread, or above any plan.
+    `needed` is the number of trials to detect a true difference of one point; None without a spread, or if too many.
     """
 
     method: str
@@ -52,7 +52,7 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """In words; never more than the test says."""
+        """The result of the test in words."""
         if self.difference.trials < 2:
             return "one trial: cannot be tested"
         if self.corrected is None:
@@ -64,7 +64,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Table:
-    """A comparison under one selection rule. `name` is what --table takes."""
+    """A comparison under one selection rule. `name` is the value of --table."""
 
     name: str
     title: str
@@ -82,19 +82,19 @@ Trials = Mapping[int, float]  # trial -> value, 0 to 1
 
 
 def method_order(methods: Sequence[str], baseline: str, variants: Sequence[str] = ()) -> list[str]:
-    """The baseline first, then the harness' own methods by name, those of this package, and `variants` as they come."""
+    """The baseline first, then the harness' own methods by name, then this package's, then `variants`."""
     last = [name for name in (*OURS, *variants) if name in methods and name != baseline]
     others = sorted(method for method in set(methods) if method != baseline and method not in last)
     return [*([baseline] if baseline in methods else []), *others, *dict.fromkeys(last)]
 
 
 def cell(values: Trials, share: bool = True) -> Cell:
-    """The cell of one value per trial; a `share` is from 0 to 1, a difference of shares is not."""
+    """The cell of one value per trial. `share` says that values are from 0 to 1, unlike differences."""
     return summary_cell(statistics.summarise(list(values.values()), scale=100.0), share=share)
 
 
 def summary_cell(summary: Summary, mean: float | None = None, share: bool = True) -> Cell:
-    """The cell of a summary in percent, with another `mean` if given; intervals of shares end at 0 and 100."""
+    """The cell of a summary in percent, with another `mean` if given. Intervals of shares end at 0 and 100."""
     interval = summary.interval
     if interval is not None and share:
         interval = max(interval[0], 0.0), min(interval[1], 100.0)
@@ -102,24 +102,24 @@ def summary_cell(summary: Summary, mean: float | None = None, share: bool = True
 
 
 def compare(
-    of: Mapping[tuple[str, str], Mapping[str, Trials]], baseline: str, columns: Sequence[str]
+    trials: Mapping[tuple[str, str], Mapping[str, Trials]], baseline: str, columns: Sequence[str]
 ) -> list[Comparison]:
     """Every method against the baseline of the same source (harness), column by column.
 
     Args:
-        of: (method, source) -> column -> trial -> value, 0 to 1.
+        trials: (method, source) -> column -> trial -> value, 0 to 1.
     """
     differences: dict[tuple[str, str, str], Difference] = {}
-    for (method, source), row in of.items():
-        against = of.get((baseline, source))
+    for (method, source), row in trials.items():
+        against = trials.get((baseline, source))
         if method == baseline or against is None:
             continue
         for column in columns:
-            mine, theirs = row.get(column, {}), against.get(column, {})
-            both = [trial for trial in mine if trial in theirs]
-            if both:
+            own, baseline_trials = row.get(column, {}), against.get(column, {})
+            common = [trial for trial in own if trial in baseline_trials]
+            if common:
                 differences[method, source, column] = statistics.paired(
-                    [mine[t] for t in both], [theirs[t] for t in both], scale=100.0
+                    [own[t] for t in common], [baseline_trials[t] for t in common], scale=100.0
                 )
     corrected: dict[tuple[str, str, str], float] = {}
     family_size: dict[tuple[str, str], int] = {}

@@ -1,1 +1,1 @@
-"""Files, locks, seeds, checkpoints, devices, settings: nothing of learning."""
+"""Files, locks, seeds, checkpoints, devices and settings: nothing specific to learning."""

@@ -21,7 +21,7 @@ from cim_dg.runtime.files import write_atomically
 def random_state() -> dict[str, Any]:
     """The state of the global random generators, of types that `torch.load(weights_only=True)` accepts.
 
-    Of several GPUs it has the current one's: a run uses one, and may go on where fewer are visible.
+    Of several GPUs it has only the current one's: a run uses one, and may resume where fewer are visible.
     """
     state: Any = np.random.get_state(legacy=True)
     name, keys, *rest = state
@@ -63,7 +63,7 @@ def keep_threads(before: int | None, device: torch.device | str) -> str | None:
 
 @contextlib.contextmanager
 def preserved_randomness() -> Iterator[None]:
-    """Whatever is drawn inside leaves no trace on the global random generators."""
+    """Random draws inside do not change the global random generators."""
     state = random_state()
     try:
         yield
@@ -72,44 +72,44 @@ def preserved_randomness() -> Iterator[None]:
 
 
 class Interval:
-    """Tells when to write a checkpoint: after CIM_DG_CHECKPOINT_SECONDS, and a multiple of the time that writing takes.
+    """Decides when to write a checkpoint: after CIM_DG_CHECKPOINT_SECONDS, and a multiple of the writing time.
 
     Args:
-        share: training between two checkpoints takes at least so many times as long as writing one: disks may be slow,
-            models large.
+        share: training between two checkpoints takes at least this many times as long as writing one, because disks
+            may be slow and models large.
     """
 
     def __init__(self, share: int = 20) -> None:
         self._seconds, self._share = settings.get("CIM_DG_CHECKPOINT_SECONDS"), share
-        self._written, self._took = time.monotonic(), 0.0
+        self._written, self._write_seconds = time.monotonic(), 0.0
 
     def is_due(self) -> bool:
         """Whether it is time to write one."""
-        return time.monotonic() - self._written >= max(self._seconds, self._share * self._took)
+        return time.monotonic() - self._written >= max(self._seconds, self._share * self._write_seconds)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """The time inside is that of writing a checkpoint."""
+        """Measures the time inside as that of writing a checkpoint."""
         start = time.monotonic()
         yield
         self._written = time.monotonic()
-        self._took = self._written - start
+        self._write_seconds = self._written - start
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write `state` (tensors and plain Python) to `path`, wholly or not at all."""
+    """Write `state` (tensors and plain Python) to `path` atomically."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     write_atomically(path, buffer.getvalue())
 
 
 def load(path: Path, device: torch.device | str) -> dict[str, Any]:
-    """What `save` wrote.
+    """Read what `save` wrote.
 
     Raises:
         UserError: the file is not one that `save` wrote.
     """
     try:
         return torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:  # a file that is none of ours can raise anything
+    except Exception as error:  # a file with other content can raise anything
         raise UserError(f"{path} cannot be resumed from: {' '.join(str(error).split())[:200]}") from None

@@ -1,4 +1,4 @@
-"""Finding, without a GPU, the operations for which Python waits for one."""
+"""Finds, without a GPU, the operations for which Python waits for one."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _READS |= {"_unique", "_unique2", "unique_consecutive", "unique_dim"}
 
 
 class NoWaiting(TorchDispatchMode):
-    """Within this context an operation on tensors of the device `meta` fails where a GPU would make Python wait.
+    """A context in which an operation on tensors of the device `meta` fails if it would make Python wait for a GPU.
 
-    `meta` has shapes but no data, so it needs no GPU; code that asks for the device takes the path of GPUs. What makes
-    Python wait: reading a value (`.item()`, `.tolist()`, `if tensor:`), shapes that depend on values (`nonzero`,
+    `meta` has shapes but no data, so it needs no GPU; code that checks the device takes the path of GPUs. Python waits
+    for reading a value (`.item()`, `.tolist()`, `if tensor:`), shapes that depend on values (`nonzero`,
     indexing with a mask), and copies between CPU and GPU, unless they go to the GPU with `non_blocking=True`. An
-    operation between a tensor on the CPU and one on the GPU fails too, as it does on a GPU. Autocast, which `meta` does
-    not have, is off.
+    operation between a tensor on the CPU and one on the GPU fails too, as it does on a GPU. Autocast is off, because
+    `meta` does not have it.
 
     Raises:
         AssertionError: from within the operation, so that the traceback ends at the line that waits.

@@ -16,12 +16,12 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; none where torch can use no GPU.
+    """The GPUs that this process may use, as named in CUDA_VISIBLE_DEVICES; none if torch can use no GPU.
 
     Raises:
         UserError: CUDA_VISIBLE_DEVICES names a GPU that this machine does not have.
@@ -35,7 +35,7 @@ def gpus() -> list[str]:
     names = [name.strip() for name in visible.split(",") if name.strip()]
     if "-1" in names:  # CUDA ignores what follows
         names = names[: names.index("-1")]
-    # CUDA uses the names before the first that is wrong, and says nothing of the others.
+    # CUDA uses the names before the first invalid one, and ignores the others silently.
     if len(names) > usable and (usable or _nvidia_devices()):
         raise UserError(
             f"{VISIBLE} is {visible!r}, and {names[usable]!r} is no GPU of this machine or comes twice; accepted are "
@@ -45,10 +45,10 @@ def gpus() -> list[str]:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device that an option names: "cpu", the number of a GPU, or "auto" for the first GPU if there is one.
+    """The device of an option: "cpu", the number of a GPU, or "auto" for the first GPU if there is one.
 
     Raises:
-        UserError: another text, or a GPU that there is not.
+        UserError: the text is another, or there is no such GPU.
     """
     import torch
 
@@ -65,10 +65,10 @@ def choose_device(name: str) -> torch.device:
 
 
 def check_required(always: bool = False) -> None:
-    """Where CIM_DG_REQUIRE_GPU is set (or `always`), refuse to run on the CPU.
+    """Refuse to run on the CPU if CIM_DG_REQUIRE_GPU is set, or `always`.
 
     Raises:
-        UserError: torch can use no GPU; with its reason.
+        UserError: torch can use no GPU. The message has its reason.
     """
     import torch
 
@@ -83,5 +83,5 @@ def check_required(always: bool = False) -> None:
 
 
 def _nvidia_devices() -> list[Path]:
-    """The device files of NVIDIA's driver: there is one for each GPU, whatever CUDA_VISIBLE_DEVICES hides."""
+    """The device files of NVIDIA's driver, one for each GPU, including those that CUDA_VISIBLE_DEVICES hides."""
     return list(Path("/dev").glob("nvidia[0-9]*"))

@@ -1,4 +1,4 @@
-"""Files that are either wholly there or not at all."""
+"""Files that are complete or absent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PARTIAL = re.compile(r"\..+\.[a-z0-9_]{8}")  # as mkstemp names them
 
 
 def write_atomically(path: str | os.PathLike[str], data: str | bytes) -> None:
-    """Write `data` to `path` so that a reader, or a crash, never sees a part of it. Text is UTF-8.
+    """Write `data` to `path` so that neither a reader nor a crash sees a partial file. Text is UTF-8.
 
     Raises:
         OSError: the folder does not exist or cannot be written, or the disk is full; an old file is then untouched.
@@ -25,9 +25,9 @@ def write_atomically(path: str | os.PathLike[str], data: str | bytes) -> None:
 
 @contextlib.contextmanager
 def open_atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A file to write whose content appears at `path` when the block ends well, and nowhere when it does not.
+    """A file to write. Its content appears at `path` when the block ends without an error, else nowhere.
 
-    The bytes go to a file beside the target, are flushed to the disk, and replace it in one step.
+    The bytes go to a temporary file next to the target, are flushed to the disk, and replace it in one step.
 
     Raises:
         OSError: as of `write_atomically`.
@@ -39,7 +39,7 @@ def open_atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes files private; a result is to be as readable as any other file the user makes.
+        # mkstemp creates private files; a result must be as readable as any other file of the user.
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(name, 0o666 & ~umask)
@@ -50,14 +50,14 @@ def open_atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 def remove_partial(folder: str | os.PathLike[str]) -> None:
-    """Remove what killed writers left of files in `folder`, in which nobody else may be writing."""
+    """Remove the temporary files of killed writers in `folder`. No other process may be writing there."""
     for path in Path(folder).iterdir():
         if _PARTIAL.fullmatch(path.name):
             path.unlink(missing_ok=True)
 
 
 def last_line(path: str | os.PathLike[str]) -> str | None:
-    """The last line of a text file that is not blank, or None if there is none. Reads no more than the end of it."""
+    """The last non-blank line of a text file; None if there is none. Only the end of the file is read."""
     try:
         with open(path, "rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 10_000))

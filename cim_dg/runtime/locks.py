@@ -1,4 +1,4 @@
-"""A claim on a folder, so that no two processes ever run one job, and locks to wait for."""
+"""A claim on a folder, so that no two processes run the same job, and locks to wait for."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from cim_dg.runtime import settings
 
 NAME = ".lock"
 PATIENCE = 1.0
-"""Seconds to wait for a claim that is held: who only looks whether it is (`is_claimed`) has it for an instant."""
+"""Seconds to wait for a held claim: `is_claimed` holds it for an instant to check it."""
 FRESH = 15 * 60
-"""Seconds since a file of a folder was last written within which its job may be running, where no lock tells."""
+"""A job without a lock may be running if a file of its folder was written within this many seconds."""
 _UNSUPPORTED = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
 
-# A lock of flock(2) is released by the kernel when its owner dies, however that dies, so that no stale lock has to be
-# told from a live one by age or process number. On NFS, Linux passes it on to the server, which every machine asks, and
-# which drops it when the lease of a dead machine runs out (unless mounted with `nolock`). A file system without flock
-# is an error: a file that merely exists would outlive its owner.
+# The kernel releases a lock of flock(2) when its owner dies for any reason, so stale locks do not exist and need no
+# check by age or process id. On NFS, Linux passes it to the server, which all machines ask, and which drops it when the
+# lease of a dead machine expires (unless mounted with `nolock`). A file system without flock is an error, because a
+# plain lock file would outlive its owner.
 
 
 class NoLocks(UserError):
@@ -32,10 +32,10 @@ class NoLocks(UserError):
 
 
 def claim(folder: str | os.PathLike[str]) -> AbstractContextManager[object] | None:
-    """Claim `folder`, which exists, until the context that is returned ends; None if another process has it.
+    """Claim the existing `folder` until the returned context ends; None if another process has it.
 
     Raises:
-        OSError: the lock's file cannot be made.
+        OSError: the lock file cannot be created.
         NoLocks: the file system has none.
     """
     try:
@@ -47,25 +47,25 @@ def claim(folder: str | os.PathLike[str]) -> AbstractContextManager[object] | No
 def wait_for(
     path: Path, seconds: float, interval: float = 0.5, waiting: Callable[[float], bool] | None = None
 ) -> AbstractContextManager[object]:
-    """Lock the file `path` until the context that is returned ends; its content means nothing.
+    """Lock the file `path` until the returned context ends. The file's content has no meaning.
 
     Args:
         path: the file; its folder exists.
-        seconds: how long to wait while another process has it.
+        seconds: the time to wait while another process has it.
         interval: seconds between two attempts.
-        waiting: called before each new attempt with the seconds waited; true if the wait may begin anew.
+        waiting: called before each new attempt with the seconds waited; returns whether to restart the wait.
 
     Raises:
-        TimeoutError: another process has kept it for that long.
+        TimeoutError: another process had it for that long.
         OSError: the file cannot be made.
         NoLocks: the file system has none.
     """
     if not settings.get("CIM_DG_LOCKS"):
         return contextlib.nullcontext()
-    start = begun = time.monotonic()
+    start = first_attempt = time.monotonic()
     while (handle := _lock(path)) is None:
         now = time.monotonic()
-        if waiting is not None and waiting(now - begun):
+        if waiting is not None and waiting(now - first_attempt):
             start = now
         if now - start >= seconds:
             raise TimeoutError(errno.ETIMEDOUT, "another process holds the lock", str(path))
@@ -81,7 +81,7 @@ def is_claimed(folder: str | os.PathLike[str]) -> bool:
         return False
     try:
         handle = _lock(Path(folder, NAME), os.O_RDWR)
-    except OSError:  # there is none, or it is somebody else's, which this user may not write: it cannot be told
+    except OSError:  # there is no lock, or this user may not write another user's: unknown
         return False
     if handle is not None:
         os.close(handle)
@@ -89,7 +89,7 @@ def is_claimed(folder: str | os.PathLike[str]) -> bool:
 
 
 def may_be_running(folder: Path) -> bool:
-    """Whether a process may be running the job of `folder`: it is claimed, or has no lock and was written recently."""
+    """Whether a process may be running the job of `folder`: claimed, or without a lock and written recently."""
     if (folder / NAME).exists() and settings.get("CIM_DG_LOCKS"):
         return is_claimed(folder)
     return is_fresh(folder)
@@ -99,14 +99,14 @@ def is_fresh(folder: Path) -> bool:
     """Whether a file of `folder` was written in the last quarter of an hour."""
     with contextlib.suppress(FileNotFoundError):  # the folder has been removed meanwhile
         for path in folder.iterdir():
-            with contextlib.suppress(FileNotFoundError):  # a temporary file, which has been renamed meanwhile
+            with contextlib.suppress(FileNotFoundError):  # a temporary file that was renamed meanwhile
                 if time.time() - path.stat().st_mtime < FRESH:
                     return True
     return False
 
 
 def _lock(path: Path, flags: int = os.O_RDWR | os.O_CREAT) -> int | None:
-    """A handle that holds the lock of `path`, or None if another process has it."""
+    """A file handle that holds the lock of `path`; None if another process has it."""
     while True:
         handle = os.open(path, flags | os.O_CLOEXEC, 0o666)
         try:
@@ -114,7 +114,7 @@ def _lock(path: Path, flags: int = os.O_RDWR | os.O_CREAT) -> int | None:
             with contextlib.suppress(FileNotFoundError):
                 if os.fstat(handle).st_ino == os.stat(path).st_ino:
                     return handle
-            os.close(handle)  # its holder has removed the file meanwhile, as whoever clears a folder does
+            os.close(handle)  # its holder removed the file meanwhile, as clearing a folder does
         except BlockingIOError:
             os.close(handle)
             return None

@@ -1,4 +1,4 @@
-"""What code a result came from: versions and commit."""
+"""The code that a result came from: versions and commit."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def versions(packages: Sequence[str]) -> dict[str, str | None]:
 
 
 def commit(root: Path | None = None) -> str | None:
-    """The commit of the checkout `root` (default: that of cim-dg); None where that is no checkout, or without git."""
+    """The commit of the checkout `root` (default: cim-dg's); None if it is not a checkout, or without git."""
     root = Path(cim_dg.__file__).resolve().parents[1] if root is None else root
     if not (root / ".git").exists():
         return None

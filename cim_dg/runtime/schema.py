@@ -1,9 +1,9 @@
-"""Data from outside checked against a model: an object of the model, or one sentence that says what is wrong.
+"""Checks external data against a model: returns an object of the model, or raises an error of one sentence.
 
-A model is a dataclass, a TypedDict, a pydantic model, or a type such as `dict[str, Entry]`. Names that a dataclass or a
-TypedDict does not have are refused; bounds are those of the package annotated_types, and a docstring after a field
-describes it. Such models need no import of pydantic, which takes a tenth of a second and is left to the first check.
-Data is taken as JSON has it: a list does for a tuple and an int for a float, but a text or a bool is no number.
+A model is a dataclass, a TypedDict, a pydantic model, or a type such as `dict[str, Entry]`. Unknown names of a
+dataclass or a TypedDict are refused. Bounds come from the package annotated_types, and a docstring after a field
+describes it. Such models do not import pydantic, which takes a tenth of a second and is imported at the first check.
+Data has JSON's types: a list is accepted as a tuple and an int as a float, but neither text nor a bool as a number.
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ def validated(model: type[Model], data: object, where: str) -> Model:
     Args:
         model: what the data must be.
         data: plain data, such as JSON and YAML give.
-        where: the file or option that it comes from, for the message.
+        where: its file or option, for the message.
 
     Raises:
-        UserError: a name that is unknown or missing, or a value that is not accepted. It is one sentence with the place
-            in the data, the value and what is accepted.
+        UserError: a name is unknown or missing, or a value is not accepted. The sentence has the position in the data,
+            the value and what is accepted.
     """
     from pydantic import ValidationError
 
@@ -75,18 +75,18 @@ def validated(model: type[Model], data: object, where: str) -> Model:
     try:
         return cast(Model, _adapter(cast(Any, model)).validate_json(text, strict=True)[0])
     except ValidationError as error:
-        # An unknown name explains best why another is missing.
+        # An unknown name often explains a missing one, so it comes first.
         errors: list[Any] = sorted(error.errors(include_url=False), key=lambda each: not _is_unknown(each["type"]))
         raise UserError(f"{where}{_problem(errors[0], json_schema(model), data)}") from None
 
 
 def json_schema(model: Any) -> dict[str, Any]:
-    """The JSON schema of `model`, from which editors complete."""
+    """The JSON schema of `model`, which editors use for completion."""
     whole = _adapter(model, described=True).json_schema()
     definitions = whole.get("$defs", {})
     for definition in definitions.values():
-        definition.pop("description", None)  # the docstring, which is for programmers
-        if "properties" in definition:  # which pydantic says of some kinds of model only
+        definition.pop("description", None)  # the docstring is for programmers
+        if "properties" in definition:  # pydantic writes it for some kinds of models only
             definition.setdefault("additionalProperties", False)
     root = whole["items"]
     if "$ref" in root:
@@ -95,15 +95,15 @@ def json_schema(model: Any) -> dict[str, Any]:
 
 
 def accepted(node: Node, definitions: Node | None = None) -> str:
-    """What a node of a JSON schema accepts, in words such as "a whole number of at least 1, or null"."""
-    *others, last = (_words(branch, definitions or {}) for branch in _branches(node, definitions or {}))
+    """The values that a node of a JSON schema accepts, as text such as "a whole number of at least 1, or null"."""
+    *others, last = (_accepted_text(branch, definitions or {}) for branch in _branches(node, definitions or {}))
     if others and last == "null":
         return " or ".join(others) + ", or null"
     return " or ".join((*others, last))
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """The end of a message on an unknown name: "; did you mean 'x'?", or nothing if no known name is like it."""
+    """The end of a message on an unknown name: "; did you mean 'x'?", or nothing if no known name is similar."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
@@ -118,8 +118,8 @@ def _adapter(model: Any, described: bool = False) -> TypeAdapter[Any]:
     return TypeAdapter(list[model], config=config)
 
 
-def _words(node: Node, definitions: Node) -> str:
-    """What a node without branches accepts."""
+def _accepted_text(node: Node, definitions: Node) -> str:
+    """The values that a node without branches accepts, as text."""
     if "enum" in node or "const" in node:
         values = node.get("enum", [node.get("const")])
         return f"{'one of ' if len(values) > 1 else ''}{', '.join(map(str, values))}"
@@ -135,18 +135,18 @@ def _words(node: Node, definitions: Node) -> str:
 
 
 def _problem(error: Node, schema: Node, data: Any) -> str:
-    """The sentence of one error of pydantic, from the place on."""
+    """The sentence of one of pydantic's errors, from the position on."""
     definitions, loc, kind = schema.get("$defs", {}), list(error["loc"])[1:], error["type"]
     parent = node = schema
-    place, outer, value = "", "", data
+    path, outer, value = "", "", data
     for part in loc:
         if part in value if isinstance(value, Mapping) else isinstance(value, list) and part in range(len(value)):
             parent, node, value = node, _below(node, part, definitions), value[part]
-            outer, place = place, place + (f"[{part}]" if isinstance(part, int) else f".{part}" if place else part)
-        # Else it is missing, or the name of a branch of a union.
-    at = f": {place}" if place else ""
+            outer, path = path, path + (f"[{part}]" if isinstance(part, int) else f".{part}" if path else part)
+        # Otherwise it is missing, or the name of a branch of a union.
+    at = f": {path}" if path else ""
     if _is_unknown(kind) or loc[-1:] == ["[key]"]:
-        name = place.removeprefix(outer).removeprefix(".")
+        name = path.removeprefix(outer).removeprefix(".")
         branches = _branches(parent, definitions)
         known = [k for b in branches for k in (*b.get("properties", ()), *b.get("propertyNames", {}).get("enum", ()))]
         known_names = f"accepted are {', '.join(known)}{suggestion(name, known)}"
@@ -155,9 +155,13 @@ def _problem(error: Node, schema: Node, data: Any) -> str:
         return f"{at}: the entry {loc[-1]!r} is missing"
     if kind in ("value_error", "json_invalid"):
         return f"{at}: {error.get('ctx', {}).get('error')}"
-    shown = repr(value) if len(repr(value)) <= _LONGEST else repr(value)[:_LONGEST] + "..."
-    words = accepted(node, definitions)
-    return f"{at} is {shown}; accepted is {words}" if place else f" must hold {words}, not {shown}"
+    value_text = repr(value) if len(repr(value)) <= _LONGEST else repr(value)[:_LONGEST] + "..."
+    accepted_text = accepted(node, definitions)
+    return (
+        f"{at} is {value_text}; accepted is {accepted_text}"
+        if path
+        else f" must hold {accepted_text}, not {value_text}"
+    )
 
 
 def _is_unknown(kind: str) -> bool:
@@ -165,7 +169,7 @@ def _is_unknown(kind: str) -> bool:
 
 
 def _branches(node: Node, definitions: Node) -> list[Node]:
-    """The schemas of which one must hold, references resolved; null comes last."""
+    """The alternative schemas with references resolved; null comes last."""
     if "$ref" in node:
         return _branches(definitions[node["$ref"].rpartition("/")[2]], definitions)
     inner = node.get("anyOf", node.get("oneOf"))
@@ -173,7 +177,7 @@ def _branches(node: Node, definitions: Node) -> list[Node]:
 
 
 def _below(node: Node, part: Any, definitions: Node) -> Node:
-    """The schema of an entry or item of what `node` describes; empty if there is none."""
+    """The schema of an entry or item of `node`; empty if there is none."""
     for branch in _branches(node, definitions):
         if isinstance(part, int):
             items = branch.get("prefixItems", [])

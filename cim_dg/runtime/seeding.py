@@ -1,4 +1,4 @@
-"""Seeding as DomainBed and WILDS both do it."""
+"""Seeding as in DomainBed and WILDS."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cim_dg.errors import UserError
 
 
 def check_seed(name: str, seed: object) -> None:
-    """Refuse a seed, the value of `name`, that NumPy's generators do not take.
+    """Refuse a seed, the value of `name`, that NumPy's generators do not accept.
 
     Raises:
         UserError: it is not a whole number from 0 to 2^32 - 1.

@@ -1,7 +1,7 @@
-"""The environment variables CIM_DG_*: each declared once, with its type, default and use, and read through `get`.
+"""The environment variables CIM_DG_*: each is declared once, with type, default and help, and read through `get`.
 
-`python -m cim_dg.runtime.settings` prints the table of them in Markdown. `cim_dg.autoload` reads its own two itself,
-because it imports nothing but the standard library; they are declared here like the others.
+`python -m cim_dg.runtime.settings` prints their table in Markdown. `cim_dg.autoload` reads its own two itself, because
+it may import only the standard library; they are declared here like the others.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ PREFIX = "CIM_DG_"
 
 @dataclass(frozen=True)
 class Kind:
-    """A type of setting: its name, what the error says is accepted, and what makes a value of a text or raises
-    ValueError."""
+    """A type of setting: its name, the accepted values for messages, and a parser of text that may raise ValueError."""
 
     name: str
     accepted: str
@@ -32,11 +31,11 @@ class Setting:
     """One variable.
 
     Attributes:
-        name: of the environment variable.
+        name: the environment variable.
         kind: its type.
-        default: the value of a variable that is not set, or is empty.
-        help: what it is for, in one line.
-        default_text: how the table shows the default, if not as it is.
+        default: the value if the variable is not set or empty.
+        help: its purpose in one line.
+        default_text: the default's text in the table, if it differs.
         internal: set by this package for its own processes, and not in the table.
     """
 
@@ -49,10 +48,10 @@ class Setting:
 
 
 def get(name: str) -> Any:
-    """The value of a setting: what the environment variable says, or its default.
+    """The value of a setting: the environment variable's, or the default.
 
     Raises:
-        UserError: the variable holds something that is not accepted.
+        UserError: the variable's value is not accepted.
     """
     setting = SETTINGS[name]
     text = os.environ.get(name, "")
@@ -65,7 +64,7 @@ def get(name: str) -> Any:
 
 
 def describe() -> list[tuple[str, str, str]]:
-    """Name, value as text, and source (environment or default) of every setting; of a wrong value, what is wrong."""
+    """Name, value as text, and source (environment or default) of every setting; for an invalid value, the error."""
     rows = []
     for setting in _listed():
         value, source = _default_text(setting), "default"

@@ -1,4 +1,4 @@
-"""Reading YAML that a person wrote: small, plain data, or one sentence that says what is wrong with it."""
+"""Reads YAML that a person wrote: small, plain data, or an error of one sentence."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cim_dg.errors import UserError
 MAX_BYTES = 2**20
 MAX_DEPTH = 30
 MAX_NODES = 50_000
-"""Values in a file, counting what an alias stands for each time it is used."""
+"""The maximum number of values in a file, counting an alias' content each time it is used."""
 
 _NO_CHARACTERS = re.compile(r"[\0\ud800-\udfff]")
 _TAG = "tag:yaml.org,2002:"
@@ -23,14 +23,14 @@ _PLAIN_TAGS = {_TAG + name for name in ("str", "int", "float", "bool", "null", "
 def read_yaml(source: Path | str, where: str | None = None) -> Any:
     """The data of a YAML file (a `Path`) or text (a `str`): dicts with texts as keys, lists, and scalars.
 
-    A date stays a text. Aliases and merge keys are expanded.
+    Dates stay text. Aliases and merge keys are expanded.
 
     Args:
-        source: the file, or the text itself.
-        where: what messages call it; by default the path.
+        source: the file, or its text.
+        where: its name in messages; by default the path.
 
     Raises:
-        UserError: the file cannot be read, is too large or not UTF-8, or holds anything but one document of such data.
+        UserError: the file cannot be read, is too large or not UTF-8, or is not one document of such data.
     """
     where = where or (str(source) if isinstance(source, Path) else "the text")
     try:
@@ -102,7 +102,7 @@ class _Loader(yaml.SafeLoader):
             raise _error(f"a value has the type {kind}, which is not accepted", node)
         try:
             value = super().construct_object(node, deep)
-        except (ValueError, LookupError):  # such as `!!int x`, or a number of thousands of digits
+        except (ValueError, LookupError):  # such as `!!int x`, or a number with thousands of digits
             raise _error(f"a value is not of its type {kind}, or is too long", node) from None
         if isinstance(value, str) and _NO_CHARACTERS.search(value):
             raise _error("a text has a null character or half of a surrogate pair", node)
@@ -123,5 +123,5 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _error(problem: str, place: Any) -> yaml.YAMLError:
-    return yaml.MarkedYAMLError(problem=problem, problem_mark=place.start_mark)
+def _error(problem: str, mark: Any) -> yaml.YAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=mark.start_mark)

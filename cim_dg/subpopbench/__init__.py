@@ -1,1 +1,1 @@
-"""Our algorithms in SubpopBench (Yang et al., ICML 2023): what is registered there, and a method in its form."""
+"""Our algorithms in SubpopBench (Yang et al., ICML 2023): their registration and their adapter."""

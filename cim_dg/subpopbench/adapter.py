@@ -1,4 +1,4 @@
-"""A method of ours as an algorithm of SubpopBench: its featurizers, classifiers and SGD, nothing else."""
+"""Our methods as algorithms of SubpopBench, with its featurizers, classifiers and SGD."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cim_dg.harness.registration import split_hparams
 from cim_dg.harness.step import TrainingStep, parameter_groups
 from cim_dg.nn.pixels import PixelSpace
 
-# What `subpopbench.train` adds to the hyper-parameters of its registry.
+# The names that `subpopbench.train` adds to the hyper-parameters of its registry.
 ADDED = ("image_arch", "text_arch", "steps", *(f"cmnist_{what}_prob" for what in ("label", "attr", "spur", "flip")))
 
 
@@ -55,11 +55,11 @@ def make_adapter(method: type[Algorithm], algorithms: ModuleType) -> type:
                 num_attributes,
                 own,
             )
-            # Attributes make the groups that accuracy is reported for: only a method that claims them sees them.
+            # Attributes form the groups that accuracy is reported for, so only methods that claim them get them.
             self._sees_attributes = claims_domains(self.method)
             if self._sees_attributes and num_attributes < 2:
                 raise UserError(f"{method.name} with these hyper-parameters needs attributes; use --train_attr yes")
-            # Its factory of optimisers asks a network for its parameters.
+            # Its factory of optimisers reads the parameters of a network.
             groups = SimpleNamespace(parameters=lambda: parameter_groups(self.method))
             self.optimizer = get_optimizers["sgd"](groups, hparams["lr"], hparams["weight_decay"])
             self._step = TrainingStep(self.method, common["bf16"])

@@ -1,4 +1,4 @@
-"""SubpopBench on today's scikit-learn: its evaluation, for every algorithm of it, fails otherwise."""
+"""Repairs SubpopBench's evaluation, which fails for every algorithm with current scikit-learn."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cim_dg.harness.registration import need
 
 
 def on_eval_helper(helper: Any) -> None:
-    """Have `log_loss` take `eps`, which scikit-learn 1.5 dropped: probabilities are clipped to [eps, 1 - eps]."""
+    """Make `log_loss` accept `eps`, which scikit-learn 1.5 removed: probabilities are clipped to [eps, 1 - eps]."""
     need(helper, "log_loss")
     original = helper.log_loss
     if "eps" in inspect.signature(original).parameters:

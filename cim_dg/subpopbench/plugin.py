@@ -1,7 +1,7 @@
-"""What is registered in SubpopBench, module by module, as `cim_dg.autoload` sees them imported.
+"""Registers our algorithms in SubpopBench, one hook per module (see `cim_dg.autoload`).
 
-Names that are there already are kept as they are. `subpopbench.train` accepts only listed algorithms, while a plain
-`subpopbench.sweep` runs every listed one: ours are listed where it is `train` that runs.
+Existing names are kept. `subpopbench.train` accepts only listed algorithms, but a plain `subpopbench.sweep` runs every
+listed one. Therefore ours are listed only while `train` is the running program.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def on_algorithms(algorithms: ModuleType) -> None:
 
 
 def on_hparams_registry(registry: Any) -> None:
-    """Give our methods their hyper-parameters, on top of the harness' own."""
+    """Add our methods' hyper-parameters to the harness' own."""
     extend_registry(registry, _asked)
 
 

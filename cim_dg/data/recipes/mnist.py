@@ -8,25 +8,25 @@ import zlib
 from pathlib import Path
 
 from cim_dg.data.catalogue import Dataset
-from cim_dg.data.recipes.given import Given
+from cim_dg.data.recipes.inputs import Inputs
 from cim_dg.errors import UserError
 
 FILES = tuple(f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
 
 
-def lay_out(dataset: Dataset, given: Given, target: Path) -> None:
+def lay_out(dataset: Dataset, inputs: Inputs, target: Path) -> None:
     """Put the files into TARGET/raw, from .gz files or plain ones.
 
     Raises:
-        UserError: one is not there or damaged.
+        UserError: a file is missing or damaged.
     """
     raw = target / "raw"
     raw.mkdir(parents=True)
     for name in FILES:
-        packed = given.file(f"{name}.gz")
-        source = packed or given.file(name, name.replace("-idx", ".idx"))
+        packed = inputs.file(f"{name}.gz")
+        source = packed or inputs.file(name, name.replace("-idx", ".idx"))
         if source is None:
-            raise UserError(f"{dataset.name}: there is no {name}.gz in {given}")
+            raise UserError(f"{dataset.name}: there is no {name}.gz in {inputs}")
         try:
             with gzip.open(source) if packed else open(source, "rb") as content, open(raw / name, "wb") as file:
                 shutil.copyfileobj(content, file)

@@ -1,4 +1,4 @@
-"""Tables of images in parquet files, as Hugging Face serves them: images are written as they are, byte for byte."""
+"""Tables of images in parquet files, as Hugging Face serves them. Images are written unchanged, byte for byte."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from cim_dg.data.catalogue import Dataset
-from cim_dg.data.recipes.given import Given, by_name, is_image, plain
+from cim_dg.data.recipes.inputs import Inputs, by_name, is_image, plain
 from cim_dg.data.recipes.tables import release
 from cim_dg.errors import UserError
 from cim_dg.runtime.files import write_atomically
@@ -25,11 +25,11 @@ _SPLIT = re.compile(r"(?:^|[/_.-])(train|validation|valid|val|test)(?=[/_.-])")
 _ENDINGS = {b"\xff\xd8\xff": ".jpg", b"\x89PN": ".png", b"RIF": ".webp", b"BM": ".bmp"}
 
 
-def image_folders(dataset: Dataset, files: list[Path], given: Given, target: Path) -> None:
+def image_folders(dataset: Dataset, files: list[Path], inputs: Inputs, target: Path) -> None:
     """FOLDER/DOMAIN/CLASS/image from a table with the columns image, domain and label.
 
     Raises:
-        UserError: a column is missing, or a domain or label is none of the dataset's.
+        UserError: a column is missing, or the dataset does not have a domain or label.
     """
     domains = {way: name for name, others in dataset.domains.items() for way in by_name(name, others)}
     classes = {way: name for name, others in dataset.classes.items() for way in by_name(name, others)}
@@ -46,12 +46,12 @@ def image_folders(dataset: Dataset, files: list[Path], given: Given, target: Pat
                     f"{dataset.name}: {file.name} has an image of domain {row['domain']!r} and class {label!r}; "
                     f"accepted are {', '.join(dataset.domains)} and {', '.join(dataset.classes)}"
                 )
-            place = target / domain / category
-            place.mkdir(parents=True, exist_ok=True)
-            _write(row["image"], place, names)
+            class_folder = target / domain / category
+            class_folder.mkdir(parents=True, exist_ok=True)
+            _write(row["image"], class_folder, names)
 
 
-def waterbirds(dataset: Dataset, files: list[Path], given: Given, target: Path) -> None:
+def waterbirds(dataset: Dataset, files: list[Path], inputs: Inputs, target: Path) -> None:
     """metadata.csv and images/ as WILDS reads Waterbirds, from splits with the columns image, label and place.
 
     Raises:
@@ -80,7 +80,7 @@ def waterbirds(dataset: Dataset, files: list[Path], given: Given, target: Path) 
     release(dataset, target)
 
 
-def _rows(file: Path, columns: tuple[str, ...], what: str) -> Iterator[dict[str, Any]]:
+def _rows(file: Path, columns: tuple[str, ...], content: str) -> Iterator[dict[str, Any]]:
     try:
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
@@ -91,17 +91,17 @@ def _rows(file: Path, columns: tuple[str, ...], what: str) -> Iterator[dict[str,
             missing = [name for name in columns if name not in table.schema_arrow.names]
             if missing:
                 raise UserError(
-                    f"{what}: {file} has no column {missing[0]!r}; it has {', '.join(table.schema_arrow.names)}, and "
-                    f"{', '.join(columns)} are needed"
+                    f"{content}: {file} has no column {missing[0]!r}; it has {', '.join(table.schema_arrow.names)}, "
+                    f"and {', '.join(columns)} are needed"
                 )
             with tqdm(total=table.metadata.num_rows, desc=file.name, leave=False, disable=None) as bar:
                 for batch in table.iter_batches(ROWS, columns=list(columns)):
                     yield from batch.to_pylist()
                     bar.update(batch.num_rows)
     except ArrowException as error:
-        raise UserError(f"{what}: {file} cannot be read as parquet: {' '.join(str(error).split())[:200]}") from None
+        raise UserError(f"{content}: {file} cannot be read as parquet: {' '.join(str(error).split())[:200]}") from None
     except OSError as error:
-        raise UserError(f"{what}: {file} cannot be read: {' '.join(str(error).split())[:200]}") from None
+        raise UserError(f"{content}: {file} cannot be read: {' '.join(str(error).split())[:200]}") from None
 
 
 def _names(file: Path, column: str) -> list[str] | None:
@@ -123,7 +123,7 @@ def _at(names: list[str], label: int, file: Path) -> str:
 
 
 def _binary(value: Any, names: list[str] | None, positive: str, file: Path) -> int:
-    """1 for what is of the water, by the class' name where there are names."""
+    """1 for water, by the class' name if there are names."""
     if isinstance(value, int) and names is not None:
         value = _at(names, value, file)
     if isinstance(value, str) and not value.isdigit():
@@ -134,14 +134,14 @@ def _binary(value: Any, names: list[str] | None, positive: str, file: Path) -> i
 
 
 def _split(file: Path) -> str:
-    found = _SPLIT.findall(f"{file.parent.name}/{file.name}")
-    if not found:
+    matches = _SPLIT.findall(f"{file.parent.name}/{file.name}")
+    if not matches:
         raise UserError(f"the name of {file} says no split: needed is train, validation or test in it")
-    return found[-1]
+    return matches[-1]
 
 
 def _write(image: Any, folder: Path, names: dict[str, int], name: str | None = None) -> str:
-    """Write an image under its own name where it has one, else under a number; returns the name."""
+    """Write an image under its own name if it has one, else under a number; returns the name."""
     if not isinstance(image, dict) or not image.get("bytes"):
         raise UserError("an image of the parquet file has no bytes in it (a link to a file elsewhere?)")
     content: bytes = image["bytes"]

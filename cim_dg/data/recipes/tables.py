@@ -1,4 +1,4 @@
-"""Folders of the package `wilds`: found by the tables that it reads, with its release file."""
+"""Folders for the package `wilds`: recognised by its tables, completed with its release file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 
 from cim_dg.data.catalogue import Dataset
-from cim_dg.data.recipes.given import Given
+from cim_dg.data.recipes.inputs import Inputs
 from cim_dg.errors import UserError
 from cim_dg.runtime.files import write_atomically
 
@@ -23,41 +23,43 @@ TABLES = {
 
 BELOW = {"celeba": ("img_align_celeba",), "camelyon17": ("patches",), "iwildcam": ("train",), "fmow": ("images",),
          "rxrx1": ("images",)}  # fmt: skip
-"""The folders that must stand beside the tables."""
+"""The folders that must be next to the tables."""
 
 CELEBA_SPLITS, CELEBA_ATTRIBUTES = "list_eval_partition", "list_attr_celeba"
 
 
-def lay_out(dataset: Dataset, given: Given, target: Path) -> None:
+def lay_out(dataset: Dataset, inputs: Inputs, target: Path) -> None:
     """Move the folder that has the tables to `target`, and write the release file that WILDS looks for.
 
     Raises:
         UserError: no folder has the tables.
     """
     tables, below = TABLES[dataset.layout], BELOW.get(dataset.layout, ())
-    for folder in given.folders:
+    for folder in inputs.folders:
         if all((folder / name).is_file() for name in tables) and all((folder / name).is_dir() for name in below):
-            given.place(folder, target)
+            inputs.transfer(folder, target)
             release(dataset, target)
             return
-    raise UserError(f"{dataset.name}: no folder in {given} has {', '.join([*tables, *(f'{name}/' for name in below)])}")
+    raise UserError(
+        f"{dataset.name}: no folder in {inputs} has {', '.join([*tables, *(f'{name}/' for name in below)])}"
+    )
 
 
-def celeba(dataset: Dataset, given: Given, target: Path) -> None:
+def celeba(dataset: Dataset, inputs: Inputs, target: Path) -> None:
     """CelebA from its authors' files: img_align_celeba.zip (or the folder), list_attr_celeba and list_eval_partition.
 
     Raises:
-        UserError: a file is missing or not as its authors write it.
+        UserError: a file is missing or has another format.
     """
-    images = given.folder("img_align_celeba", "img_celeba")
-    # The zip of some mirrors has a folder of its name in a folder of its name.
+    images = inputs.folder("img_align_celeba", "img_celeba")
+    # Some mirrors' zip has the folder inside a folder of the same name.
     while images is not None and (images / images.name).is_dir():
         images = images / images.name
-    texts = [given.file(f"{name}.txt") for name in (CELEBA_ATTRIBUTES, CELEBA_SPLITS)]
+    texts = [inputs.file(f"{name}.txt") for name in (CELEBA_ATTRIBUTES, CELEBA_SPLITS)]
     if images is None or None in texts:
         raise UserError(
             f"{dataset.name}: needed are img_align_celeba (or its zip), list_attr_celeba.txt and "
-            f"list_eval_partition.txt; not all of them are in {given}"
+            f"list_eval_partition.txt; not all of them are in {inputs}"
         )
     attributes, splits = (text.read_text(encoding="utf-8").splitlines() for text in texts if text is not None)
     names = attributes[1].split()
@@ -68,7 +70,7 @@ def celeba(dataset: Dataset, given: Given, target: Path) -> None:
     target.mkdir(parents=True)
     _table(target / "list_attr_celeba.csv", ["image_id", *names], rows)
     _table(target / "list_eval_partition.csv", ["image_id", "partition"], parts)
-    given.place(images, target / images.name)
+    inputs.transfer(images, target / images.name)
     release(dataset, target)
 
 
@@ -81,7 +83,7 @@ def _table(path: Path, header: list[str], rows: list[list[str]]) -> None:
 
 
 def release(dataset: Dataset, folder: Path) -> None:
-    """Write RELEASE_vX.txt, without which WILDS does not take a folder for the dataset."""
+    """Write RELEASE_vX.txt, without which WILDS does not accept the folder."""
     path = folder / f"RELEASE_v{dataset.version}.txt"
     if not path.exists():
         write_atomically(path, f"Laid out by cim-dg as {dataset.folder}; see cim-dg-{dataset.name}.json.\n")

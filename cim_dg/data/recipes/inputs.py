@@ -1,4 +1,4 @@
-"""What a recipe is given: folders and files, in which it looks for what it needs by name."""
+"""The inputs of a recipe: folders and files, which it searches by name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 DEEPEST = 5
 IMAGES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""The endings that torchvision's ImageFolder takes for images, which is what DomainBed reads."""
+"""File name endings of images in torchvision's ImageFolder, which DomainBed uses."""
 
 
 def is_image(name: str) -> bool:
@@ -23,58 +23,58 @@ def plain(name: str) -> str:
     return "".join(letter for letter in name.lower() if letter not in " _-")
 
 
-class Given:
-    """Paths that a recipe may take things from.
+class Inputs:
+    """The paths that a recipe may use.
 
     Args:
         paths: folders and files; folders are searched to a depth of `DEEPEST`.
-        ours: below this folder files may be moved; elsewhere they are the user's and are copied.
+        movable: files below this folder may be moved. All others are the user's and are copied.
     """
 
-    def __init__(self, paths: Sequence[Path], ours: Path) -> None:
+    def __init__(self, paths: Sequence[Path], movable: Path) -> None:
         self.paths = [path.absolute() for path in paths]
-        self.ours = ours.absolute()
+        self.movable = movable.absolute()
         self.notes: list[str] = []
 
     @cached_property
     def folders(self) -> list[Path]:
         """All folders, the shallowest first, each level by name."""
         level = sorted(path for path in self.paths if path.is_dir())
-        everything = list(level)
+        all_folders = list(level)
         for _ in range(DEEPEST):
             level = [below for folder in level for below in subfolders(folder)]
-            everything += level
-        return everything
+            all_folders += level
+        return all_folders
 
     def files(self, suffix: str) -> list[Path]:
-        """The files with that ending, the given ones first."""
-        own = [path for path in self.paths if path.is_file() and path.name.endswith(suffix)]
-        return own + [
+        """The files whose names end in `suffix`, those of `paths` first."""
+        given_files = [path for path in self.paths if path.is_file() and path.name.endswith(suffix)]
+        return given_files + [
             folder / entry.name
             for folder in self.folders
-            for entry in sorted(os.scandir(folder), key=lambda one: one.name)
+            for entry in sorted(os.scandir(folder), key=lambda file: file.name)
             if entry.name.endswith(suffix) and entry.is_file()
         ]
 
     def file(self, *names: str) -> Path | None:
-        """The first file with one of these names; a given file counts whatever folder it lies in."""
+        """The first file with one of these names; those of `paths` first."""
         for path in self.paths:
             if path.is_file() and path.name in names:
                 return path
         return next((folder / name for folder in self.folders for name in names if (folder / name).is_file()), None)
 
     def folder(self, *names: str) -> Path | None:
-        """The first folder that has one of these names; 'forest/broadleaf' is a folder in a folder."""
+        """The first folder with one of these names, such as 'forest/broadleaf'."""
         for folder in self.folders:
             for name in names:
                 if folder.name == name or (folder / name).is_dir():
                     return folder if folder.name == name else folder / name
         return None
 
-    def place(self, source: Path, target: Path) -> None:
-        """Have a file or folder at `target`: moved if it is ours, copied if it is the user's."""
+    def transfer(self, source: Path, target: Path) -> None:
+        """Move a file or folder to `target`; copy it if it is the user's."""
         target.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_relative_to(self.ours):
+        if source.is_relative_to(self.movable):
             source.rename(target)
         elif source.is_dir():
             shutil.copytree(source, target, copy_function=shutil.copyfile)
@@ -86,7 +86,7 @@ class Given:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """The folders in a folder, by name; hidden ones and those of archivers are left out."""
+    """The folders in a folder, by name, without hidden ones and those of archivers."""
     return sorted(
         Path(entry.path)
         for entry in os.scandir(folder)
@@ -99,6 +99,6 @@ def images(folder: Path) -> Iterator[str]:
     yield from sorted(entry.name for entry in os.scandir(folder) if is_image(entry.name) and entry.is_file())
 
 
-def by_name(wanted: str, others: Iterable[str]) -> frozenset[str]:
-    """All ways to write a name, for comparison with `plain`."""
-    return frozenset({plain(wanted), *map(plain, others)})
+def by_name(name: str, aliases: Iterable[str]) -> frozenset[str]:
+    """A name and its aliases in the form of `plain`."""
+    return frozenset({plain(name), *map(plain, aliases)})
