@@ -1,8 +1,8 @@
-"""How long CIM's contrastive term takes, forward and backward, beside two calls of pytorch-msssim in the same run.
+"""The time of CIM's contrastive term, forward and backward, compared with two calls of pytorch-msssim in the same run.
 
 Both compute the same similarities, and their gradient to the morphed images only, as in training. pytorch-msssim gets
-the window that ours has at that size; where its check of the size does not let it run, only our time is measured. The
-two run by turns, and the best time of each counts: it is the one that other work on the machine disturbed least.
+our window for that size. If it does not accept the size, only our time is measured. The two run in turn, and the best
+time of each counts, because it is the least disturbed one.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def milliseconds(size: int, batch: int, rounds: int) -> tuple[float, float | Non
 
     contestants = [ours, theirs] if size > 16 * (window - 1) else [ours]
     times: list[list[float]] = [[] for _ in contestants]
-    while len(times[0]) <= rounds or sum(times[0]) < 1:  # at least a second, as small images take but a moment
+    while len(times[0]) <= rounds or sum(times[0]) < 1:  # at least a second, because small images take little time
         for contestant, spent in zip(contestants, times, strict=True):
             spent.append(seconds(contestant, morphed))
     best = [1000 * min(spent[1:]) for spent in times]  # the first round warms up

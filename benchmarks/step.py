@@ -1,6 +1,6 @@
 """A training step of each method as a ratio to one of ERM: ResNet-50 (random weights) on 224-pixel images, CPU or GPU.
 
-The methods take turns, so that whatever else the machine does slows all of them alike; the medians are compared.
+The methods run in turn, so that other work on the machine slows all of them equally. Medians are compared.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def main() -> None:
         "ratio to ERM",
         title=f"ResNet-50, {arguments.batch} x 3 x 224 x 224, {device}, {arguments.threads} threads",
     )
-    for name, taken in times.items():
-        median = statistics.median(taken)
+    for name, durations in times.items():
+        median = statistics.median(durations)
         table.add_row(name, f"{median:.3f}", f"{median / erm:.3f}")
     Console().print(table)
 

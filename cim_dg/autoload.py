@@ -29,6 +29,7 @@ MODULES = ("algorithms", "datasets", "hparams_registry", "networks", "trainer", 
 """The modules of a DomainBed or a fork: each a file or a folder, in a package or in a namespace package."""
 HOOKS = {
     "domainbed.algorithms": "cim_dg.domainbed.plugin:on_algorithms",
+    "domainbed.algorithms_inference": "cim_dg.domainbed.diwa:on_inference",
     "domainbed.command_launchers": "cim_dg.domainbed.plugin:on_command_launchers",
     "domainbed.datasets": "cim_dg.domainbed.plugin:on_datasets",
     "domainbed.datasets.datasets": "cim_dg.domainbed.plugin:on_datasets",

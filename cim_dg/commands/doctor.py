@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import platform
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from cim_dg.autoload import HOOKS
 from cim_dg.runtime import settings
 from cim_dg.runtime.provenance import commit, version_of, versions
 
@@ -28,7 +30,7 @@ def add_parser(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the findings; returns 0 if DomainBed (or its stand-in) works with everything that we register, else 1."""
     domainbed_lines, works = domainbed()
-    lines = [*environment(), *domainbed_lines, *wilds(), *datasets(arguments.data_dir), *variables()]
+    lines = [*environment(), *domainbed_lines, *subpopbench(), *wilds(), *datasets(arguments.data_dir), *variables()]
     width = max(len(title) for title, _ in lines)
     for title, text in lines:
         print(f"{title:<{width}}  {text}")
@@ -49,39 +51,87 @@ def environment() -> list[tuple[str, str]]:
 
 
 def domainbed() -> tuple[list[tuple[str, str]], bool]:
-    """The DomainBed that `python -m domainbed.scripts...` would run from here, and whether ours is registered in it."""
-    missing = _missing("DomainBed")
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            from domainbed import algorithms, command_launchers, datasets, hparams_registry, networks
-    except ImportError as error:
-        return [("DomainBed", f"cannot be imported: {error}"), *missing], False
-    import domainbed as package
+    """The DomainBed, or the fork of it, that would run from here, and whether ours is registered in it."""
+    modules, problems, caught = _import_hooked("domainbed")
+    algorithms = modules.get("domainbed.algorithms")
+    if algorithms is None:
+        reason = problems.get("domainbed.algorithms", "there is no domainbed.algorithms")
+        return [("DomainBed", f"cannot be imported: {reason}"), *_missing("DomainBed")], False
+    from cim_dg.algorithms import methods
+    from cim_dg.domainbed.plugin import DATASETS, family
+    from cim_dg.harness.registration import ours_in
 
-    if getattr(package, "STANDIN", False):
+    kind = family(algorithms)
+    if kind == "stand-in":
         where = (
             "not found: cim-dg's stand-in serves (clone facebookresearch/DomainBed and run inside it for the real one)"
         )
     else:
-        # A checkout of DomainBed is a regular package or, without __init__, a namespace package: use one of its
-        # modules.
-        root = Path(str(algorithms.__file__)).parents[1]
-        where = f"{root}, commit {commit(root) or 'unknown (no git checkout)'}"
-    from cim_dg.algorithms import methods
-    from cim_dg.domainbed.plugin import DATASETS
-
+        where = f"{_checkout(algorithms, 'domainbed')}, {kind}"
+    datasets = modules.get("domainbed.datasets.datasets") or modules.get("domainbed.datasets")
+    launchers = modules.get("domainbed.command_launchers")
     ours = {
-        "algorithms": [name for name in methods() if _ours(algorithms, name)],
-        "datasets": [name for name in DATASETS if _ours(datasets, name)],
-        "launchers": sorted(command_launchers.REGISTRY),
+        "algorithms": ours_in(algorithms, methods()),
+        "datasets": ours_in(datasets, DATASETS) if datasets else [],
+        "launchers": sorted(launchers.REGISTRY) if launchers else [],
     }
-    works = all(ours.values()) and all(
-        getattr(function, "__wrapped__", None) for function in (hparams_registry.default_hparams, networks.Featurizer)
+    lines = [("DomainBed", where), *((f"  {what}", ", ".join(names)) for what, names in ours.items() if names)]
+    if kept := [name for name in methods() if name in vars(algorithms) and name not in ours["algorithms"]]:
+        lines.append(("  left as they are", f"{', '.join(kept)}, which it has itself"))
+    if launchers is None:
+        lines.append(("  left out", "launchers: it has no sweep (domainbed.command_launchers)"))
+    lines += [("  left out", f"{name}: {reason}") for name, reason in problems.items()]
+    lines += [("  left out", message) for message in caught]
+    extended = [
+        getattr(modules.get(f"domainbed.{module}"), function, None)
+        for module, function in (("hparams_registry", "default_hparams"), ("networks", "Featurizer"))
+    ]
+    works = all(ours[what] for what in ("algorithms", "datasets")) and all(
+        getattr(function, "__wrapped__", None) for function in extended
     )
-    lines = [("DomainBed", where), *((f"  {kind}", ", ".join(names) or "none") for kind, names in ours.items())]
-    lines += [("  warning", str(warning.message)) for warning in caught if "cim-dg" in str(warning.message)]
-    return [*lines, *([] if getattr(package, "STANDIN", False) else missing)], works
+    return [*lines, *(_missing("DomainBed") if kind == "DomainBed" else [])], works and not problems
+
+
+def subpopbench() -> list[tuple[str, str]]:
+    """The SubpopBench that would run from here, if there is one."""
+    if importlib.util.find_spec("subpopbench") is None:
+        return []
+    modules, problems, caught = _import_hooked("subpopbench")
+    algorithms = modules.get("subpopbench.learning.algorithms")
+    lines = [("SubpopBench", "found" if algorithms is None else _checkout(algorithms, "subpopbench"))]
+    if algorithms is not None:
+        from cim_dg.algorithms import methods
+        from cim_dg.harness.registration import ours_in
+
+        ours = ours_in(algorithms, methods())
+        kept = [name for name in methods() if name in vars(algorithms) and name not in ours]
+        lines += [("  algorithms", ", ".join(ours)), ("  left as they are", f"{', '.join(kept)}, which it has itself")]
+    lines += [("  left out", f"{name}: {reason}") for name, reason in problems.items()]
+    return lines + [("  left out", message) for message in caught]
+
+
+def _import_hooked(harness: str) -> tuple[dict[str, ModuleType], dict[str, str], list[str]]:
+    """Those modules that we extend in a harness, why others of them cannot be imported, and our own warnings.
+
+    What a harness does not have is in none of them.
+    """
+    modules, problems = {}, {}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for name in (name for name in HOOKS if name.startswith(f"{harness}.")):
+            try:
+                modules[name] = importlib.import_module(name)
+            except Exception as error:  # whatever a harness raises when it is imported
+                if not (isinstance(error, ModuleNotFoundError) and error.name and name.startswith(error.name)):
+                    problems[name] = f"{type(error).__name__}: {error}"
+    return modules, problems, [str(warning.message) for warning in caught if "cim-dg" in str(warning.message)]
+
+
+def _checkout(module: ModuleType, package: str) -> str:
+    """The folder around the package that `module` is of, which may be a namespace, and its commit."""
+    path = Path(str(module.__file__)).resolve()
+    root = next(parent.parent for parent in path.parents if parent.name == package)
+    return f"{root}, commit {commit(root) or 'unknown (no git checkout)'}"
 
 
 def wilds() -> list[tuple[str, str]]:
@@ -116,7 +166,3 @@ def variables() -> list[tuple[str, str]]:
 def _missing(harness: str) -> list[tuple[str, str]]:
     missing = [name for name in HARNESS_NEEDS[harness] if importlib.util.find_spec(name) is None]
     return [("  missing", f"{', '.join(missing)}: pip install {' '.join(missing)}")] if missing else []
-
-
-def _ours(module: ModuleType, name: str) -> bool:
-    return getattr(vars(module).get(name), "__cim_dg__", False)

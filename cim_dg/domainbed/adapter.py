@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cim_dg.algorithms import Algorithm
+from cim_dg.domainbed import diwa
 from cim_dg.errors import UserError
 from cim_dg.harness.registration import split_hparams
 from cim_dg.harness.step import TrainingStep, join_domains, parameter_groups
@@ -69,10 +70,16 @@ def make_adapter(method: type[Algorithm], algorithms: ModuleType) -> type:
             """One optimising step on images and labels of each training domain; returns every term as a float."""
             return self._step(join_domains(x, y), self.optimizer)[1]
 
-    made = SwadAdapter if is_swad_family(algorithms) else DomainBedAdapter
+    adapter_class: type = SwadAdapter if is_swad_family(algorithms) else DomainBedAdapter
+    if diwa.has_initialisation(algorithms):
+        adapter_class = diwa.with_initialisation(adapter_class)
     # Pickle finds a class by these names, under which the plugin registers it.
-    made.__module__, made.__name__, made.__qualname__ = algorithms.__name__, method.name, method.name
-    return made
+    adapter_class.__module__, adapter_class.__name__, adapter_class.__qualname__ = (
+        algorithms.__name__,
+        method.name,
+        method.name,
+    )
+    return adapter_class
 
 
 def is_swad_family(algorithms: ModuleType) -> bool:

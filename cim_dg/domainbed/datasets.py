@@ -215,7 +215,10 @@ def make_vlcs_mini(datasets: ModuleType) -> type:
     return _as_of(VLCSMini, datasets)
 
 
-def _as_of(cls: type, module: ModuleType) -> type:
+def _as_of(cls: Any, module: ModuleType) -> type:
+    if not hasattr(cls, "__len__"):  # DomainBed's base class before October 2020
+        cls.__len__ = lambda self: len(self.datasets)
+        cls.__getitem__ = lambda self, index: self.datasets[index]
     # Pickle finds a class by its module and qualified name, under which the plugin registers it.
     cls.__module__, cls.__qualname__ = module.__name__, cls.__name__
     return cls

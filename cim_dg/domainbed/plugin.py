@@ -16,7 +16,7 @@ from typing import Any
 from cim_dg import hparams as spaces
 from cim_dg.algorithms import methods
 from cim_dg.data import own
-from cim_dg.domainbed import swad
+from cim_dg.domainbed import diwa, eoa, swad
 from cim_dg.domainbed.data_record import watch
 from cim_dg.domainbed.datasets import make_nuisance_digits, make_spirograph, make_vlcs_mini
 from cim_dg.domainbed.launchers import checked, claim_for_train, ending, is_standin, launcher, train_folder
@@ -40,6 +40,7 @@ def on_algorithms(algorithms: ModuleType) -> None:
     need(algorithms, "Algorithm", "get_algorithm_class")
     for name, method in methods().items():
         add(algorithms, name, make_adapter(method, algorithms))
+    eoa.on_algorithms(algorithms)
     if not is_standin() and (output_dir := train_folder()) is not None:
         claim_for_train(output_dir)
         track_domainbed(output_dir)
@@ -50,11 +51,19 @@ def on_datasets(datasets: ModuleType) -> None:
     if swad.is_package(datasets):  # the SWAD family has its classes in another module
         swad.on_transforms(datasets)
         return
-    need(datasets, "MultipleDomainDataset", "MultipleEnvironmentImageFolder", "DATASETS", "num_environments")
+    counts = vars(datasets).get("NUM_ENVIRONMENTS")  # DomainBed before October 2020 counts by this dict
+    need(datasets, "MultipleDomainDataset", "MultipleEnvironmentImageFolder", "DATASETS")
+    if counts is None:
+        need(datasets, "num_environments")
     for name, make in DATASETS.items():
         add(datasets, name, make(datasets))
     for name in own.names():
         add(datasets, name, make_own_dataset(own.read(name), datasets))
+    for name in ours_in(datasets, (*DATASETS, *own.names())):
+        kind = vars(datasets)[name]
+        kind.ENVIRONMENT_NAMES = kind.ENVIRONMENTS  # as DomainBed called it in 2020
+        if counts is not None:
+            counts[name] = len(kind.ENVIRONMENTS)
     if not is_standin():  # the stand-in's own jobs record it and its errors explain it
         watch(datasets)
 
@@ -98,6 +107,19 @@ def on_command_launchers(launchers: ModuleType) -> None:
     for name in LAUNCHERS:
         if name != "local":  # every DomainBed has its own
             launchers.REGISTRY.setdefault(name, launcher(name) if is_standin() else ending(launcher(name)))
+
+
+def family(algorithms: ModuleType) -> str:
+    """Which DomainBed this `domainbed.algorithms` is of: stand-in, DomainBed, or the fork whose form it has."""
+    from cim_dg.domainbed.adapter import is_swad_family
+
+    if is_standin():
+        return "stand-in"
+    if is_swad_family(algorithms):
+        return "SWAD's form with MIRO" if hasattr(algorithms, "MIRO") else "SWAD's form"
+    if diwa.has_initialisation(algorithms):
+        return "DiWA's form"
+    return "Ensemble of Averages' form" if hasattr(algorithms, "ERM_SMA") else "DomainBed"
 
 
 def upstream_algorithms() -> set[str]:

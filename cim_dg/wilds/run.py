@@ -10,6 +10,7 @@ from typing import Any
 
 from cim_dg.errors import UserError
 from cim_dg.runtime import devices, settings
+from cim_dg.runtime.arguments import Parser
 from cim_dg.tracking.sidecar import track
 from cim_dg.wilds import config as options
 from cim_dg.wilds.config import FIELDS, Config, make_config
@@ -77,7 +78,7 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(run=run)
 
 
-class LateParser(argparse.ArgumentParser):
+class LateParser(Parser):
     """A parser that gets its last options when it parses, so that their modules are imported only then."""
 
     before_parsing: Callable[[argparse.ArgumentParser], None] | None = None

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from cim_dg.errors import UserError
 from cim_dg.results import domainbed_report, read_domainbed
+from cim_dg.runtime.arguments import Parser
 from cim_dg.runtime.files import write_atomically
 
 from .. import algorithms, datasets
@@ -17,7 +18,7 @@ from ..lib import command, reporting
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command's arguments."""
-    parser = argparse.ArgumentParser(prog="domainbed.scripts.collect_results", description=__doc__)
+    parser = Parser(prog="domainbed.scripts.collect_results", description=__doc__)
     parser.add_argument("--input_dir", required=True, help="a sweep's --output_dir")
     parser.add_argument("--latex", action="store_true")
     parser.add_argument("--auto_lr", action="store_true", help="in the real DomainBed only")

@@ -6,13 +6,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from cim_dg.runtime.arguments import Parser
+
 from ..lib import command, reporting
 from ..model_selection import SELECTION_METHODS
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command's arguments."""
-    parser = argparse.ArgumentParser(prog="domainbed.scripts.list_top_hparams", description=__doc__)
+    parser = Parser(prog="domainbed.scripts.list_top_hparams", description=__doc__)
     parser.add_argument("--input_dir", required=True, help="a sweep's --output_dir")
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--algorithm", required=True)

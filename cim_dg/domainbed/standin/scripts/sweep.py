@@ -20,6 +20,7 @@ from cim_dg.errors import UserError
 from cim_dg.launchers import notes
 from cim_dg.launchers.job import clear
 from cim_dg.runtime import locks
+from cim_dg.runtime.arguments import Parser
 
 from .. import algorithms, command_launchers, datasets, hparams_registry
 from ..lib import command
@@ -94,7 +95,7 @@ def _flag(argument: tuple[str, Any]) -> str:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command\'s arguments."""
-    parser = argparse.ArgumentParser(prog="domainbed.scripts.sweep", description=__doc__)
+    parser = Parser(prog="domainbed.scripts.sweep", description=__doc__)
     parser.add_argument("command", choices=["launch", "delete_incomplete"])
     all_datasets = [name for name in datasets.DATASETS if "Debug" not in name]
     parser.add_argument("--datasets", nargs="+", default=all_datasets)

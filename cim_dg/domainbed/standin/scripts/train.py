@@ -20,6 +20,7 @@ import torch
 from cim_dg.errors import LEFT, RunError, UserError
 from cim_dg.runtime import devices, locks
 from cim_dg.runtime.allocator import keep_freed_memory
+from cim_dg.runtime.arguments import Parser
 from cim_dg.runtime.files import remove_partial, write_atomically
 from cim_dg.runtime.provenance import version_of
 from cim_dg.runtime.seeding import seed_everything
@@ -35,7 +36,7 @@ from ..lib.resume import Resume
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command\'s arguments."""
-    parser = argparse.ArgumentParser(prog="domainbed.scripts.train", description=__doc__)
+    parser = Parser(prog="domainbed.scripts.train", description=__doc__)
     parser.add_argument("--data_dir", help="the folder of all data sets")
     parser.add_argument("--dataset", default="RotatedMNIST")
     parser.add_argument("--algorithm", default="ERM")
