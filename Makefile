@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # PyTorch, oneDNN and MKL compute as on the oldest supported processors, so that no figure depends on a newer one.
 OLDEST_CPU := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE
 
-.PHONY: help demo test test-lowest check chaos docs gallery format schemas bench clean
+.PHONY: help demo test test-lowest check chaos docs gallery format schemas bench bench-gpu clean
 .DEFAULT_GOAL := help
 
 help: ## show this
@@ -54,6 +54,9 @@ schemas: $(VENV)/run ## write the JSON schemas of the YAML files
 
 bench: $(VENV)/test ## all benchmarks, as ratios to a baseline in the same run
 	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+
+bench-gpu: $(VENV)/test ## measures on a GPU, in less than 8 minutes, and prints Markdown tables; exit code 2 without a GPU
+	@$(BIN)/python -m benchmarks.gpu
 
 clean: ## remove the environments and all build files
 	rm -rf $(VENV) .venv-lowest build dist *.egg-info

@@ -68,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
 
     spec = load(args.name, {name: getattr(args, name) for name in _CHANGES})
     plan = planning.make_plan(spec, args.data_dir, args.output_dir)
+    plan.check()
     print(plan.describe())
     if args.dry_run:
         for command in plan.commands:

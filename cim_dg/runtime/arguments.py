@@ -30,8 +30,12 @@ class Parser(argparse.ArgumentParser):
         return namespace, unknown
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As in argparse."""
-        return super().parse_args(sys.argv[1:] if args is None else args, namespace)
+        """As in argparse, for words that can be printed and written into files."""
+        words = sys.argv[1:] if args is None else list(args)
+        for word in words:
+            if word != word.encode("utf-8", "replace").decode("utf-8"):
+                self.error(f"the argument {word!r} is not text in UTF-8")
+        return super().parse_args(words, namespace)
 
     def error(self, message: str) -> NoReturn:
         """End with exit code 2 and one line: an unknown option, which explains best what else is wrong, or `message`.

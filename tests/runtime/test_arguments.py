@@ -110,3 +110,11 @@ def test_options_with_a_list_of_choices_and_folders_after_them_are_of_the_action
                 assert type(action).__name__ == "_ExtendAction", (parser.prog, action.option_strings)
 
     check(cli.parser())
+
+
+def test_a_word_that_is_not_utf_8_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = Parser(prog="x")
+    parser.add_argument("--output")
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--output", "\udcff"])
+    assert r"the argument '\udcff' is not text in UTF-8" in capsys.readouterr().err

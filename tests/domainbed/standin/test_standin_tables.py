@@ -104,3 +104,9 @@ def test_ties_and_nan() -> None:
     order = [run[0]["args"]["hparams_seed"] for _, run in method.hparams_accs(records)]
     assert order == [1, 0, 3, 2]
     assert method.sweep_acc([]) is None
+
+
+def test_runs_that_are_not_there_are_no_list(sweep_folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--input_dir", sweep_folder, "--dataset", "Debug28", "--algorithm", "Nonesuch", "--test_env", "0"]
+    assert list_top_hparams.main(flags) == 2
+    assert "has no run of Nonesuch on Debug28 with test environment 0" in capsys.readouterr().err

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from cim_dg.errors import UserError
 from cim_dg.runtime.arguments import Parser
 
 from ..lib import command, reporting
@@ -33,7 +34,7 @@ def list_top_hparams(args: argparse.Namespace) -> None:
     """Print the runs.
 
     Raises:
-        UserError: --input_dir is no folder.
+        UserError: --input_dir is no folder, or has no such run.
     """
     records = reporting.load_records(args.input_dir)
     print("Total records:", len(records))
@@ -43,6 +44,9 @@ def list_top_hparams(args: argparse.Namespace) -> None:
         for group in reporting.get_grouped_records(records)
         if (group.dataset, group.algorithm, group.test_env) == requested
     ]
+    if not groups:
+        dataset, algorithm, test_env = requested
+        raise UserError(f"{args.input_dir} has no run of {algorithm} on {dataset} with test environment {test_env}")
     for method in SELECTION_METHODS:
         print(f"Model selection: {method.name}")
         for group in groups:
