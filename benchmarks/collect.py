@@ -1,6 +1,7 @@
-"""How long `cim-dg collect` takes on 3,000 jobs of 17 lines, beside DomainBed's own collect_results on the same folder.
+"""The time of `cim-dg collect` on 3,000 jobs of 17 lines, compared with DomainBed's own collect_results on the same
+folder.
 
-Whole processes, run by turns on the same machine; the ratio is what counts. DOMAINBED_ROOT names a checkout of the real
+Whole processes run in turn on the same machine; their ratio is the result. DOMAINBED_ROOT names a checkout of the real
 DomainBed; without it only our own time is measured.
 """
 
@@ -49,7 +50,7 @@ def main() -> int:
 
 
 def write_sweep(root: Path) -> int:
-    """A sweep of VLCS as DomainBed leaves it, with random accuracies; returns the number of jobs."""
+    """Write a VLCS sweep in DomainBed's form, with random accuracies; returns the number of jobs."""
     rng = random.Random(0)
     for algorithm in ALGORITHMS:
         for trial in range(TRIALS):
@@ -87,7 +88,7 @@ def write_job(root: Path, rng: random.Random, algorithm: str, trial: int, test_e
 
 
 def seconds(command: list[str], folder: Path) -> tuple[float, float]:
-    """Wall and CPU time of a command whose output nobody reads."""
+    """Wall and CPU time of a command; its output is discarded."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.perf_counter()
     subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -1,13 +1,13 @@
-"""Images per second from a folder of JPEGs on 2 cores, beside DomainBed's own pipeline on the same folder.
+"""Images per second from a folder of JPEGs on 2 cores, compared with DomainBed's own pipeline on the same folder.
 
-Evaluation is of one environment, resized, in minibatches of 64; its first pass begins with the making of the data set,
-in which we decode all environments into the cache. Training is augmented minibatches of 32 from each of three other
-environments. Nothing is computed on the images: this is what loading could feed at most. Each side runs in a process of
-its own, by turns; medians are compared.
+Evaluation is of one environment, resized, in minibatches of 64; its first pass starts with building the data set, which
+in our case decodes all environments into the cache. Training uses augmented minibatches of 32 from each of three other
+environments. Nothing is computed on the images, so this is an upper limit for training. Each side runs in its own
+process, in turn; medians are compared.
 
-DOMAINBED_ROOT names a checkout of the real DomainBed; without it, its transforms and loaders are made here of
-torchvision and torch. `--profile` tells what each step of an augmented image costs, `--memory` what 4 workers
-hold over many steps (`--memory --steps 1000`).
+DOMAINBED_ROOT names a checkout of the real DomainBed; without it, its transforms and loaders are rebuilt here from
+torchvision and torch. `--profile` shows the cost of each operation on an augmented image, `--memory` the memory of 4
+workers over many steps (`--memory --steps 1000`).
 """
 
 from __future__ import annotations
@@ -227,20 +227,20 @@ def measure(side: Any, args: argparse.Namespace) -> dict[str, float]:
 
 
 def compare(args: argparse.Namespace) -> int:
-    taken: dict[str, list[dict[str, float]]] = {"ours": [], "theirs": []}
+    timings: dict[str, list[dict[str, float]]] = {"ours": [], "theirs": []}
     for number in range(args.rounds):
-        for side, results in taken.items():
+        for side, results in timings.items():
             command = [sys.executable, __file__, "--side", side, "--root", str(args.root)]
             command += [f"--{name}={getattr(args, name)}" for name in ("passes", "steps", "cores")]
-            # A cache of its own for each round, so that each has a first pass.
+            # A new cache for each round, so that each has a first pass.
             environment = os.environ | {"CIM_DG_CACHE": str(args.root / f"cache{number}")}
             finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
             results.append(json.loads(finished.stdout.splitlines()[-1]))
     peer = "DomainBed" if os.environ.get("DOMAINBED_ROOT") else "DomainBed's pipeline, remade"
     table = Table("images / s", "cim-dg", peer, "ratio", title=f"{args.images} JPEGs of 227-500 px, {args.cores} cores")
     ratios = {}
-    for kind in taken["ours"][0]:
-        ours, theirs_ = (statistics.median(result[kind] for result in results) for results in taken.values())
+    for kind in timings["ours"][0]:
+        ours, theirs_ = (statistics.median(result[kind] for result in results) for results in timings.values())
         ratios[kind] = ours / theirs_
         table.add_row(kind, f"{ours:.0f}", f"{theirs_:.0f}", f"{ratios[kind]:.1f}")
     Console().print(table)
@@ -249,26 +249,26 @@ def compare(args: argparse.Namespace) -> int:
 
 
 def profile(root: Path) -> None:
-    """Print the milliseconds of a processor that each step of an augmented image takes, in one thread."""
+    """Print the milliseconds of each operation on an augmented image, in one thread."""
     torch.set_num_threads(1)
     keep_freed_memory()
     environment = datasets.VLCS(str(root), [], {"data_augmentation": True})[1]
     paths = [environment._folder / name for name in environment._files]
     crops, jitter = transforms.RandomResizedCrop(224, scale=(0.7, 1.0)), transforms.ColorJitter(0.3, 0.3, 0.3, 0.3)
     normalise = transforms.Normalize(image_environment.IMAGENET_MEAN, image_environment.IMAGENET_STD)
-    theirs = Stopwatch()
+    upstream = Stopwatch()
     for path in paths:
-        x: Any = theirs("decode", lambda path: Image.open(path).convert("RGB"), path)  # or read from the cache
-        theirs("(resize, for evaluation)", transforms.Resize((224, 224)), x)
-        x = theirs("crop and resize", crops, x)
-        x = theirs("flip", transforms.RandomHorizontalFlip(), x)
+        x: Any = upstream("decode", lambda path: Image.open(path).convert("RGB"), path)  # or read from the cache
+        upstream("(resize, for evaluation)", transforms.Resize((224, 224)), x)
+        x = upstream("crop and resize", crops, x)
+        x = upstream("flip", transforms.RandomHorizontalFlip(), x)
         order, *factors = jitter.get_params(jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue)
         for which in order.tolist():
             name = augmentation.JITTER[which].__name__
-            x = theirs(name, getattr(functional, name), x, factors[which])
-        x = theirs("grey", transforms.RandomGrayscale(), x)
-        x = theirs("to a tensor", transforms.ToTensor(), x)
-        theirs("normalise", normalise, x)
+            x = upstream(name, getattr(functional, name), x, factors[which])
+        x = upstream("grey", transforms.RandomGrayscale(), x)
+        x = upstream("to a tensor", transforms.ToTensor(), x)
+        upstream("normalise", normalise, x)
     ours = Stopwatch()
     images = [ours("decode", environment._image, key) for key in range(len(environment))]
     drawn = ours("draw", augmentation.draw, np.array([image.shape[:2] for image in images]), 0)
@@ -284,11 +284,11 @@ def profile(root: Path) -> None:
         pixels = ours("to 8 bits", lambda x: x.mul(255).round_().to(torch.uint8), x)
         ours("normalise", image_environment.ImageBatch(pixels).to, "cpu")
     table = Table("ms / image", "cim-dg", "DomainBed's transforms")
-    for name in dict.fromkeys([*theirs.seconds, *ours.seconds]):
-        table.add_row(name, *(f"{1000 * side.seconds.get(name, 0) / len(paths):.3f}" for side in (ours, theirs)))
+    for name in dict.fromkeys([*upstream.seconds, *ours.seconds]):
+        table.add_row(name, *(f"{1000 * side.seconds.get(name, 0) / len(paths):.3f}" for side in (ours, upstream)))
     augmented = [
         1000 * sum(seconds for name, seconds in side.seconds.items() if "(" not in name) / len(paths)
-        for side in (ours, theirs)
+        for side in (ours, upstream)
     ]
     table.add_section()
     table.add_row("an augmented image", *(f"{total:.3f}" for total in augmented))
@@ -296,7 +296,7 @@ def profile(root: Path) -> None:
 
 
 class Stopwatch:
-    """Adds up the seconds of processor time that calls take, by name."""
+    """Adds up the processor time of calls, by name."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -331,14 +331,14 @@ def memory(root: Path, steps: int) -> list[dict[str, float]]:
     return samples
 
 
-def resident(pids: Iterable[int | None], whose: str = "") -> dict[str, float]:
+def resident(pids: Iterable[int | None], prefix: str = "") -> dict[str, float]:
     kinds = {"RssAnon": "own", "RssShmem": "shared", "RssFile": "of files"}
-    held = dict.fromkeys((whose + kind for kind in kinds.values()), 0.0)
+    held = dict.fromkeys((prefix + kind for kind in kinds.values()), 0.0)
     for pid in pids:
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             name, _, value = line.partition(":")
             if name in kinds:
-                held[whose + kinds[name]] += int(value.split()[0]) / 1000
+                held[prefix + kinds[name]] += int(value.split()[0]) / 1000
     return held
 
 

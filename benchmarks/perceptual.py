@@ -1,8 +1,8 @@
-"""How long CIM's contrastive term takes, forward and backward, beside two calls of pytorch-msssim in the same run.
+"""The time of CIM's contrastive term, forward and backward, compared with two calls of pytorch-msssim in the same run.
 
 Both compute the same similarities, and their gradient to the morphed images only, as in training. pytorch-msssim gets
-the window that ours has at that size; where its check of the size does not let it run, only our time is measured. The
-two run by turns, and the best time of each counts: it is the one that other work on the machine disturbed least.
+our window for that size. If it does not accept the size, only our time is measured. The two run in turn, and the best
+time of each counts, because it is the least disturbed one.
 """
 
 from __future__ import annotations
@@ -51,38 +51,54 @@ def main() -> int:
 
 def milliseconds(size: int, batch: int, rounds: int) -> tuple[float, float | None]:
     """Best times of ours and of pytorch-msssim; None where the latter cannot run."""
-    generator = torch.Generator().manual_seed(0)
-    images = torch.rand(batch, 3, size, size, generator=generator)
-    morphed = (images * torch.rand(batch, 1, size, size, generator=generator)).requires_grad_()
-    positive, negative = (torch.randint(batch, (batch,), generator=generator) for _ in range(2))
-    window = scales_and_window(size, size)[1]
-
-    def ours() -> Similarities:
-        return triplet_ms_ssim(morphed, images, positive, negative)
-
-    def theirs() -> Similarities:
-        options = {"data_range": 1.0, "size_average": False, "win_size": window}
-        return (
-            pytorch_msssim.ms_ssim(morphed, images[positive], **options),
-            pytorch_msssim.ms_ssim(morphed, images[negative], **options),
-        )
-
-    contestants = [ours, theirs] if size > 16 * (window - 1) else [ours]
-    times: list[list[float]] = [[] for _ in contestants]
-    while len(times[0]) <= rounds or sum(times[0]) < 1:  # at least a second, as small images take but a moment
-        for contestant, spent in zip(contestants, times, strict=True):
+    morphed, compared = contestants(batch, batch, size)
+    times: list[list[float]] = [[] for _ in compared]
+    while len(times[0]) <= rounds or sum(times[0]) < 1:  # at least a second, because small images take little time
+        for contestant, spent in zip(compared, times, strict=True):
             spent.append(seconds(contestant, morphed))
     best = [1000 * min(spent[1:]) for spent in times]  # the first round warms up
     return best[0], best[1] if len(best) > 1 else None
 
 
+def contestants(
+    anchors: int, images: int, size: int, device: str | torch.device = "cpu"
+) -> tuple[Tensor, list[Callable[[], Similarities]]]:
+    """The morphed images, and what compares them: our function, and pytorch-msssim where it can run.
+
+    The images are the same on every device.
+    """
+    generator = torch.Generator().manual_seed(0)
+    candidates = torch.rand(images, 3, size, size, generator=generator)
+    morphed = candidates[:anchors] * torch.rand(anchors, 1, size, size, generator=generator)
+    positive, negative = (torch.randint(images, (anchors,), generator=generator).to(device) for _ in range(2))
+    candidates, morphed = candidates.to(device), morphed.to(device).requires_grad_()
+    window = scales_and_window(size, size)[1]
+
+    def ours() -> Similarities:
+        return triplet_ms_ssim(morphed, candidates, positive, negative)
+
+    def theirs() -> Similarities:
+        options = {"data_range": 1.0, "size_average": False, "win_size": window}
+        return (
+            pytorch_msssim.ms_ssim(morphed, candidates[positive], **options),
+            pytorch_msssim.ms_ssim(morphed, candidates[negative], **options),
+        )
+
+    return morphed, [ours, theirs] if size > 16 * (window - 1) else [ours]
+
+
 def seconds(similarities: Callable[[], Similarities], morphed: Tensor) -> float:
-    """One forward and backward pass of the triplet's loss."""
-    morphed.grad = None
+    """The time of one forward and backward pass of the triplet's loss, on a CPU."""
     start = time.perf_counter()
+    forward_and_backward(similarities, morphed)
+    return time.perf_counter() - start
+
+
+def forward_and_backward(similarities: Callable[[], Similarities], morphed: Tensor) -> None:
+    """The triplet's loss, and its gradient to the morphed images."""
+    morphed.grad = None
     positives, negatives = similarities()
     (negatives - positives).mean().backward()
-    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the hook adds to the start of every Python: `python -c pass` with it and with CIM_DG_AUTOLOAD=0, by turns.
+"""The start-up time that the hook adds to Python: `python -c pass` with it and with CIM_DG_AUTOLOAD=0, in turn.
 
 Run it with a Python that has cim-dg installed (`make bench` does).
 """
@@ -23,11 +23,11 @@ def main() -> None:
         raise SystemExit("cim-dg is not installed in this Python: there is no hook to measure")
     times: dict[str, list[float]] = {"0": [], "1": []}
     for _ in range(runs):
-        for switch, taken in times.items():
+        for switch, durations in times.items():
             environment = os.environ | {"CIM_DG_AUTOLOAD": switch}
             start = time.perf_counter()
             subprocess.run([sys.executable, "-c", "pass"], env=environment, check=True)
-            taken.append(time.perf_counter() - start)
+            durations.append(time.perf_counter() - start)
     off, on = (1e3 * statistics.median(times[switch]) for switch in ("0", "1"))
     print(
         f"python -c pass: {off:.2f} ms without the hook, {on:.2f} ms with it: +{on - off:.2f} ms, ratio {on / off:.3f}"

@@ -1,11 +1,10 @@
 """Jobs per hour of a sweep of short jobs: DomainBed with its launcher `local` against the stand-in with `pool`.
 
-The jobs are those of ColoredMNIST: three test environments, ERM and CIM, 100 steps. MNIST's place is taken by
+The jobs are those of ColoredMNIST: three test environments, ERM and CIM, 100 steps. MNIST is replaced by
 scikit-learn's digits, enlarged and written in its format; both harnesses read the same files. DOMAINBED_ROOT names the
 clone of the real one; without it only the stand-in is timed. Both run from the command to the end, imports included.
-The last line is what no harness can do better: the floating-point operations of the jobs' network alone, at the rate at
-which this machine multiplies matrices. Small batches and few digits, --batch_size 8 --digits 700, show what is not
-arithmetic.
+The last line is a limit for every harness: only the floating-point operations of the jobs' network, at this machine's
+rate for matrix products. Small batches and few digits, --batch_size 8 --digits 700, show the overhead.
 """
 
 from __future__ import annotations
@@ -58,8 +57,8 @@ def main() -> None:
     title = f"{JOBS} jobs: {arguments.steps} steps of 2 x {arguments.batch_size} images, {arguments.digits} digits"
     table = Table("harness, launcher", "s", "jobs / hour", "ratio", title=title)
     first = min(next(iter(seconds.values())))
-    for kind, taken in seconds.items():
-        best = min(taken)
+    for kind, durations in seconds.items():
+        best = min(durations)
         table.add_row(kind, f"{best:.1f}", f"{JOBS * 3600 / best:.0f}", f"{first / best:.2f}")
     Console().print(table)
 
@@ -67,7 +66,7 @@ def main() -> None:
 def arithmetic(steps: int, batch_size: int, digits: int) -> float:
     """Seconds that the jobs' operations would take on all cores, if they were products of large matrices.
 
-    Those of their convolutions, that is, for training and for evaluating all images: CIM's own are left out.
+    They are the convolutions' operations for training and for evaluating all images, without CIM's own.
     """
     network, image = MNIST_CNN((2, 28, 28)), torch.zeros(1, 2, 28, 28)
     with FlopCounterMode(display=False) as training:
@@ -77,17 +76,17 @@ def arithmetic(steps: int, batch_size: int, digits: int) -> float:
     checkpoints = len({*range(0, steps, ColoredMNIST.CHECKPOINT_FREQ), steps - 1})
     operations = steps * 2 * batch_size * training.get_total_flops()
     operations += checkpoints * digits * evaluation.get_total_flops()
-    taken = timeit.repeat("a @ a", globals={"a": torch.randn(2048, 2048)}, number=1, repeat=50)
-    return JOBS * operations * min(taken) / (2 * 2048**3)
+    durations = timeit.repeat("a @ a", globals={"a": torch.randn(2048, 2048)}, number=1, repeat=50)
+    return JOBS * operations * min(durations) / (2 * 2048**3)
 
 
 def sweep(folder: Path, name: str, root: str | None, words: list[str]) -> float:
-    """Seconds that a sweep takes with such flags, in the clone `root`, or outside any."""
+    """The seconds of a sweep with these flags, in the clone `root`, or outside any."""
     output = folder / name.replace(", ", "-").replace(" ", "-")
     words = [*words, "--datasets", "ColoredMNIST", "--algorithms", *ALGORITHMS, "--n_hparams", "1", "--n_trials", "1"]
     words += ["--single_test_envs", "--data_dir", str(folder / "data")]
     words += ["--output_dir", str(output), "--command_launcher", "pool" if root is None else "local"]
-    # DomainBed starts its jobs as `python`: that is to be the one that runs this.
+    # DomainBed starts its jobs as `python`. PATH makes that the interpreter that runs this.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     start = time.perf_counter()
     subprocess.run(
@@ -98,15 +97,15 @@ def sweep(folder: Path, name: str, root: str | None, words: list[str]) -> float:
         stderr=subprocess.DEVNULL,
         check=True,
     )
-    taken = time.perf_counter() - start
+    elapsed = time.perf_counter() - start
     done = len(list(output.glob("*/done")))
     if done != JOBS:
         raise SystemExit(f"{done} of {JOBS} jobs of {name} are done; see {output}")
-    return taken
+    return elapsed
 
 
 def write_mnist(folder: Path, digits: int) -> None:
-    """So many digits in the files of MNIST: FOLDER/MNIST/raw."""
+    """Write the given number of digits in MNIST's files in FOLDER/MNIST/raw."""
     raw = folder / "MNIST" / "raw"
     raw.mkdir(parents=True)
     small, labels = load_digits()

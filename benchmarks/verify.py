@@ -1,8 +1,8 @@
-"""`cim-dg data verify` against decoding alone: 10,000 JPEGs of 256 pixels, as a ratio.
+"""`cim-dg data verify` compared with decoding only: 10,000 JPEGs of 256 pixels, as a ratio.
 
     python benchmarks/verify.py [--images 10000]
 
-The peer is Pillow in as many processes as there are cores, which reads and decodes the same files and no more.
+The baseline is Pillow in one process per core, which only reads and decodes the same files.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SIDE, KINDS = 256, 50
 
 
 def write(folder: Path, count: int) -> list[str]:
-    """PACS with `count` images: smooth noise, which takes what a photograph takes; each file has bytes of its own."""
+    """Write PACS with `count` images of smooth noise, which decode as slowly as photographs; all files differ."""
     rng = np.random.RandomState(0)
     pictures = []
     for _ in range(KINDS):
@@ -47,7 +47,7 @@ def write(folder: Path, count: int) -> list[str]:
 
 
 def decode(paths: list[str]) -> None:
-    """Read and decode, and nothing else."""
+    """Read and decode an image."""
     for path in paths:
         with Image.open(path) as image:
             image.load()
@@ -61,7 +61,7 @@ def decode_all(paths: list[str]) -> None:
 
 
 def seconds(run: Callable[[], object]) -> float:
-    """How long a call takes."""
+    """The seconds of a call."""
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
@@ -74,7 +74,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as data_dir:
         paths = write(Path(data_dir) / "PACS", arguments.images)
-        decode_all(paths)  # so that all of it is in memory
+        decode_all(paths)  # so that all files are in memory
         pairs = [
             (seconds(lambda: verify(load("PACS"), Path(data_dir))), seconds(lambda: decode_all(paths)))
             for _ in range(arguments.repeats)

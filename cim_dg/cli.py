@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from importlib import import_module
 
 from cim_dg import __version__
 from cim_dg.errors import exit_code
+from cim_dg.runtime.arguments import Parser
 
 COMMANDS = (
     "cim_dg.commands.demo",
@@ -25,16 +25,15 @@ COMMANDS = (
     "cim_dg.commands.export",
     "cim_dg.commands.new",
     "cim_dg.commands.doctor",
+    "cim_dg.commands.completion",
 )
 """Modules with `add_parser(subparsers)`, which sets the default `run`, a function of the parsed arguments that returns
 the exit code. Importing one must be cheap: every call of `cim-dg` imports them all."""
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The parser of the whole command."""
-    top = argparse.ArgumentParser(
-        prog="cim-dg", description="CIM, CIM + VIB, SCL and VIB in DomainBed and WILDS", allow_abbrev=False
-    )
+    top = Parser(prog="cim-dg", description="CIM, CIM + VIB, SCL and VIB in DomainBed and WILDS", allow_abbrev=False)
     top.add_argument("--version", action="version", version=f"cim-dg {__version__}")
     subparsers = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name in COMMANDS:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
 import sys
 from collections.abc import Callable
 
@@ -23,26 +25,51 @@ LEFT = 75
 
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP)
 
 
 def exit_code(run: Callable[[], int | None], program: str = "") -> int:
     """Call `run` and return its exit code (None counts as 0), or the exit code of the error that it raises.
 
-    That is 2 for a UserError, 1 for a RunError or a full disk, 75 for LeftToAnother, and 130 if it is interrupted; the
-    error is one sentence on stderr, after the name of the `program` if there is one. Other errors pass through.
+    That is 2 for a UserError, or a path that no file system takes, 1 for a RunError or a full disk, 75 for
+    LeftToAnother, and 130 if it is interrupted; the error is one line on stderr, after the name of the `program` if
+    there is one. Other errors pass through.
     """
     prefix = f"{program}: " if program else ""
     try:
-        return run() or 0
+        code = run() or 0
+        sys.stdout.flush()  # here, where a full disk is still an error that can be told
+        return code
     except (UserError, RunError) as error:
-        print(f"{prefix}error: {error}", file=sys.stderr)
+        print(f"{prefix}error: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else LEFT if isinstance(error, LeftToAnother) else 1
     except OSError as error:
+        if error.errno in _NO_PATH:
+            print(f"{prefix}error: the path {_shortened(str(error.filename))!r}: {error.strerror}", file=sys.stderr)
+            return 2
         if error.errno not in _NO_ROOM:
             raise
         where = f" {error.filename}" if error.filename else ""
         print(f"{prefix}error: there is no room to write{where}: {error.strerror}", file=sys.stderr)
+        _discard_output()
         return 1
+    except UnicodeEncodeError as error:
+        text = _shortened(error.object[max(0, error.start - 30) :])
+        print(f"{prefix}error: {text!r} is not text that {error.encoding} has", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(f"{prefix}interrupted", file=sys.stderr)
         return 130
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 100 else f"{text[:100]}..."
+
+
+def _discard_output() -> None:
+    """Drop what stdout could not take, which the interpreter would try to write again when it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,6 +1,6 @@
-"""Checks every local link of the built site: `python docs/check_links.py build/docs` names those that lead nowhere.
+"""Checks every local link of the built site: `python docs/check_links.py build/docs` names the broken ones.
 
-Sphinx checks the links that it makes itself; this checks what a browser sees, the report included.
+Sphinx checks the links that it creates itself; this checks all links in the HTML, including the report's.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Page(HTMLParser):
         self.feed(file.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Collect what a tag links to and what it can be linked by."""
+        """Collect a tag's link and its anchors."""
         values = dict(attrs)
         self.links += [value for name in ("href", "src") if (value := values.get(name))]
         self.anchors |= {value for name in ("id", "name") if (value := values.get(name))}

@@ -57,7 +57,7 @@ def require_docstring(_app: Sphinx, kind: str, name: str, thing: Any, _options: 
 
 
 def copy_report(app: Sphinx, error: Exception | None) -> None:
-    """Put the gallery's report where the page links to it: it is a page of its own, which Sphinx does not make."""
+    """Copy the gallery's report, an HTML page that Sphinx does not build, to the place that the page links to."""
     if error is None and app.builder.format == "html":
         (Path(app.outdir) / "gallery").mkdir(exist_ok=True)
         shutil.copy(DOCS / "gallery" / "report.html", Path(app.outdir) / "gallery")

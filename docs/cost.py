@@ -1,11 +1,10 @@
-"""What a full comparison costs, from a pilot: finished jobs of DomainBed, a few steps each, on the machine to be used.
+"""The cost of a full comparison, from a pilot: finished DomainBed jobs of a few steps each, on the machine to be used.
 
     python docs/cost.py PILOT_FOLDER [--sweep vlcs] [--steps 5001] [--checkpoint_freq 300] [--gpus 1 8 64]
 
-A method's seconds of a step are the mean of what its jobs' results.jsonl say of the steps after the first, which warms
-up. What remains of a job's time, by the dates of its files, is divided by its checkpoints: evaluation, mostly, and a
-part of the start, which makes the estimate of short pilots too high. The pilot needs the batch size and the data of the
-comparison.
+A method's seconds per step are the mean over its jobs' results.jsonl, without the first step, which is a warm-up. The
+rest of a job's time, by the dates of its files, is divided by its checkpoints. It is mostly evaluation, and part of the
+start-up, so short pilots overestimate it. The pilot needs the batch size and the data of the comparison.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from cim_dg.sweeps.spec import load
 
 @dataclass(frozen=True)
 class Cost:
-    """What a pilot job shows: seconds of a step, seconds of a checkpoint with all else, and bytes on the disk."""
+    """The cost of a pilot job: seconds per step, seconds per checkpoint with all other time, and bytes on disk."""
 
     step: float
     checkpoint: float

@@ -2,8 +2,8 @@
 
     python docs/digits_mask.py SWEEP_FOLDER...
 
-Each folder is a DomainBed sweep; its jobs of algorithms with a mask and test environment 'new' are read. A pixel is
-digit where the digit's opacity is at least a half.
+Each folder is a DomainBed sweep; its jobs of algorithms with a mask and test environment 'new' are read. A pixel
+belongs to the digit if the digit's opacity is at least 0.5.
 """
 
 from __future__ import annotations

@@ -42,8 +42,8 @@ NOTES = {
     "`TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1`",
     "salesforce/ensemble-of-averages": f"`domainbed.EoA` makes ensembles of ERM_SMA and refuses ours; it {GPUS}",
     "YyzHarry/SubpopBench": "needs tensorboard-logger (with `PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION=python`) and "
-    "netcal; images only; no two-stage method (CRT, DFR) on top of ours; with PyTorch 2.6 and later `--resume` and "
-    "`--use_es` need `TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1`",
+    "netcal; images only; no two-stage method (CRT, DFR) on top of ours; `--resume` fails for every algorithm; with "
+    "PyTorch 2.6 and later `--use_es` needs `TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1`",
 }
 """What the runs cannot say."""
 

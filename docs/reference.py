@@ -1,4 +1,4 @@
-"""The reference pages that are made from the code: the command line, the settings, the hyper-parameters, the API.
+"""Generates the reference pages from the code: the command line, the settings, the hyper-parameters, the API.
 
 `write(folder)` writes them as Markdown; docs/conf.py calls it, and docs/*.md include them.
 """
@@ -116,19 +116,19 @@ def _accepted(entry: dict[str, Any]) -> str:
 
 def modules() -> dict[str, list[str]]:
     """Package -> its modules, the package itself first; a package is a folder with an __init__.py of its own."""
-    found: dict[str, list[str]] = {}
+    pages: dict[str, list[str]] = {}
     for top, folder in PACKAGES.items():
         for file in sorted((ROOT / folder).rglob("*.py")):
             parts = file.with_suffix("").relative_to(ROOT / folder).parts
             if parts[-1] == "__init__":
-                found.setdefault(".".join([top, *parts[:-1]]), []).insert(0, ".".join([top, *parts[:-1]]))
+                pages.setdefault(".".join([top, *parts[:-1]]), []).insert(0, ".".join([top, *parts[:-1]]))
             elif not parts[-1].startswith("_"):
-                found.setdefault(".".join([top, *parts[:-1]]), []).append(".".join([top, *parts]))
-    return dict(sorted(found.items()))
+                pages.setdefault(".".join([top, *parts[:-1]]), []).append(".".join([top, *parts]))
+    return dict(sorted(pages.items()))
 
 
 def api() -> dict[str, str]:
-    """Package -> the page with everything public in it."""
+    """Package -> its page, with all public names."""
     return {package: _api_page(package, names) for package, names in modules().items()}
 
 

@@ -1,4 +1,4 @@
-"""Writes the JSON schemas, from which editors complete and check the YAML files: `make schemas`."""
+"""Writes the JSON schemas with which editors complete and check the YAML files: `make schemas`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ ROOT = Path(__file__).parents[1]
 
 
 def schemas() -> dict[Path, dict[str, Any]]:
-    """Each file and the schema that it should hold."""
+    """Each file and its schema."""
     hparams = json_schema(dict[str, HParam])
     include = {"type": "array", "items": {"type": "string"}, "description": "methods whose entries are taken in"}
     sweep = json_schema(Spec)
-    sweep["required"].remove("algorithms")  # where there are variants
+    sweep["required"].remove("algorithms")  # if there are variants
     return {
         ROOT / "hparams" / "schema.json": {"title": "Hyper-parameters", **hparams, "properties": {"include": include}},
         ROOT / "hparams" / "wilds" / "schema.json": json_schema(defaults_model()),
@@ -28,7 +28,7 @@ def schemas() -> dict[Path, dict[str, Any]]:
 
 
 def text(schema: dict[str, Any]) -> str:
-    """A file's content: one line, as nobody edits it."""
+    """A file's content on one line."""
     return json.dumps(schema, sort_keys=True) + "\n"
 
 

@@ -32,13 +32,13 @@ TARGETS = ("m", "b", "sigma", "fore-red")
 METHODS = ("ERM", "VIB", "SCL", "CIM")
 TRAIN, FIT, TEST = 400, 1000, 1000  # drawings: per environment for the featurizer, for the regression, to score it
 BATCH, RATE = 32, 1e-3
-PENALTIES = np.logspace(0, 5, 11)  # of the regression; by leave-one-out on what it is fitted to
+PENALTIES = np.logspace(0, 5, 11)  # of the regression; chosen by leave-one-out on its training data
 
 
 def classify(name: str, steps: int, seed: int) -> nn.Module:
     """A featurizer that has learnt the class with a method, on the environments of `seed`."""
-    found = environments(seed, TRAIN).values()
-    x, y = torch.cat([draw(one) for one in found]), torch.cat([one.classes() for one in found])
+    parts = environments(seed, TRAIN).values()
+    x, y = torch.cat([draw(part) for part in parts]), torch.cat([part.classes() for part in parts])
     torch.manual_seed(seed)
     pixels = PixelSpace.of("unit", channels=3)
     hparams = spaces.defaults(spaces.space(name, "Spirograph"))
@@ -51,13 +51,13 @@ def classify(name: str, steps: int, seed: int) -> nn.Module:
 
     optimise(method, loss, len(x), steps, method.after_step)
     method.eval()
-    # What CIM's featurizer sees is the morphed image.
+    # The input of CIM's featurizer is the morphed image.
     morph = getattr(method, "morph", None)
     return method.featurizer if morph is None else nn.Sequential(Morphed(method), method.featurizer)
 
 
 class Morphed(nn.Module):
-    """The images as CIM's featurizer is fed them."""
+    """The inputs of CIM's featurizer."""
 
     def __init__(self, method: nn.Module) -> None:
         super().__init__()
@@ -105,10 +105,10 @@ def scores(featurizer: nn.Module, seed: int) -> np.ndarray:
     """R^2 of each target, (4,), on drawings that were not used to fit."""
     parts = [sample(count, RandomState([seed, 20 + index])) for index, count in enumerate((FIT, TEST))]
     fit, test = (
-        (torch.cat([featurizer(x) for x in draw(one).split(250)]).numpy(), one.targets().numpy()) for one in parts
+        (torch.cat([featurizer(x) for x in draw(part).split(250)]).numpy(), part.targets().numpy()) for part in parts
     )
     mean, std = fit[0].mean(axis=0), fit[0].std(axis=0)
-    std = np.maximum(std, 0.01 * std.max())  # a feature that hardly varies is not to be blown up
+    std = np.maximum(std, 0.01 * std.max())  # a nearly constant feature must not be scaled up
     regression = RidgeCV(PENALTIES).fit((fit[0] - mean) / std, fit[1])
     return r2_score(test[1], regression.predict((test[0] - mean) / std), multioutput="raw_values")
 
@@ -127,15 +127,21 @@ def contact_sheet(path: Path, columns: int = 10) -> None:
     figure.savefig(path, dpi=80)
 
 
-def plot(found: dict[str, np.ndarray], path: Path) -> None:
+def plot(scores_by_method: dict[str, np.ndarray], path: Path) -> None:
     """A panel per target: each run a dot, the mean a line."""
     figure = Figure(figsize=(8, 2.6), layout="constrained")
     panels = figure.subplots(1, len(TARGETS), sharey=True)
     for place, (axis, target) in enumerate(zip(panels, TARGETS, strict=True)):
-        for row, values in enumerate(found.values()):
+        for row, values in enumerate(scores_by_method.values()):
             axis.plot(values[:, place], [row] * len(values), "o", color="#0072B2", markersize=4)
             axis.plot([values[:, place].mean()] * 2, [row - 0.3, row + 0.3], color="#000000")
-        axis.set(title=target, xlabel="R²", xlim=(-0.05, 1.05), yticks=range(len(found)), yticklabels=list(found))
+        axis.set(
+            title=target,
+            xlabel="R²",
+            xlim=(-0.05, 1.05),
+            yticks=range(len(scores_by_method)),
+            yticklabels=list(scores_by_method),
+        )
         axis.grid(axis="x", color="#dddddd", linewidth=0.6)
     panels[0].invert_yaxis()
     figure.savefig(path, dpi=100)
@@ -153,14 +159,16 @@ def main() -> None:
         **{name: lambda seed, name=name: classify(name, arguments.steps, seed) for name in METHODS},
         "end to end": lambda seed: end_to_end(arguments.steps, seed),
     }
-    found = {}
+    scores_by_method = {}
     print(f"| features | {' | '.join(TARGETS)} |\n|---{'|---' * len(TARGETS)}|")
     for name, make in makers.items():
-        found[name] = np.stack([scores(make(seed), seed) for seed in range(arguments.seeds)])
-        cells = (f"{values.mean():.2f} ± {values.std() / np.sqrt(len(values)):.2f}" for values in found[name].T)
+        scores_by_method[name] = np.stack([scores(make(seed), seed) for seed in range(arguments.seeds)])
+        cells = (
+            f"{values.mean():.2f} ± {values.std() / np.sqrt(len(values)):.2f}" for values in scores_by_method[name].T
+        )
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
     contact_sheet(arguments.output / "spirograph-images.png")
-    plot(found, arguments.output / "spirograph-r2.png")
+    plot(scores_by_method, arguments.output / "spirograph-r2.png")
 
 
 if __name__ == "__main__":

@@ -8,15 +8,27 @@ so a new name never changes the value of another.
 """
 
 from cim_dg.hparams.sampling import defaults, sample, seed_hash
-from cim_dg.hparams.space import SMALL_IMAGES, HParam, check, complete, dataset_names, register, space
+from cim_dg.hparams.space import (
+    SHARED,
+    SMALL_IMAGES,
+    HParam,
+    check,
+    complete,
+    dataset_names,
+    of_domainbed,
+    register,
+    space,
+)
 
 __all__ = [
+    "SHARED",
     "SMALL_IMAGES",
     "HParam",
     "check",
     "complete",
     "dataset_names",
     "defaults",
+    "of_domainbed",
     "register",
     "sample",
     "seed_hash",

@@ -159,6 +159,14 @@ def dataset_names() -> set[str]:
     return {name for file in (_FOLDER / "datasets").glob("*.yaml") for name in _load(f"datasets/{file.stem}")}
 
 
+def of_domainbed(algorithm: str) -> dict[str, HParam]:
+    """What jobs of DomainBed may be given: its own entries, those of all datasets, and a registered method's."""
+    entries = space("domainbed")
+    for file in sorted((_FOLDER / "datasets").glob("*.yaml")):
+        entries |= _load(f"datasets/{file.stem}")
+    return entries | (space(algorithm) if algorithm in _FILES else {})
+
+
 def check(entries: Mapping[str, HParam], values: Mapping[str, Any]) -> dict[str, Any]:
     """The checked values, as plain Python.
 

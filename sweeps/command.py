@@ -32,7 +32,11 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--output_dir", type=Path, required=True, help="where the jobs' folders are, or will be")
     parser.add_argument("--dry_run", action="store_true", help="show the plan and the commands, run nothing")
     parser.add_argument(
-        "--log", nargs="+", choices=TARGETS, help="pass the curves on while jobs run (see `cim-dg log`)"
+        "--log",
+        nargs="+",
+        action="extend",
+        choices=TARGETS,
+        help="pass the curves on while jobs run (see `cim-dg log`)",
     )
     parser.add_argument("--skip_confirmation", action="store_true", help="do not ask")
     parser.add_argument("--require_gpu", action="store_true", help="a job that can use no GPU fails")
@@ -64,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
 
     spec = load(args.name, {name: getattr(args, name) for name in _CHANGES})
     plan = planning.make_plan(spec, args.data_dir, args.output_dir)
+    plan.check()
     print(plan.describe())
     if args.dry_run:
         for command in plan.commands:
@@ -112,5 +117,5 @@ def _show(folder: Path, selection: str, table: str) -> None:
     report = replace(
         report, tables=[candidate for candidate in report.tables if candidate.name == table] or report.tables
     )
-    print(render_text.render(report.grids(), colour=sys.stdout.isatty()), end="")
+    print(render_text.for_stdout(report.grids()), end="")
     print(f"Again, or in another format: cim-dg collect {shlex.quote(str(folder))} --selection {selection}")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cim_dg.domainbed.launchers import is_standin
+from cim_dg.domainbed.standin.hparams_registry import with_overrides
 from cim_dg.errors import UserError
 from cim_dg.hparams.sampling import seed_hash
 from cim_dg.launchers import notes
@@ -18,6 +19,7 @@ from cim_dg.launchers.job import clear as remove_unclaimed
 from cim_dg.results.domains import ENVIRONMENTS
 from cim_dg.results.records import VARIANTS
 from cim_dg.runtime.files import last_line
+from cim_dg.runtime.schema import suggestion
 from cim_dg.sweeps.jobs import DONE, NOT_STARTED, UNFINISHED, Command, Job
 from cim_dg.sweeps.spec import Spec, Variant
 
@@ -54,6 +56,39 @@ def commands(spec: Spec, data_dir: str | None, output_dir: Path, planned: list[J
     ]
     sweep = [sys.executable, "-m", "domainbed.scripts.sweep"]
     return [Command([*sweep, "launch", *words], missing)] if missing else []
+
+
+def check(spec: Spec, commands: list[Command]) -> None:
+    """Check what every job would refuse.
+
+    Raises:
+        UserError: DomainBed cannot be imported, does not know the launcher, a method or a hyper-parameter, or a value
+            is out of bounds.
+    """
+    try:
+        from cim_dg.algorithms import methods
+
+        algorithms, command_launchers, registry = (
+            importlib.import_module(f"domainbed.{name}")
+            for name in ("algorithms", "command_launchers", "hparams_registry")
+        )
+    except ImportError as error:
+        raise UserError(f"DomainBed cannot be imported: {error}") from None
+    if spec.command_launcher not in command_launchers.REGISTRY:
+        known = (
+            f"{', '.join(command_launchers.REGISTRY)}{suggestion(spec.command_launcher, command_launchers.REGISTRY)}"
+        )
+        raise UserError(f"there is no launcher {spec.command_launcher!r}; there are {known}")
+    for name in spec.algorithms:
+        variant = _variant(spec, name)
+        try:
+            algorithms.get_algorithm_class(variant.algorithm)
+        except NotImplementedError as error:  # of the real DomainBed
+            hint = suggestion(variant.algorithm, [*algorithms.ALGORITHMS, *methods()])
+            raise UserError(f"there is no algorithm {variant.algorithm!r} ({error}){hint}") from None
+        hparams = json.dumps({**(spec.hparams or {}), **variant.hparams})
+        for dataset in spec.datasets:
+            with_overrides(registry.default_hparams(variant.algorithm, dataset), hparams, variant.algorithm)
 
 
 def clear(planned: list[Job]) -> list[Job]:
@@ -122,7 +157,7 @@ def _arguments(spec: Spec, data_dir: str) -> Iterator[tuple[str, dict[str, Any]]
     for trial in range(spec.n_trials):
         for dataset in spec.datasets:
             for name in spec.algorithms:
-                variant = spec.variants[name] if spec.variants else Variant(name, name, {})
+                variant = _variant(spec, name)
                 hparams = {**(spec.hparams or {}), **variant.hparams}
                 for test_envs in _test_envs(dataset, spec):
                     for hparams_seed in range(spec.n_hparams):
@@ -142,6 +177,10 @@ def _arguments(spec: Spec, data_dir: str) -> Iterator[tuple[str, dict[str, Any]]
                                 **({"hparams": json.dumps(hparams)} if hparams else {}),
                             },
                         )
+
+
+def _variant(spec: Spec, name: str) -> Variant:
+    return spec.variants[name] if spec.variants else Variant(name, name, {})
 
 
 def _test_envs(dataset: str, spec: Spec) -> Iterator[list[int]]:

@@ -6,7 +6,6 @@ environments. The jobs, their folders and the launcher are DomainBed's.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from cim_dg.domainbed.launchers import is_standin
 from cim_dg.errors import UserError, exit_code
+from cim_dg.runtime.arguments import Parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns 0 done, 1 a job failed, 2 wrong input.
     """
-    parser = argparse.ArgumentParser(prog="cim_dg.sweeps.launch", description=__doc__)
+    parser = Parser(prog="cim_dg.sweeps.launch", description=__doc__)
     parser.add_argument("--command_launcher", required=True)
     parser.add_argument("plan", type=Path, help="a JSON list of the arguments of domainbed.scripts.train")
     args = parser.parse_args(argv)

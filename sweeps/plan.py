@@ -42,6 +42,15 @@ class Plan:
         """Whether the launcher returns before the jobs have run."""
         return self.spec.command_launcher in SUBMITS
 
+    def check(self) -> None:
+        """Check, before anything starts, what every job would refuse.
+
+        Raises:
+            UserError: the harness does not know the launcher, a method or a hyper-parameter, or refuses a value.
+        """
+        if self.commands:
+            _HARNESS[self.spec.harness].check(self.spec, self.commands)
+
     def describe(self) -> str:
         """The plan as a few lines of text."""
         spec = self.spec

@@ -64,7 +64,7 @@ def _show(output_dir: Path) -> None:
 
     folders = [output_dir / "domainbed", output_dir / "wilds"]
     report = build.report(folders)
-    print(render_text.render(report.grids(), colour=sys.stdout.isatty()))
+    print(render_text.for_stdout(report.grids()))
     assert report.records is not None  # there are folders
     for job in report.records.runs:
         if (job.algorithm, job.trial, job.test_envs) == ("CIM", 0, NEW_BACKGROUNDS):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -212,8 +212,6 @@ def _folders(root: Path) -> list[Path]:
 
 
 def _build_domainbed(stored: Stored) -> Model:
-    from torchvision import transforms
-
     from cim_dg import autoload
     from cim_dg import hparams as spaces
     from cim_dg.nn.pixels import PixelSpace
@@ -235,14 +233,20 @@ def _build_domainbed(stored: Stored) -> Model:
     # The harness' own algorithms do not have this hyper-parameter, so the dataset determines it.
     default = spaces.space("common", about["dataset"])["pixel_space"].default
     space = PixelSpace.of(about["hparams"].get("pixel_space", default), shape[0])
-    resize = transforms.Compose([transforms.Resize(shape[1:]), transforms.ToTensor()])
     return Model(
         network=built,
         classes=about["classes"],
         channels=shape[0],
-        prepare=lambda image: space.from_pixels(resize(image)[None])[0],
+        prepare=lambda image: space.from_pixels(_resized(image, shape[1:])[None])[0],
         method=getattr(built, "method", None) if name in _own_methods() else None,
     )
+
+
+def _resized(image: Image, size: Sequence[int]) -> torch.Tensor:
+    """The image with sides `size`, (C, H, W) in [0, 1]."""
+    from torchvision import transforms  # imported here: it takes seconds, and not every use of a model has image files
+
+    return transforms.Compose([transforms.Resize(size), transforms.ToTensor()])(image)
 
 
 def _build_wilds(stored: Stored) -> Model:

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 from cim_dg.errors import UserError
 from cim_dg.runtime.files import write_atomically
 
+_COLUMNS = 16
+"""Images side by side; more of them are drawn below."""
+
 if TYPE_CHECKING:  # every call of the command imports this module; torch and matplotlib take seconds
     import numpy as np
     from torch import Tensor
@@ -87,23 +90,30 @@ def morph_figure(method: Algorithm, images: Tensor, path: str | os.PathLike[str]
             morph = draw.morph(images.to(device))
     finally:
         method.train(training)
-    count = len(images)
-    figure = Figure(figsize=(1.3 * count + 1.6, 4.6), layout="constrained")
-    axes = figure.subplots(3, count, squeeze=False)
     masks = morph.mask.mean(dim=1)
-    for row, pictures in enumerate((morph.pixels, masks, morph.morphed)):
-        for axis, picture in zip(axes[row], _viewable(pictures), strict=True):
-            shown = axis.imshow(picture, cmap="viridis" if row == 1 else "gray", vmin=0, vmax=1)
-            axis.set(xticks=[], yticks=[])
-        if row == 1:
-            figure.colorbar(shown, ax=axes, label="m", shrink=0.4, fraction=0.05, pad=0.02)
-    m = "m" if morph.mask.shape[1] == 1 else "m, mean of channels"
-    for axis, label in zip(axes[:, 0], ("x", m, "ψ(x) = m · x"), strict=True):
-        axis.set_ylabel(label)
-    for axis, mask in zip(axes[1], masks, strict=True):
-        axis.set_xlabel(f"mean {mask.mean():.2f}", fontsize="small")
-    for axis, name in zip(axes[0], names, strict=False):
-        axis.set_title(name, fontsize="small")
+    mask_label = "m" if morph.mask.shape[1] == 1 else "m, mean of channels"
+    means = [f"mean {mask.mean():.2f}" for mask in masks]
+    # Each row: its label, its pictures, their colours, and what stands at each picture.
+    rows: Sequence[tuple[str, np.ndarray, str, list[str]]] = (
+        ("x", _viewable(morph.pixels), "gray", list(names)),
+        (mask_label, _viewable(masks), "viridis", means),
+        ("ψ(x) = m · x", _viewable(morph.morphed), "gray", []),
+    )
+    columns = min(len(images), _COLUMNS)
+    starts = range(0, len(images), columns)
+    figure = Figure(figsize=(1.3 * columns + 1.6, 4.6 * len(starts)), layout="constrained")
+    axes = figure.subplots(len(starts) * len(rows), 1).reshape(len(starts), len(rows))
+    for start, block in zip(starts, axes, strict=True):
+        for axis, (label, pictures, colours, texts) in zip(block, rows, strict=True):
+            strip, centres = _strip(pictures[start : start + columns], columns)
+            axis.imshow(strip, cmap=colours, vmin=0, vmax=1)
+            texts = texts[start : start + columns]
+            axis.set_xticks(centres[: len(texts)], texts, fontsize="small")
+            axis.set(yticks=[], ylabel=label)
+            axis.tick_params(length=0)
+            axis.spines[:].set_visible(False)
+        block[0].xaxis.tick_top()
+        figure.colorbar(block[1].images[0], ax=block, label="m", shrink=0.4, fraction=0.05, pad=0.02)
     figure.suptitle(method.name)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
@@ -166,6 +176,24 @@ def _no_mask(name: str) -> str:
 
     having = [other for other, method in methods().items() if hasattr(method, "morph")]
     return f"{name} has no mask to draw; the algorithms that have one are {', '.join(having)}"
+
+
+def _strip(pictures: np.ndarray, columns: int) -> tuple[np.ndarray, list[float]]:
+    """Pictures (N, H, W) or (N, H, W, 3) side by side, as wide as `columns` of them, and where each has its middle.
+
+    One image is drawn much faster than one for each picture. Gaps are white, in a picture without colours invalid
+    values, which are not drawn.
+    """
+    import numpy as np
+
+    height, width = pictures.shape[1:3]
+    gap = max(1, width // 20)
+    empty = 1.0 if pictures.ndim == 4 else np.nan
+    strip = np.full((height, columns * (width + gap) - gap, *pictures.shape[3:]), empty, dtype=np.float32)
+    lefts = [place * (width + gap) for place in range(len(pictures))]
+    for left, picture in zip(lefts, pictures, strict=True):
+        strip[:, left : left + width] = picture
+    return strip, [left + (width - 1) / 2 for left in lefts]
 
 
 def _viewable(pictures: Tensor) -> np.ndarray:

@@ -24,6 +24,7 @@ from cim_dg.images import augmentation
 from cim_dg.images.augmentation import SIDE, Colours
 from cim_dg.images.cache import ImageCache
 from cim_dg.images.pack import Damaged, Pack
+from cim_dg.images.reading import keep_limit
 from cim_dg.nn.pixels import NAMED
 from cim_dg.runtime.devices import cores
 from cim_dg.runtime.provenance import version_of
@@ -151,10 +152,11 @@ class ImageFolderEnvironment(Dataset[tuple[torch.Tensor, int]]):
     @contextlib.contextmanager
     def _opened(self, key: int) -> Iterator[Image.Image]:
         path = self._folder / self._files[key]
+        keep_limit()
         try:
             with Image.open(path) as image:
                 yield image
-        except OSError as error:
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise UserError(f"{path} cannot be read as an image: {error}") from None
 
     def _open_pack(self, suspect: int | None = None) -> None:
@@ -169,7 +171,10 @@ class ImageFolderEnvironment(Dataset[tuple[torch.Tensor, int]]):
         resizing = "full" if self.augmented else [SIDE, version_of("torchvision")]
         digest = hashlib.sha256(repr([PACK_VERSION, decoder, resizing]).encode())
         for file in self._files:
-            status = os.stat(self._folder / file)
+            try:
+                status = os.stat(self._folder / file)
+            except OSError as error:  # a link that leads nowhere
+                raise UserError(f"{self._folder / file} cannot be read as an image: {error.strerror}") from None
             digest.update(repr((file, status.st_size, status.st_mtime_ns)).encode())
         return digest.hexdigest()[:32]
 

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 """File name endings of images, in lower case."""
+PIXELS = 2**30 // 12
+"""Pillow refuses images of more than twice as many pixels: its own default, which some packages lift."""
 _SIXTEEN_BITS = ("I;16", "I;16L", "I;16B")
 
 
@@ -29,6 +31,13 @@ def find_images(folder: Path) -> list[Path]:
     return paths
 
 
+def keep_limit() -> None:
+    """Have Pillow refuse images of too many pixels, which the package wilds, once it has loaded FMoW, switches off."""
+    from PIL import Image
+
+    Image.MAX_IMAGE_PIXELS = PIXELS
+
+
 def read_image(path: Path, mode: str = "RGB") -> Image:
     """The image of a file, converted to `mode` ("RGB" or "L"), 8 bits a channel.
 
@@ -40,6 +49,7 @@ def read_image(path: Path, mode: str = "RGB") -> Image:
     """
     from PIL import Image
 
+    keep_limit()
     try:
         with Image.open(path) as image:
             if image.mode in _SIXTEEN_BITS:

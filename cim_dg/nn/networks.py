@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cim_dg.errors import UserError
+
 
 class TransformationNetwork(nn.Module):
     """CIM's convolutional autoencoder from an image to a weight for every pixel (the TN of Taghanaki et al. 2021).
@@ -172,10 +174,15 @@ class SmallCNN(nn.Module):
 
     Shape:
         (N, C, H, W) -> (N, n_outputs), n_outputs = 64 * width.
+
+    Raises:
+        UserError: another width, or one above 4096.
     """
 
     def __init__(self, in_channels: int, width: int = 16) -> None:
         super().__init__()
+        if width not in range(8, 4097, 8):
+            raise UserError(f"width is {width!r}; accepted is a multiple of 8 from 8 to 4096")
         widths = [in_channels, width, 2 * width, 4 * width]
         layers: list[nn.Module] = []
         for n_in, n_out in pairwise(widths):

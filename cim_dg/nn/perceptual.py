@@ -27,7 +27,8 @@ it is therefore replaced by the straight line through 0 that meets it there, and
 finite everywhere.
 
 The means of cs and l cs, with their analytic gradient, are in cim_dg/nn/local_similarity.py for CPUs and in
-cim_dg/nn/pyramid_similarity.py for GPUs; benchmarks/perceptual.py compares the speed with pytorch-msssim's.
+cim_dg/nn/pyramid_similarity.py for GPUs; benchmarks/perceptual.py compares the speed with pytorch-msssim's on a CPU,
+benchmarks/gpu on a GPU.
 """
 
 from __future__ import annotations
@@ -102,9 +103,9 @@ def triplet_ms_ssim(
 ) -> tuple[Tensor, Tensor]:
     """MS-SSIM of `morphed[i]` to `images[positive[i]]` and to `images[negative[i]]`: CIM's two terms in one pass.
 
-    Equal to two calls of `ms_ssim`, and faster. Differentiable once, in `morphed` and `images`; never waits for a GPU.
-    The gradient to `images` adds up rows with `index_add_`, which on a GPU is deterministic only under
-    `torch.use_deterministic_algorithms`.
+    Equal to two calls of `ms_ssim`, and faster (measured on CPUs). Differentiable once, in `morphed` and `images`;
+    never waits for a GPU. The gradient to `images` adds up rows with `index_add_`, which on a GPU is deterministic only
+    under `torch.use_deterministic_algorithms`.
 
     Args:
         morphed: (A, C, H, W), the anchors; pixels as in `ms_ssim`.

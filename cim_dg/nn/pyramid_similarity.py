@@ -8,7 +8,8 @@ the sum of both variances is needed. The backward pass filters 2 + K maps, or 1 
 
 Nothing waits for the device or is copied to it. Products keep float32's precision also if TF32 is allowed, since
 variances cancel, and under autocast. `torch.compile` runs it with graph breaks. Tests compare it with the other path
-on a CPU and count its kernels against those of two calls of pytorch-msssim; no GPU has run it yet.
+on a CPU and count its kernels against those of two calls of pytorch-msssim on the device `meta`; no GPU has run it yet
+(`make bench-gpu` would).
 """
 
 from __future__ import annotations

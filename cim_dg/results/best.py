@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from cim_dg import hparams as spaces
+from cim_dg.errors import UserError
 from cim_dg.results.domains import domain_names
 from cim_dg.results.grids import Grid
 from cim_dg.results.group_selection import best_epochs as epochs_of
@@ -28,7 +33,17 @@ _HEADER = [
     "Hparams",
 ]
 _NUMERIC = [False, False, False, True, True, True, True, True, False, False]
-_HPARAMS_WIDTH = 70
+_HPARAMS_WIDTH = 60
+_NOTE = "Hparams: those that the method uses and whose default is another; the runs' own records have all of them."
+# Hyper-parameters that do nothing unless another one is set, and those of DomainBed that do nothing on small images.
+_ONLY_WITH = {
+    "average_strength": "average_copies",
+    "linear_steps": "lars",
+    "vit_attn_tune": "vit",
+    "vit_dropout": "vit",
+    "dinov2": "vit",
+}
+_LARGE_IMAGES = ("resnet18", "resnet50_augmix", "resnet_dropout", "vit", "vit_attn_tune", "vit_dropout", "dinov2")
 
 
 def best_hparams(records: Records, rules: Sequence[str]) -> list[Grid]:
@@ -56,12 +71,10 @@ def best_hparams(records: Records, rules: Sequence[str]) -> list[Grid]:
                     *numbers,
                     checkpoint(run, cell.step, int(last[cell.run])),
                 ]
-                rows.append(
-                    [*([text] for text in texts), textwrap.wrap(hparams_text(run), _HPARAMS_WIDTH) or ["unknown"]]
-                )
+                rows.append([*([text] for text in texts), textwrap.wrap(changed_text(run), _HPARAMS_WIDTH)])
             title = f"{dataset}: selected hparams and checkpoints [{rule}]"
             grids.append(
-                Grid(title, _HEADER, rows, [False] * len(rows), [f"Model selection: {TITLES[rule]}."], _NUMERIC)
+                Grid(title, _HEADER, rows, [False] * len(rows), [f"Model selection: {TITLES[rule]}.", _NOTE], _NUMERIC)
             )
     return grids
 
@@ -84,16 +97,47 @@ def best_epochs(records: Records, rules: Sequence[str]) -> list[Grid]:
                 str(epoch),
                 str(model_path or f"not kept ({run.folder})"),
             ]
-            rows.append([*([text] for text in texts), textwrap.wrap(hparams_text(run), _HPARAMS_WIDTH) or ["unknown"]])
+            rows.append([*([text] for text in texts), textwrap.wrap(changed_text(run), _HPARAMS_WIDTH)])
         title = f"WILDS: selected epochs [{rule}]"
         numeric = [name in ("Seed", "Epoch") for name in header]
-        grids.append(Grid(title, header, rows, [False] * len(rows), [], numeric))
+        grids.append(Grid(title, header, rows, [False] * len(rows), [_NOTE], numeric))
     return grids
 
 
 def hparams_text(run: Run) -> str:
     """A run's hyper-parameters on one line, sorted by name."""
-    return ", ".join(f"{name}={value}" for name, value in sorted(run.hparams.items()))
+    return _text(run.hparams)
+
+
+def changed_text(run: Run) -> str:
+    """Those hyper-parameters that the method uses and whose default is another, or "defaults", on one line."""
+    if not run.hparams:
+        return "unknown"
+    dataset = str(run.args.get("dataset", run.dataset))
+    defaults = _defaults(str(run.args.get("algorithm", run.algorithm)), dataset, bool(run.test_envs))
+    changed = {name: value for name, value in run.hparams.items() if name not in defaults or value != defaults[name]}
+    return _text({name: value for name, value in changed.items() if _is_used(name, run, dataset)}) or "defaults"
+
+
+def _text(hparams: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in sorted(hparams.items()))
+
+
+@functools.cache
+def _defaults(algorithm: str, dataset: str, of_domainbed: bool) -> dict[str, Any]:
+    """The defaults of a method on a data set; of a method that this package does not have, those of the harness."""
+    names = ["domainbed", "common", f"datasets/{dataset}"] if of_domainbed else []
+    defaults: dict[str, Any] = {}
+    for name in [*names, spaces.SHARED, algorithm]:
+        with contextlib.suppress(UserError, OSError):  # this package has no such method
+            defaults |= spaces.defaults(spaces.space(name, dataset if of_domainbed else None))
+    return defaults
+
+
+def _is_used(name: str, run: Run, dataset: str) -> bool:
+    if run.test_envs and name in _LARGE_IMAGES and dataset in spaces.SMALL_IMAGES:
+        return False
+    return bool(run.hparams.get(_ONLY_WITH.get(name, ""), True))
 
 
 def model_file(run: Run, step: int, last: int) -> Path | None:

@@ -24,7 +24,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "collect",
         help="comparison tables from runs of DomainBed and its forks, SubpopBench and WILDS",
         description="Read any mix of DomainBed sweep folders (real, fork or stand-in), SWAD's and MIRO's train_output, "
-        "SubpopBench's output and WILDS log folders, and print comparison tables with 95%% intervals and paired tests "
+        "SubpopBench's output and WILDS log folders, and print comparison tables with 95% intervals and paired tests "
         "beside the published figures.",
     )
     parser.add_argument("folders", nargs="*", metavar="DIR", help="folders of runs, searched to any depth")
@@ -35,6 +35,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--selection",
         nargs="+",
+        action="extend",
         choices=DOMAINBED_RULES + WILDS_RULES,
         default=[],
         metavar="RULE",
@@ -81,15 +82,15 @@ def run(args: argparse.Namespace) -> int:
         if report.records is None:
             raise UserError(f"--save {args.save} needs folders of runs to read.")
         report.records.save(args.save)
-    _write(_render(report, args.format, colour=args.output is None and sys.stdout.isatty()), args.output)
+    _write(_render(report, args.format, args.output), args.output)
     return 0
 
 
-def _render(report: Report, form: str, colour: bool) -> str:
+def _render(report: Report, form: str, output: Path | None) -> str:
     if form == "text":
         from cim_dg.results import render_text
 
-        return render_text.render(report.grids(), colour)
+        return render_text.for_stdout(report.grids()) if output is None else render_text.render(report.grids())
     if form == "markdown":
         from cim_dg.results import render_markdown
 

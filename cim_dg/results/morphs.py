@@ -1,10 +1,13 @@
 """Pictures of CIM's morphs, for runs that kept their model.
 
-`cim-dg morph` draws them in a separate process, because reading results must not need the training code.
+`cim-dg morph` draws them in a separate process, because reading results must not need the training code. One process
+draws all of them, because loading PyTorch takes seconds.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import subprocess
 import sys
 import tempfile
@@ -15,6 +18,13 @@ from cim_dg.results.records import Records, Run
 from cim_dg.results.run_facts import domains
 
 _SECONDS = 120
+_SCRIPT = """
+import contextlib, json, sys
+from cim_dg.cli import main
+for command in json.load(sys.stdin):
+    with contextlib.suppress(Exception, SystemExit):  # the other pictures can be drawn
+        main(command)
+"""
 
 
 @dataclass(frozen=True)
@@ -38,33 +48,38 @@ def morph_pictures(records: Records) -> list[Picture]:
         # Only CIM's methods have these hyper-parameters and a mask.
         if any(name.startswith("cim_") for name in run.hparams) and (run.folder / "model.pkl").is_file():
             chosen.setdefault((run.harness, run.dataset, run.algorithm), run)
-    return [picture for run in chosen.values() if (picture := _draw(run)) is not None]
+    return _draw(list(chosen.values()))
 
 
-def _draw(run: Run) -> Picture | None:
-    """The picture of a run's model; None if `cim-dg morph` cannot draw it (for example, if the data set is missing)."""
+def _draw(runs: list[Run]) -> list[Picture]:
+    """The pictures of these runs' models; those that `cim-dg morph` cannot draw are left out."""
+    if not runs:
+        return []
     with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder) / "morph.png"
-        command = [
-            sys.executable,
-            "-m",
-            "cim_dg.cli",
-            "morph",
-            "--checkpoint",
-            str(run.folder / "model.pkl"),
-            "--output",
-            str(output),
+        outputs = [Path(folder) / f"{number}.png" for number in range(len(runs))]
+        commands = [
+            ["morph", "--checkpoint", str(run.folder / "model.pkl"), "--output", str(output)]
+            + (["--images", str(images)] if (images := _images(run)) else [])
+            for run, output in zip(runs, outputs, strict=True)
         ]
-        if images := _images(run):
-            command += ["--images", str(images)]
-        try:
-            done = subprocess.run(command, capture_output=True, timeout=_SECONDS, check=False)
-        except subprocess.TimeoutExpired:
-            return None
-        if done.returncode or not output.is_file():
-            return None
-        where = f"{run.dataset} ({run.harness}), test domain {', '.join(domains(run))}, trial {run.trial}"
-        return Picture(f"x, m and psi(x) = m * x: {run.algorithm} on {where}, last step", output.read_bytes())
+        with contextlib.suppress(subprocess.TimeoutExpired):  # the pictures before it are there
+            subprocess.run(
+                [sys.executable, "-c", _SCRIPT],
+                input=json.dumps(commands).encode(),
+                capture_output=True,
+                timeout=_SECONDS * len(runs),
+                check=False,
+            )
+        return [
+            Picture(_caption(run), output.read_bytes())
+            for run, output in zip(runs, outputs, strict=True)
+            if output.is_file()
+        ]
+
+
+def _caption(run: Run) -> str:
+    where = f"{run.dataset} ({run.harness}), test domain {', '.join(domains(run))}, trial {run.trial}"
+    return f"x, m and psi(x) = m * x: {run.algorithm} on {where}, last step"
 
 
 def _images(run: Run) -> Path | None:

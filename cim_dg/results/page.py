@@ -10,13 +10,16 @@ import jinja2
 import pandas as pd
 
 import cim_dg
-from cim_dg.results import curves, plots, run_facts
+from cim_dg.results import curves, fit, plots, run_facts
 from cim_dg.results.build import Report
 from cim_dg.results.grids import Grid, grids
 from cim_dg.results.morphs import Picture, morph_pictures
 from cim_dg.results.selection import TITLES, select
 from cim_dg.results.tables import Table
 from cim_dg.results.wilds_tables import table_name
+
+# Characters that fit in a line of a table, whose padding takes some too.
+_DESKTOP, _PHONE = 150, 50
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ def render(report: Report) -> str:
         groups=run_facts.groups(report.records.runs) if report.records else [],
         runs=len(report.records.runs) if report.records else 0,
         is_number=_is_number,
+        wide=_wide,
     )
 
 
@@ -113,6 +117,14 @@ def _list(table: Table) -> str:
 
 def _is_number(grid: Grid, column: int) -> bool:
     return grid.numeric[column]
+
+
+def _wide(grid: Grid) -> str:
+    """Where a table is wider than the page, as a class of the style sheet; empty if nowhere. An estimate."""
+    columns = len(grid.header)
+    if sum(fit.natural_widths(grid)) + 2.5 * columns > _DESKTOP:
+        return "everywhere"
+    return "on-phones" if sum(fit.least_widths(grid)) + 2 * columns > _PHONE else ""
 
 
 def _data(kind: str, content: bytes) -> str:

@@ -11,6 +11,9 @@ from cim_dg.errors import UserError
 from cim_dg.results import read_domainbed, read_subpopbench, read_wilds
 from cim_dg.results.records import VARIANTS, Collector, Records
 
+DATASET = "metadata.csv"
+"""A file of WILDS' datasets, which may lie next to the runs."""
+
 
 def read(folders: Sequence[str | os.PathLike[str]]) -> Records:
     """Read every run of any harness in or below `folders`, each file once.
@@ -33,6 +36,7 @@ def read(folders: Sequence[str | os.PathLike[str]]) -> Records:
                 continue
             seen.add(absolute)
             names = set(files)
+            below[:] = [name for name in below if not name.startswith(".")]  # launchers' notes
             if VARIANTS in names:
                 collector.variants |= _variants(absolute)
             for reader in (read_subpopbench, read_domainbed, read_wilds):
@@ -44,7 +48,9 @@ def read(folders: Sequence[str | os.PathLike[str]]) -> Records:
                     below.clear()
                     break
             else:
-                if not below and path != os.fspath(folder):
+                if DATASET in names:
+                    below.clear()
+                elif not below and path != os.fspath(folder):
                     collector.skip(
                         "Folders without anything in them (not started?)" if not files else "Folders that are no runs",
                         path,
@@ -66,5 +72,5 @@ def _variants(folder: str) -> dict[str, str]:
     try:
         labels = json.loads(Path(path).read_text(encoding="utf-8"))
         return {os.path.join(folder, name): str(label) for name, label in labels.items()}
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         raise UserError(f"{path} is not what a sweep of variants writes, folders with labels; move it away.") from None

@@ -5,22 +5,25 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Set
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from cim_dg.errors import UserError
 from cim_dg.results import read_swad
 from cim_dg.results.records import Collector, Records, Run
 
-_ACCURACY = re.compile(r"(env\d+_[a-z]+)_acc|(env\d+_(?:in|out)(?:TE)?)")
+_ACCURACY = re.compile(r"(env\d{1,3}_[a-z]+)_acc|(env\d{1,3}_(?:in|out)(?:TE)?)", re.ASCII)
 # SWAD's means of accuracies that stand in the record too.
 _REPEATED = {"test_in", "test_out", "train_in", "train_out"}
 _STARTED = {"out.txt", "err.txt", "done", "provenance.json"}
 _NEEDED = {"algorithm": str, "dataset": str, "test_envs": list}
 
 TRUNCATED = "Lines of results.jsonl that are cut off or malformed, skipped"
+REFUSED = "Checkpoints with an accuracy that is not between 0 and 1, left out"
 NO_RESULTS = "Jobs without a result yet"
 
 
@@ -36,7 +39,7 @@ def read(folder: Path, names: Set[str], collector: Collector) -> None:
     provenance = _object(folder / "provenance.json") if "provenance.json" in names else {}
     if "data.json" in names and "data" not in provenance:  # the real DomainBed's jobs have this instead
         provenance = {**provenance, "data": _object(folder / "data.json")}
-    layouts: dict[tuple[str, ...], tuple[list[str], int]] = {}
+    layouts: dict[tuple[str, ...], _Layout] = {}
     args: dict[str, Any] | None = None
     run = -1
     swad: dict[int, Run] = {}
@@ -57,9 +60,15 @@ def read(folder: Path, names: Set[str], collector: Collector) -> None:
             shape = tuple(record)
             if shape not in layouts:
                 layouts[shape] = _layout(record, collector)
-            keys, layout = layouts[shape]
-            collector.add(run, _whole(record["step"]), layout, [float(record[key]) for key in keys])
-        except (KeyError, TypeError, ValueError):
+            layout = layouts[shape]
+            values = [_number(record[key]) for key in layout.keys]
+            for key in layout.accuracies:
+                if not 0 <= record[key] <= 1:
+                    collector.skip(REFUSED, f"{results}:{number}, where {key} is {record[key]}")
+                    break
+            else:
+                collector.add(run, _whole(record["step"]), layout.number, values)
+        except (KeyError, TypeError, ValueError, OverflowError):
             collector.skip(TRUNCATED, f"{results}:{number}")
     if run < 0 and args is None:
         collector.skip(NO_RESULTS, folder)
@@ -68,16 +77,24 @@ def read(folder: Path, names: Set[str], collector: Collector) -> None:
 
 
 def from_lines(lines: Iterable[dict[str, Any]]) -> Records:
-    """Parsed lines of results.jsonl, of any number of jobs, as the runs of one harness in the order of the lines."""
+    """Parsed lines of results.jsonl, of any number of jobs, as the runs of one harness in the order of the lines.
+
+    Raises:
+        UserError: a line is not one that a run writes.
+    """
     collector = Collector()
     args: dict[str, Any] | None = None
     run = -1
     for record in lines:
-        if record["args"] != args:
-            args = record["args"]
-            run = collector.begin(_run(Path(args.get("output_dir", "")), args, record.get("hparams", {}), {}, True))
-        keys, layout = _layout(record, collector)
-        collector.add(run, _whole(record["step"]), layout, [float(record[key]) for key in keys])
+        try:
+            if record["args"] != args:
+                args = record["args"]
+                run = collector.begin(_run(Path(args.get("output_dir", "")), args, record.get("hparams", {}), {}, True))
+            layout = _layout(record, collector)
+            collector.add(run, _whole(record["step"]), layout.number, [_number(record[key]) for key in layout.keys])
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            where = f" of {args['output_dir']}" if isinstance(args, dict) and "output_dir" in args else ""
+            raise UserError(f"a record{where} is not one that a run writes: {error}") from None
     return collector.records()
 
 
@@ -89,7 +106,7 @@ def parse(line: bytes) -> dict[str, Any]:
         try:
             # A diverged loss is written as NaN, which is not valid JSON but which Python's own reader accepts.
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}
     return record if isinstance(record, dict) else {}
 
@@ -126,11 +143,27 @@ def _whole(number: Any) -> int:
     return number
 
 
-def _layout(record: dict[str, Any], collector: Collector) -> tuple[list[str], int]:
-    """The keys of a record that are values, and the number of their (split, metric) pairs."""
+def _number(value: Any) -> float:
+    if type(value) not in (int, float):
+        raise TypeError(f"{value!r} is no number")
+    return float(value)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Which keys of a record are values, which of those are accuracies, and their number in the collector."""
+
+    keys: list[str]
+    accuracies: list[str]
+    number: int
+
+
+def _layout(record: dict[str, Any], collector: Collector) -> _Layout:
     left_out = {"step", *(_REPEATED if read_swad.has_form(record["args"]) else ())}
-    keys = [key for key, value in record.items() if key not in left_out and isinstance(value, (int, float))]
-    return keys, collector.layout(tuple(map(_split_and_metric, keys)))
+    keys = [key for key, value in record.items() if key not in left_out and type(value) in (int, float)]
+    names = tuple(map(_split_and_metric, keys))
+    accuracies = [key for key, (_, metric) in zip(keys, names, strict=True) if metric == "acc"]
+    return _Layout(keys, accuracies, collector.layout(names))
 
 
 @cache

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
+import math
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,9 @@ from cim_dg.results.records import Collector, Run
 OWN_RUNNER, EXAMPLES = "wilds", "wilds-examples"
 NO_RESULTS = "WILDS logs without a result yet"
 MALFORMED = "Rows of WILDS' CSV files that are cut off or malformed, skipped"
+REFUSED = "Epochs with an accuracy that is not between 0 and 1, left out"
+NO_RECORD = "Folders whose run.json or log.txt does not say which run they are of"
+NOT_TESTED = "WILDS runs without an evaluation of the test images yet, left out"
 
 # WILDS' names of metrics -> ours. fmow's groups are regions.
 _METRICS = {
@@ -28,6 +33,11 @@ RULES = {"average": "average", "worst-class": "worst_class", "worst-group": "wor
 _METHODS = {"groupDRO": "GroupDRO"}
 # WILDS' own methods that train on domain labels. GroupDRO uses them for weights and sampling.
 _WITH_DOMAINS = {"GroupDRO", "deepCORAL", "IRM", "DANN"}
+
+_TYPES: dict[str, type] = {
+    **dict.fromkeys(("dataset", "algorithm", "harness", "selection"), str),
+    **dict.fromkeys(("config", "hparams"), dict),
+}
 
 # The background gap: the accuracy lost if the background is of another class (Xiao et al. 2020).
 GAP = ("mixed_same - mixed_rand", "gap")
@@ -46,10 +56,17 @@ def read(folder: Path, names: Set[str], collector: Collector) -> None:
         if name.endswith("_eval.csv"):
             _read_split(folder / name, name.removesuffix("_eval.csv"), epochs, collector)
     description = _own(folder / "run.json") if "run.json" in names else _examples(folder / "log.txt")
-    if not epochs or description is None:
+    if not epochs:
         collector.skip(NO_RESULTS, folder)
         return
-    run = collector.begin(_run(folder, description, epochs))
+    if description is None:
+        collector.skip(NO_RECORD, folder)
+        return
+    described = _run(folder, description, epochs)
+    if described is None:
+        collector.skip(NOT_TESTED, folder)
+        return
+    run = collector.begin(described)
     for epoch, values in sorted(epochs.items()):
         if all(split in values for split in _GAP_OF):
             values[GAP] = values[_GAP_OF[0]] - values[_GAP_OF[1]]
@@ -72,16 +89,46 @@ def group_labels(run: Run, rule: str) -> str:
 
 def _read_split(path: Path, split: str, epochs: dict[int, dict[tuple[str, str], float]], collector: Collector) -> None:
     with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        # The csv module fails at NUL bytes, which a crash can leave in a file.
-        for number, row in enumerate(csv.DictReader(line.replace("\0", "") for line in file), start=2):
+        for number, row in _rows(file):
             try:
                 values = {str(name): float(text) for name, text in row.items()}
-                epoch = int(values.pop("epoch"))
+                epoch = _epoch(values.pop("epoch"))
             except (KeyError, TypeError, ValueError):
                 collector.skip(MALFORMED, f"{path}:{number}")
                 continue
+            if wrong := next((name for name in values if not _is_possible(name, values)), None):
+                collector.skip(REFUSED, f"{path}:{number}, where {wrong} is {values[wrong]:g}")
+                continue
             # If a resumed run repeated an epoch, the last time counts.
             epochs.setdefault(epoch, {}).update({(split, name): value for name, value in _named(values).items()})
+
+
+def _rows(file: Iterable[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """The rows of a CSV file with their numbers; an empty one, which nothing takes, where the csv module gives up."""
+    # The csv module fails at NUL bytes, which a crash can leave in a file.
+    rows = csv.DictReader(line.replace("\0", "") for line in file)
+    for number in itertools.count(2):
+        try:
+            yield number, next(rows)
+        except StopIteration:
+            return
+        except csv.Error:  # a field of more than 131,072 characters
+            yield number, {}
+
+
+def _epoch(number: float) -> int:
+    if not (number.is_integer() and 0 <= number < 2**53):
+        raise ValueError(f"{number} is no epoch")
+    return int(number)
+
+
+def _is_possible(name: str, values: Mapping[str, float]) -> bool:
+    """Whether a row's value of this name can be: accuracies are from 0 to 1, those of empty groups anything."""
+    value = values[name]
+    if name.startswith("count_"):
+        return 0 <= value < math.inf
+    is_accuracy = name in _METRICS or name.startswith("acc_")
+    return not is_accuracy or 0 <= value <= 1 or values.get(f"count_{name.removeprefix('acc_')}") == 0
 
 
 def _named(values: Mapping[str, float]) -> dict[str, float]:
@@ -114,11 +161,12 @@ def _own(path: Path) -> dict[str, Any] | None:
     """The record that `cim-dg wilds train` writes."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(record, dict) or not {"dataset", "algorithm", "seed"} <= record.keys():
         return None
-    return record
+    fits = all(isinstance(record.get(name, kind()), kind) for name, kind in _TYPES.items())
+    return record if fits and _is_seed(record["seed"]) else None
 
 
 def _examples(path: Path) -> dict[str, Any] | None:
@@ -131,7 +179,7 @@ def _examples(path: Path) -> dict[str, Any] | None:
     except OSError:
         return None
     options: dict[str, Any] = {name.lower().replace(" ", "_"): value for name, _, value in head}
-    if not {"dataset", "algorithm", "seed"} <= options.keys() or not options["seed"].lstrip("-").isdigit():
+    if not {"dataset", "algorithm", "seed"} <= options.keys() or not re.fullmatch(r"-?[0-9]{1,15}", options["seed"]):
         return None
     algorithm = _METHODS.get(options["algorithm"], options["algorithm"])
     metric = _METRICS.get(options.get("val_metric", ""), options.get("val_metric", "unknown"))
@@ -149,18 +197,29 @@ def _examples(path: Path) -> dict[str, Any] | None:
     }
 
 
-def _run(folder: Path, description: Mapping[str, Any], epochs: Mapping[int, Mapping[tuple[str, str], float]]) -> Run:
+def _is_seed(seed: object) -> bool:
+    return type(seed) is int and abs(seed) < 2**53
+
+
+def _run(
+    folder: Path, description: Mapping[str, Any], epochs: Mapping[int, Mapping[tuple[str, str], float]]
+) -> Run | None:
+    """The run, or None if the dataset's name depends on its size and no test images have been counted yet."""
+    dataset = _dataset(description["dataset"], epochs)
+    if dataset is None:
+        return None
     epochs_wanted = str(description.get("epochs_wanted", ""))
-    finished = bool(description.get("finished", len(epochs) >= int(epochs_wanted) if epochs_wanted.isdigit() else True))
+    is_number = re.fullmatch("[0-9]{1,15}", epochs_wanted)
+    finished = bool(description.get("finished", len(epochs) >= int(epochs_wanted) if is_number else True))
     config = dict(description.get("config") or {})
     hparams = dict(description.get("hparams") or {})
     config_names = ("model", "optimizer", "lr", "weight_decay", "batch_size", "n_epochs")
     return Run(
         folder=folder,
         harness=str(description.get("harness", OWN_RUNNER)),
-        dataset=_dataset(str(description["dataset"]), epochs),
-        algorithm=_METHODS.get(str(description["algorithm"]), str(description["algorithm"])),
-        trial=int(description["seed"]),
+        dataset=dataset,
+        algorithm=_METHODS.get(description["algorithm"], description["algorithm"]),
+        trial=description["seed"],
         finished=finished,
         hparams={**{name: config[name] for name in config_names if name in config}, **hparams},
         args={**config, "seed": description["seed"]},
@@ -168,9 +227,13 @@ def _run(folder: Path, description: Mapping[str, Any], epochs: Mapping[int, Mapp
     )
 
 
-def _dataset(name: str, epochs: Mapping[int, Mapping[tuple[str, str], float]]) -> str:
-    """The data set's name, which depends on how many images it is tested on."""
+def _dataset(name: str, epochs: Mapping[int, Mapping[tuple[str, str], float]]) -> str | None:
+    """The dataset's name, which may depend on how many images it is tested on; None if none has been tested yet."""
+    if official_name(name, 0) == name:
+        return name
     tested = "original" if name == "backgrounds" else "test"
-    last = epochs[max(epochs)]
-    images = sum(value for (split, metric), value in last.items() if split == tested and metric.startswith("count_"))
-    return official_name(name, round(images))
+    for _, values in sorted(epochs.items(), reverse=True):  # the last epoch may not be tested yet
+        counts = [value for (split, metric), value in values.items() if split == tested and metric.startswith("count_")]
+        if counts:
+            return official_name(name, round(sum(counts)))
+    return None

@@ -63,6 +63,12 @@ class Records:
             for reason, places in sorted(self.skipped.items())
             if places
         ]
+        used = set(self.frame["run"].unique())
+        empty = [run for number, run in enumerate(self.runs) if number not in used]
+        if empty:
+            names = [_named(run) for run in empty[:_NAMED]]
+            more = f", and {len(empty) - _NAMED} more" if len(empty) > _NAMED else ""
+            sentences.append(f"Left out, since not one of their checkpoints can be used: {', '.join(names)}{more}.")
         unfinished = [run for run in self.runs if not run.finished]
         if unfinished:
             sentences.append(
@@ -93,6 +99,7 @@ class Records:
             raise UserError(f"{path} ends in {path.suffix!r}; the frame can be saved as .csv or .parquet.")
 
 
+_NAMED = 5  # runs, before the rest is only counted
 Names = tuple[tuple[str, str], ...]
 
 
@@ -168,6 +175,12 @@ def _spread(texts: list[list[str]], kind: np.ndarray) -> pd.Categorical:
     codes = [np.array([code[text] for text in row], dtype=np.int32) for row in texts]
     joined = np.concatenate([codes[layout] for layout in kind]) if len(kind) else np.empty(0, dtype=np.int32)
     return pd.Categorical.from_codes(joined, categories=categories)
+
+
+def _named(run: Run) -> str:
+    """Which trial a run is, for a sentence."""
+    envs = f", test environments {list(run.test_envs)}" if run.test_envs else ""
+    return f"{run.algorithm} on {run.dataset}, trial {run.trial}{envs} ({run.folder})"
 
 
 def _doubles(runs: list[Run]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -40,7 +41,7 @@ def facts(run: Run) -> dict[str, str]:
         "Test domain": ", ".join(domains(run)) or "—",
         "Trial": str(run.trial),
         "Hparams seed": str(run.hparams_seed),
-        "Seed": _text(_first_set(provenance.get("seeds", {}).get("seed"), run.args.get("seed"))),
+        "Seed": _text(_first_set(_mapping(provenance.get("seeds")).get("seed"), run.args.get("seed"))),
         "Finished": "yes" if run.finished else "no",
         "Harness": run.harness,
         "Versions": _versions(run),
@@ -76,7 +77,7 @@ def domains(run: Run) -> list[str]:
 
 
 def _versions(run: Run) -> str:
-    versions: Mapping[str, Any] = run.provenance.get("versions") or {}
+    versions = _mapping(run.provenance.get("versions"))
     if versions:
         return ", ".join(f"{name} {version}" for name, version in versions.items() if version)
     return ", ".join(_printed_versions(run)) or UNKNOWN
@@ -100,20 +101,22 @@ def _command(run: Run) -> str:
     """The run's command. DomainBed records only the arguments, from which it is derived."""
     command = run.provenance.get("command")
     if isinstance(command, list):
-        return " ".join(map(str, command))
+        return shlex.join(map(str, command))
     if command:
         return str(command)
     if not run.args:
         return UNKNOWN
     options = {name: value for name, value in sorted(run.args.items()) if value is not None and value is not False}
-    flags = []
+    words = ["python", "-m", "domainbed.scripts.train"]
     for name, value in options.items():
-        flags.append(
-            f"--{name}"
-            if value is True
-            else f"--{name} {' '.join(map(str, value)) if isinstance(value, list) else value}"
-        )
-    return " ".join(["python -m domainbed.scripts.train", *flags])
+        words.append(f"--{name}")
+        if value is not True:
+            words += map(str, value) if isinstance(value, list) else [str(value)]
+    return shlex.join(words)
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _first_set(first: object, second: object) -> object:

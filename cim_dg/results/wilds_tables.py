@@ -52,12 +52,14 @@ def wilds_tables(records: Records, rules: Sequence[str], baseline: str, with_pub
     tables = []
     for rule, runs in by_rule(records, rules).items():
         best = figures_at(records, best_epochs(records, runs, rule))
-        by_table: dict[str, dict[int, Run]] = {}
+        by_table: dict[tuple[str, str], dict[int, Run]] = {}
         for number, run in runs.items():
-            by_table.setdefault(table_name(run.dataset), {})[number] = run
+            name = table_name(run.dataset)
+            # Runs on other numbers of images (--frac, say) have a table each.
+            by_table.setdefault((name, "" if name == SUBGROUPS else run.dataset), {})[number] = run
         tables += [
-            _table(name, by_table[name], rule, best, baseline, with_published)
-            for name in sorted(by_table, key=lambda name: (name != SUBGROUPS, name))
+            _table(key[0], by_table[key], rule, best, baseline, with_published)
+            for key in sorted(by_table, key=lambda key: (key[0] != SUBGROUPS, key))
         ]
     return tables
 
@@ -110,7 +112,9 @@ def _table(
         for key in _row_order(list(trials), baseline)
     ]
     comparisons = compare(trials, baseline, list(columns))
-    notes = _notes(runs, best, rule)
+    shown = {key for _, keys in columns.values() for key in keys}
+    untested = [runs[number] for number in runs if number in best and not shown & best[number].keys()]
+    notes = [*_notes(runs, best, rule), *_untested(untested)]
     return _finish(name, rule, list(columns), rows, comparisons, notes, baseline, with_published)
 
 
@@ -235,6 +239,12 @@ def _row_order(keys: Sequence[tuple[str, str]], baseline: str) -> list[tuple[str
         for harness in sorted({harness for _, harness in keys})
         for method in method_order([method for method, row_harness in keys if row_harness == harness], baseline)
     ]
+
+
+def _untested(runs: Sequence[Run]) -> list[str]:
+    """Which trials have no figure, because the epoch that was selected is not evaluated on these splits yet."""
+    names = ", ".join(f"{run.algorithm} seed {run.trial} ({run.folder})" for run in runs)
+    return [f"Left out, since the selected epoch has no test figures yet: {names}."] if runs else []
 
 
 def _notes(runs: Mapping[int, Run], best: Mapping[int, Figures], rule: str) -> list[str]:

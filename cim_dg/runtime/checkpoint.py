@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
+import pickle
 import random
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -96,20 +99,74 @@ class Interval:
         self._write_seconds = self._written - start
 
 
+_MARK = b"sha256:"
+_NO_COMMENT = b"\0\0"
+
+
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write `state` (tensors and plain Python) to `path` atomically."""
+    """Write `state` (tensors and plain Python) to `path`, wholly or not at all, with a checksum.
+
+    The checksum is the comment of the zip archive that `torch.save` writes, so that `torch.load` reads the file too.
+    """
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    write_atomically(path, buffer.getvalue())
+    content = buffer.getvalue()
+    checksum = _checksum(content)
+    write_atomically(path, content[:-2] + len(checksum).to_bytes(2, "little") + checksum)
 
 
 def load(path: Path, device: torch.device | str) -> dict[str, Any]:
     """Read what `save` wrote.
 
     Raises:
-        UserError: the file is not one that `save` wrote.
+        UserError: the file is not one that `save` wrote, or a byte of it has changed since.
     """
     try:
-        return torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:  # a file with other content can raise anything
-        raise UserError(f"{path} cannot be resumed from: {' '.join(str(error).split())[:200]}") from None
+        state = read_safely(path, device)
+    except UserError as error:
+        raise UserError(f"{path} cannot be resumed from: {error}") from None
+    if not isinstance(state, dict):
+        raise UserError(f"{path} cannot be resumed from: it holds a {type(state).__name__}")
+    return state
+
+
+def read_safely(path: str | Path, device: torch.device | str = "cpu") -> Any:
+    """What `torch.save` wrote, if it is tensors and plain values; code in the file is never executed.
+
+    The checksum of a file that `save` wrote is checked, or, of another file of `torch.save`, those of the archive's
+    members, at which `torch.load` does not look.
+
+    Raises:
+        UserError: what is wrong with the file, in words that do not name it.
+    """
+    try:
+        content = Path(path).read_bytes()
+        _check(content)
+        return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+    except UserError:
+        raise
+    except pickle.UnpicklingError:  # whose message has the advice to execute what the file holds
+        raise UserError("it holds something else than tensors and plain values, which could execute code") from None
+    except Exception as error:  # a file that is none of ours can raise anything
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+        raise UserError(reason or type(error).__name__) from None
+
+
+def _checksum(content: bytes) -> bytes:
+    return _MARK + hashlib.sha256(content).hexdigest().encode()
+
+
+def _check(content: bytes) -> None:
+    """Compare the checksums of a file with what it holds; a file that is no zip archive has none.
+
+    Raises:
+        UserError: one differs.
+        zipfile.BadZipFile: an archive cannot be read.
+    """
+    length = len(_checksum(b""))
+    if content[-length:].startswith(_MARK):
+        differs = content[-length:] != _checksum(content[: -length - 2] + _NO_COMMENT)
+    else:
+        differs = zipfile.is_zipfile(io.BytesIO(content)) and zipfile.ZipFile(io.BytesIO(content)).testzip() is not None
+    if differs:
+        raise UserError("it is damaged, its checksum differs")

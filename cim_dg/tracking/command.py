@@ -24,7 +24,7 @@ def add_parser(subparsers: Any) -> None:
         "its folder. Weights & Biases stays offline unless WANDB_MODE=online.",
     )
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="folders of runs, searched to any depth")
-    parser.add_argument("--to", nargs="+", choices=TARGETS, required=True)
+    parser.add_argument("--to", nargs="+", action="extend", choices=TARGETS, required=True)
     parser.add_argument("--follow", action="store_true", help="go on with what comes, until interrupted")
     parser.set_defaults(run=run)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
-from annotated_types import Ge, Gt, Le, MinLen
+from annotated_types import Ge, Gt, Le, MaxLen, MinLen
 
 from cim_dg.data import own
 from cim_dg.errors import UserError
@@ -28,8 +28,12 @@ Scheduler = Literal[
 Selection = Literal["average", "worst-class", "worst-group"]
 MODELS, TRANSFORMS, OPTIMIZERS = get_args(Model), get_args(Transform), get_args(Optimizer)
 SCHEDULERS, SELECTIONS = get_args(Scheduler), get_args(Selection)
-Count = Annotated[int, Ge(1)]
-Rate = Annotated[float, Ge(0)]
+Count = Annotated[int, Ge(1), Le(2**31 - 1)]
+Seed = Annotated[int, Ge(0), Le(2**32 - 1)]
+Side = Annotated[int, Ge(1), Le(2**14)]
+Rate = Annotated[float, Ge(0), Le(1e30)]
+Scalar = bool | int | float | str | None
+Arguments = dict[str, Scalar | list[Scalar]]
 
 
 @dataclass(frozen=True)
@@ -52,26 +56,26 @@ class Config:
     n_epochs: Count
     groupby_fields: list[str]
     log_dir: str = "logs"
-    seed: int = 0
+    seed: Seed = 0
     split_scheme: str = "official"
-    dataset_kwargs: dict[str, Any] = field(default_factory=dict)
+    dataset_kwargs: Arguments = field(default_factory=dict)
     version: str | None = None
     download: bool = False
     frac: Annotated[float, Gt(0), Le(1)] = 1.0
-    loader_kwargs: dict[str, Any] = field(default_factory=dict)
+    loader_kwargs: Arguments = field(default_factory=dict)
     train_loader: Literal["standard", "group"] = "standard"
     uniform_over_groups: bool | None = None
     distinct_groups: bool = True
     n_groups_per_batch: Count = 4
-    model_kwargs: dict[str, Any] = field(default_factory=dict)
+    model_kwargs: Arguments = field(default_factory=dict)
     pretrained_model_path: str | None = None
-    target_resolution: Annotated[list[Count], MinLen(1)] | None = None
-    resize_scale: float | None = None
-    optimizer_kwargs: dict[str, Any] = field(default_factory=dict)
+    target_resolution: Annotated[list[Side], MinLen(1), MaxLen(2)] | None = None
+    resize_scale: Annotated[float, Gt(0), Le(100)] | None = None
+    optimizer_kwargs: Arguments = field(default_factory=dict)
     scheduler: Scheduler | None = None
-    scheduler_kwargs: dict[str, Any] = field(default_factory=dict)
+    scheduler_kwargs: Arguments = field(default_factory=dict)
     scheduler_metric_name: str | None = None
-    max_grad_norm: float | None = None
+    max_grad_norm: Annotated[float, Gt(0)] | None = None
     eval_splits: list[str] | None = None
     device: str = "auto"
     log_every: Count = 50
@@ -170,7 +174,8 @@ def make_config(options: Mapping[str, Any], defaults: str | None = None) -> Conf
             values.pop(f"{owner}_kwargs", None)
     for name, value in options.items():
         if value is not None:
-            values[name] = {**values.get(name, {}), **value} if isinstance(value, dict) else value
+            both = isinstance(value, dict) and isinstance(values.get(name), dict)
+            values[name] = {**values[name], **value} if both else value
     if values.get("algorithm") == "GroupDRO" and values.get("uniform_over_groups") is None:
         values["uniform_over_groups"] = True  # as in run_expt.py
     missing = [f.name for f in FIELDS.values() if f.default is f.default_factory is dataclasses.MISSING]

@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 import wilds
+from PIL.Image import DecompressionBombError
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Sampler, default_collate
 from wilds.common.data_loaders import get_eval_loader, get_train_loader
 from wilds.common.grouper import CombinatorialGrouper
 from wilds.datasets.wilds_dataset import WILDSDataset, WILDSSubset
@@ -25,6 +26,7 @@ from cim_dg.backgrounds.in9 import IN9
 from cim_dg.data import own
 from cim_dg.data.present import sentence
 from cim_dg.errors import UserError
+from cim_dg.images.reading import keep_limit
 from cim_dg.runtime import checkpoint
 from cim_dg.wilds import compat
 from cim_dg.wilds.config import Config
@@ -38,10 +40,32 @@ class ReadableSubset(WILDSSubset):
     def __getitem__(self, index: int) -> tuple[Any, Tensor, Tensor]:
         try:
             return super().__getitem__(index)
-        except (OSError, SyntaxError) as error:  # PIL's errors
+        except UserError:
+            raise
+        except (OSError, SyntaxError, ValueError, MemoryError, DecompressionBombError) as error:  # PIL's errors
             names = getattr(self.dataset, "_input_array", None)
             name = f"image {self.indices[index]}" if names is None else f"image {names[self.indices[index]]}"
             raise UserError(f"{name} of {self.dataset_name} cannot be read: {error}") from None
+
+    @property
+    def collate(self) -> Callable[[list[Any]], Any]:
+        """What makes a batch of items."""
+        return super().collate or collate
+
+
+def collate(items: list[Any]) -> Any:
+    """Items (x, y, metadata) as a batch.
+
+    Raises:
+        UserError: the images differ in size.
+    """
+    if len(sizes := sorted({tuple(x.shape[-2:]) for x, *_ in items})) > 1:
+        (height, width), (other_height, other_width), *_ = sizes
+        raise UserError(
+            f"images have different sizes, such as {height} x {width} and {other_height} x {other_width}; give "
+            "--target_resolution HEIGHT WIDTH"
+        )
+    return default_collate(items)
 
 
 class ClassMates(Sampler[list[int]]):
@@ -176,7 +200,9 @@ def load_dataset(
         quiet = contextlib.nullcontext() if download else contextlib.redirect_stdout(io.StringIO())
         with warnings.catch_warnings(), quiet:
             warnings.filterwarnings("ignore", message="Minimum metadata value")
-            return _constructor(name)(version=version, root_dir=root_dir, download=download, **kwargs)
+            dataset = _constructor(name)(version=version, root_dir=root_dir, download=download, **kwargs)
+            keep_limit()
+            return _with_checked_labels(dataset)
     except UserError:
         raise
     except FileNotFoundError as error:
@@ -190,6 +216,15 @@ def load_dataset(
     except (AttributeError, ValueError, TypeError, AssertionError, OSError) as error:
         detail = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{name} below {root_dir} cannot be loaded: {detail}") from None
+
+
+def _with_checked_labels(dataset: WILDSDataset) -> WILDSDataset:
+    classes, labels = dataset.n_classes, dataset.y_array
+    if wrong := [y for y in labels.unique().tolist() if y not in range(classes)] if classes is not None else []:
+        raise UserError(
+            f"{dataset.dataset_name} in {dataset.data_dir} has the label {wrong[0]}; accepted are 0 to {classes - 1}"
+        )
+    return dataset
 
 
 def _constructor(name: str) -> Callable[..., WILDSDataset]:
@@ -240,13 +275,17 @@ def load_data(config: Config, pin_memory: bool = False) -> Data:
         if not len(subset):
             raise UserError(f"split {split} of {config.dataset} has no images (frac is {config.frac})")
     domains = _grouper(dataset, config.groupby_fields)
-    kwargs = {"num_workers": min(4, os.cpu_count() or 1), "pin_memory": pin_memory} | config.loader_kwargs
-    loaders = {"train": _train_loader(config, splits["train"], domains, kwargs)}
-    for split in list(splits)[1:]:
-        # With a separate generator, evaluation does not change the random stream of training.
-        loaders[split] = get_eval_loader(
-            "standard", splits[split], config.batch_size, generator=torch.Generator(), **kwargs
-        )
+    kwargs: dict[str, Any] = {"num_workers": min(4, os.cpu_count() or 1), "pin_memory": pin_memory}
+    kwargs |= config.loader_kwargs
+    try:
+        loaders = {"train": _train_loader(config, splits["train"], domains, kwargs)}
+        for split in list(splits)[1:]:
+            # With a separate generator, evaluation does not change the random stream of training.
+            loaders[split] = get_eval_loader(
+                "standard", splits[split], config.batch_size, generator=torch.Generator(), **kwargs
+            )
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"the loaders cannot be made: {' '.join(str(error).split())}") from None
     groups = _grouper(dataset, config.report_groups) if config.report_groups else None
     size = config.target_resolution or []  # given, if `adversarial` is
     challenge = Challenge(config.root_dir, size) if config.adversarial else None
@@ -276,16 +315,13 @@ def _train_loader(
 def _wilds_loader(
     config: Config, train: WILDSSubset, domains: CombinatorialGrouper, kwargs: dict[str, Any]
 ) -> DataLoader:
-    try:
-        return get_train_loader(
-            config.train_loader,
-            train,
-            config.batch_size,
-            uniform_over_groups=config.uniform_over_groups,
-            grouper=domains,
-            distinct_groups=config.distinct_groups,
-            n_groups_per_batch=config.n_groups_per_batch,
-            **kwargs,
-        )
-    except (ValueError, TypeError) as error:
-        raise UserError(f"the training loader cannot be made: {' '.join(str(error).split())}") from None
+    return get_train_loader(
+        config.train_loader,
+        train,
+        config.batch_size,
+        uniform_over_groups=config.uniform_over_groups,
+        grouper=domains,
+        distinct_groups=config.distinct_groups,
+        n_groups_per_batch=config.n_groups_per_batch,
+        **kwargs,
+    )

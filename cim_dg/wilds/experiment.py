@@ -18,7 +18,7 @@ from cim_dg.runtime.seeding import seed_everything
 from cim_dg.wilds.adapter import check_domains
 from cim_dg.wilds.config import FIELDS, Config
 from cim_dg.wilds.data import load_data
-from cim_dg.wilds.models import make_featurizer
+from cim_dg.wilds.models import check_takes, make_featurizer
 from cim_dg.wilds.record import RunFolder, provenance
 from cim_dg.wilds.training import Trainer
 from cim_dg.wilds.transforms import pixel_space
@@ -49,6 +49,7 @@ def train(config: Config, keep_models: bool = True) -> dict[str, Any]:
     featurizer, weights = make_featurizer(
         config.model, config.model_kwargs, config.pretrained_model_path, standardize=config.transform == "rxrx1"
     )
+    check_takes(featurizer, data.splits["val"][0][0], config.model)
     method = methods()[config.algorithm](
         featurizer,
         lambda n_features: torch.nn.Linear(n_features, data.num_classes),
@@ -76,16 +77,17 @@ def train(config: Config, keep_models: bool = True) -> dict[str, Any]:
         "device": _describe(device),
         **provenance(config.dataset, config.root_dir),
     }
-    folder.create()
-    claimed = locks.claim(folder.path)
-    if claimed is None:
-        raise LeftToAnother(f"{folder.path}: another process is running this job, to which it is left")
-    with claimed, readable_errors():
-        remove_partial(folder.path)
-        trainer = Trainer(config, data, method, sees_domains, folder, record, device)
-        trainer.fit()
-        if not keep_models:
-            folder.remove_models()
+    with folder.removed_if_refused():
+        folder.create()
+        claimed = locks.claim(folder.path)
+        if claimed is None:
+            raise LeftToAnother(f"{folder.path}: another process is running this job, to which it is left")
+        with claimed, readable_errors():
+            remove_partial(folder.path)
+            trainer = Trainer(config, data, method, sees_domains, folder, record, device)
+            trainer.fit()
+            if not keep_models:
+                folder.remove_models()
     folder.log(
         f"\nSelected epoch {trainer.progress.best_epoch} by {config.selection} of validation; see {folder.record}"
     )

@@ -5,6 +5,7 @@ Weights are never substituted: missing pretrained weights are an error. `pretrai
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ from torch import Tensor, nn
 from cim_dg.errors import UserError
 from cim_dg.nn import efficientnet
 from cim_dg.nn.networks import SmallCNN
+from cim_dg.runtime import checkpoint
 from cim_dg.wilds.transforms import Standardize
 
+_WRONG_ARGUMENTS = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, NotImplementedError)
 LAST_LAYER = {"densenet121": "classifier"}  # fc in the others
 
 
@@ -61,7 +64,7 @@ def make_featurizer(
     if model == "small-cnn":
         if weights_file is not None or kwargs.pop("pretrained", False):
             raise UserError("there are no pretrained weights for small-cnn; use --model_kwargs pretrained=False")
-        small: Any = _construct(SmallCNN, {"in_channels": 3, **kwargs}, model)
+        small: Any = _construct(functools.partial(SmallCNN, 3), kwargs, model)
         return Featurizer(small, small.n_outputs, standardize), "random"
     if model == efficientnet.NAME:
         if weights_file is not None or not kwargs.pop("pretrained", True) or kwargs:
@@ -114,19 +117,39 @@ def _torchvision_network(
 def _construct(constructor: Any, kwargs: dict[str, Any], model: str) -> nn.Module:
     try:
         return constructor(**kwargs)
-    except TypeError as error:
+    except _WRONG_ARGUMENTS as error:
         raise UserError(f"model_kwargs does not fit {model}: {_one_line(error)}") from None
 
 
 def _load(network: nn.Module, file: str, excluded: str | None) -> None:
     """Load the file's weights into the network, except for the layer `excluded`."""
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
+        state = checkpoint.read_safely(file)
         state = state.get("state_dict", state)
         unchanged = {k: v for k, v in network.state_dict().items() if k.split(".")[0] == excluded}
         network.load_state_dict({k: v for k, v in state.items() if k.split(".")[0] != excluded} | unchanged)
     except Exception as error:  # a file with other content can raise anything
         raise UserError(f"{file} does not hold the weights of this model: {_one_line(error)}") from None
+
+
+def check_takes(featurizer: Featurizer, image: Tensor, model: str) -> None:
+    """Try a featurizer on an image (3, H, W), which leaves no trace on it.
+
+    Raises:
+        UserError: it does not take images of that size.
+    """
+    height, width = image.shape[-2:]
+    try:
+        with torch.no_grad(), checkpoint.preserved_randomness():
+            features = featurizer.eval()(image.unsqueeze(0))
+    except (RuntimeError, *_WRONG_ARGUMENTS) as error:
+        raise UserError(
+            f"{model}, with its model_kwargs, does not take images of {height} x {width}: {_one_line(error)}"
+        ) from None
+    finally:
+        featurizer.train()
+    if features.shape != (1, featurizer.n_outputs):
+        raise UserError(f"{model}, with its model_kwargs, gives features of the shape {tuple(features.shape)}")
 
 
 def _one_line(error: Exception) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -18,14 +19,31 @@ def make_optimizer(config: Config, parameters: Iterable[nn.Parameter]) -> Optimi
     """SGD, Adam or AdamW of PyTorch over `parameters`.
 
     Raises:
-        UserError: `optimizer_kwargs` has an argument that the optimiser does not accept.
+        UserError: an argument in `optimizer_kwargs` or `scheduler_kwargs` that the optimiser or the schedule does not
+            take, when it is made or in its first steps.
     """
     constructor = {"SGD": torch.optim.SGD, "Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW}[config.optimizer]
     kwargs: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay, **config.optimizer_kwargs}
+    with _readable("optimizer_kwargs", config.optimizer):
+        weight = nn.Parameter(torch.ones(1))
+        weight.grad = torch.ones(1)
+        tried = constructor([weight], **kwargs)
+    schedule = Schedule(config, tried, n_steps=3)
+    with _readable("optimizer_kwargs", config.optimizer):
+        tried.step()
+    schedule.try_out()
+    return constructor(parameters, **kwargs)
+
+
+@contextlib.contextmanager
+def _readable(name: str, owner: str | None) -> Iterator[None]:
+    """Whatever wrong arguments raise, as a UserError."""
     try:
-        return constructor(parameters, **kwargs)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"optimizer_kwargs does not fit {config.optimizer}: {error}") from None
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # arguments of any type can raise anything
+        raise UserError(f"{name} does not fit {owner}: {' '.join(str(error).split())}") from None
 
 
 class Schedule:
@@ -55,10 +73,22 @@ class Schedule:
             "MultiStepLR": lambda **k: lr_scheduler.MultiStepLR(optimizer, **k),
             None: lambda **k: lr_scheduler.ConstantLR(optimizer, factor=1.0, **k),
         }
-        try:
+        self.name = config.scheduler
+        with _readable("scheduler_kwargs", self.name):
             self.scheduler = constructors[config.scheduler](**config.scheduler_kwargs)
-        except TypeError as error:
-            raise UserError(f"scheduler_kwargs does not fit {config.scheduler}: {error}") from None
+
+    def try_out(self) -> None:
+        """Take two steps.
+
+        Raises:
+            UserError: that fails, or gives a learning rate that is none.
+        """
+        with _readable("scheduler_kwargs", self.name):
+            for _ in range(2):
+                self.scheduler.step(*([1.0] if self.by_metric else []))
+                for group in self.scheduler.optimizer.param_groups:
+                    if not 0 <= group["lr"] < math.inf:
+                        raise UserError(f"scheduler_kwargs of {self.name} give the learning rate {group['lr']}")
 
     def after_batch(self) -> None:
         """Call it after each optimising step."""

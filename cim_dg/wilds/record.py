@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 import shlex
+import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,23 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"log_dir {self.path} cannot be made: {error.strerror}") from None
+
+    @contextlib.contextmanager
+    def removed_if_refused(self) -> Iterator[None]:
+        """If the input turns out to be wrong before there is a checkpoint, what was written is removed.
+
+        The corrected command then finds the folder as the refused one did.
+        """
+        before = set(self.path.iterdir()) if self.path.is_dir() else None
+        try:
+            yield
+        except UserError:
+            if self.path.is_dir() and not self.model("last").exists() and not self.partial.exists():
+                for path in set(self.path.iterdir()) - (before or set()):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+                if before is None:
+                    self.path.rmdir()
+            raise
 
     @property
     def record(self) -> Path:

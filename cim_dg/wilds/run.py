@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.util
-from collections.abc import Callable
+import io
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from cim_dg.errors import UserError
 from cim_dg.runtime import devices, settings
+from cim_dg.runtime.arguments import Parser
 from cim_dg.tracking.sidecar import track
 from cim_dg.wilds import config as options
 from cim_dg.wilds.config import FIELDS, Config, make_config
@@ -77,7 +79,7 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(run=run)
 
 
-class LateParser(argparse.ArgumentParser):
+class LateParser(Parser):
     """A parser that gets its last options when it parses, so that their modules are imported only then."""
 
     before_parsing: Callable[[argparse.ArgumentParser], None] | None = None
@@ -140,6 +142,23 @@ def run(arguments: argparse.Namespace) -> int:
     with track(config.log_dir):
         train(config, keep_models=not (arguments.skip_model_save or settings.get("CIM_DG_SKIP_MODEL_SAVE")))
     return 0
+
+
+def parsed(words: Sequence[str]) -> argparse.Namespace:
+    """The arguments of `train` with these options.
+
+    Raises:
+        UserError: it has no such option, or does not take a value.
+    """
+    parser = Parser(prog="wilds")
+    add_parser(parser.add_subparsers(parser_class=LateParser))
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return parser.parse_args(["train", *words])
+    except SystemExit:
+        message = said.getvalue().strip().splitlines()[-1].partition("error: ")[2]
+        raise UserError(f"the options of wilds train: {message.partition(' (help: ')[0]}") from None
 
 
 def config_of(arguments: argparse.Namespace) -> Config:

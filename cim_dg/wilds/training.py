@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -259,13 +260,25 @@ class Trainer:
         last, partial = self.folder.model("last"), self.folder.partial
         state = checkpoint.load(last, self.device) if last.exists() else None
         in_epoch = checkpoint.load(partial, self.device) if partial.exists() else None
-        if in_epoch is not None and state is not None and in_epoch["epoch"] != state["epoch"]:
-            in_epoch = None  # its epoch is already complete
-        if in_epoch is not None or state is not None:
-            self._restore(in_epoch or state or {})
+        with self._of_this_run():
+            if in_epoch is not None and state is not None and in_epoch["epoch"] != state["epoch"]:
+                in_epoch = None  # its epoch is already complete
+            if in_epoch is not None or state is not None:
+                self._restore(in_epoch or state or {})
         if in_epoch is not None:
             self.folder.log(f"after batch {in_epoch['batches']}")
         return in_epoch
+
+    @contextlib.contextmanager
+    def _of_this_run(self) -> Iterator[None]:
+        """What a checkpoint of something else raises, as a UserError."""
+        try:
+            yield
+        except UserError:
+            raise
+        except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"the checkpoint in {self.folder.path} is not one of this run: {reason}") from None
 
     def _restore(self, state: dict[str, Any]) -> None:
         before, now = state.get("config", {}), self._identity()
@@ -306,6 +319,7 @@ class Trainer:
             "selected_value": progress.best_value,
             "epochs": progress.epochs,
             "seconds": round(progress.seconds, 1),
+            "threads": torch.get_num_threads(),
             "finished": progress.epochs >= self.config.n_epochs
             and (not self.config.adversarial or "adversarial" in progress.results),
             "results": progress.results,

@@ -22,7 +22,7 @@ def test_against_a_naive_loop(make, batch, name):
     colours = draw_colours(3, strength=0.8, generator=torch.Generator().manual_seed(0))
     means = []
     for image in batch.x[:4]:
-        copies = [change_colours(image[None], one[None]) for one in colours]
+        copies = [change_colours(image[None], colour[None]) for colour in colours]
         means.append(torch.stack([features_of(method, copy) for copy in copies]).mean(dim=0))
     last = getattr(method.classifier, "classifier", method.classifier)
     torch.testing.assert_close(method.predict(batch.x[:4]), last(torch.cat(means)), atol=1e-5, rtol=1e-4)

@@ -38,8 +38,8 @@ def naive(features: torch.Tensor, y: list[int], domain: list[int], margin: float
 @pytest.mark.parametrize("margin", [0.5, 2.0])
 def test_against_a_naive_loop(y, domain, margin):
     features = torch.randn(len(y), 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    found = semantic_alignment(features, torch.tensor(y), torch.tensor(domain), margin)
-    assert [term.item() for term in found] == pytest.approx(naive(features, y, domain, margin), rel=1e-9)
+    actual = semantic_alignment(features, torch.tensor(y), torch.tensor(domain), margin)
+    assert [term.item() for term in actual] == pytest.approx(naive(features, y, domain, margin), rel=1e-9)
 
 
 def test_gradient_by_finite_differences():

@@ -120,19 +120,30 @@ def test_who_looks_at_the_foreground_alone_is_not_vulnerable(root: Path) -> None
     assert challenge.vulnerable(lambda x: of_brightness(x[:, :, 6:10, 6:10]), CPU, 5) == Vulnerable(0, 18)
     assert challenge.vulnerable(lambda x: of_brightness(x[:, :, :3, :3]), CPU, 5) == Vulnerable(18, 18)
     # One answer for all is right for one class of nine, before any background.
-    found = challenge.vulnerable(lambda x: torch.full((len(x),), 3), CPU, 5)
-    assert found == Vulnerable(16, 18) and found.rate == pytest.approx(8 / 9)
+    actual = challenge.vulnerable(lambda x: torch.full((len(x),), 3), CPU, 5)
+    assert actual == Vulnerable(16, 18) and actual.rate == pytest.approx(8 / 9)
 
 
 def test_a_run_records_what_the_table_needs(root: Path, command: Command, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    given = ["wilds", "train", "--dataset", "backgrounds", "--algorithm", "CIM", "--root_dir", root, "--log_dir", log]
-    given += [*QUICK, "--optimizer", "Adam"]
-    assert command(*given) == 0
+    arguments = [
+        "wilds",
+        "train",
+        "--dataset",
+        "backgrounds",
+        "--algorithm",
+        "CIM",
+        "--root_dir",
+        root,
+        "--log_dir",
+        log,
+    ]
+    arguments += [*QUICK, "--optimizer", "Adam"]
+    assert command(*arguments) == 0
     first = json.loads((log / "run.json").read_text())
     assert first["finished"] and set(first["results"]) == {"val", *IN9_VARIANTS} and not first["used_domains"]
     # The challenge can follow: nothing is trained again, and the model of the best epoch is what meets it.
-    assert command(*given, "--adversarial", "--resume") == 0
+    assert command(*arguments, "--adversarial", "--resume") == 0
     record = json.loads((log / "run.json").read_text())
     assert record["finished"] and record["results"]["adversarial"]["count"] == 18
     assert (log / "log.txt").read_text().count("Epoch [0]:") == 1
@@ -144,12 +155,22 @@ def test_a_run_records_what_the_table_needs(root: Path, command: Command, tmp_pa
 def test_a_run_killed_before_the_challenge_is_not_finished(
     root: Path, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = ["wilds", "train", "--dataset", "backgrounds", "--algorithm", "ERM", "--root_dir", root, "--adversarial"]
+    arguments = [
+        "wilds",
+        "train",
+        "--dataset",
+        "backgrounds",
+        "--algorithm",
+        "ERM",
+        "--root_dir",
+        root,
+        "--adversarial",
+    ]
     with monkeypatch.context() as patched:
         patched.setattr(Challenge, "vulnerable", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
-        assert command(*given, *QUICK, "--log_dir", tmp_path / "log") == 130
+        assert command(*arguments, *QUICK, "--log_dir", tmp_path / "log") == 130
     assert not json.loads((tmp_path / "log" / "run.json").read_text())["finished"]
-    assert command(*given, *QUICK, "--log_dir", tmp_path / "log", "--resume") == 0
+    assert command(*arguments, *QUICK, "--log_dir", tmp_path / "log", "--resume") == 0
     assert json.loads((tmp_path / "log" / "run.json").read_text())["finished"]
 
 
@@ -160,16 +181,16 @@ def test_an_imagenet_classifier_by_its_mapping(
     with torch.no_grad():
         network.get_parameter("fc.bias")[14] = 1e6  # always the same answer, which the mapping takes for class 3
     torch.save(network.state_dict(), tmp_path / "weights.pth")
-    given = ["wilds", "backgrounds", "--root_dir", root, "--mapping", mapping_file(tmp_path), "--model", "resnet18"]
-    given += ["--pretrained_model_path", tmp_path / "weights.pth", "--target_resolution", 32, 32, "--adversarial"]
-    assert command(*given) == 0
+    arguments = ["wilds", "backgrounds", "--root_dir", root, "--mapping", mapping_file(tmp_path), "--model", "resnet18"]
+    arguments += ["--pretrained_model_path", tmp_path / "weights.pth", "--target_resolution", 32, 32, "--adversarial"]
+    assert command(*arguments) == 0
     out = capsys.readouterr().out
     for variant in IN9_VARIANTS:
         assert f"{variant}: 11.1%" in out
     assert "gap (mixed_same - mixed_rand): 0.0 points" in out
     assert "88.9% (16 of 18 foregrounds)" in out
     mapping_file(tmp_path, **{"14": -1})  # in none of the nine: wrong everywhere
-    assert command(*given[:-1]) == 0
+    assert command(*arguments[:-1]) == 0
     assert "original: 0.0%" in capsys.readouterr().out
 
 
@@ -199,11 +220,11 @@ def test_what_is_not_there_is_one_sentence(
     command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = small_datasets.backgrounds(tmp_path / "data", train=3, test=1, masks=False)
-    given = ["wilds", "train", "--dataset", "backgrounds", "--algorithm", "ERM", "--root_dir", data]
-    given += ["--log_dir", tmp_path / "log", *QUICK]
+    arguments = ["wilds", "train", "--dataset", "backgrounds", "--algorithm", "ERM", "--root_dir", data]
+    arguments += ["--log_dir", tmp_path / "log", *QUICK]
 
     def refused(*options: object) -> str:
-        assert command(*given, *options) == 2
+        assert command(*arguments, *options) == 2
         error = capsys.readouterr().err
         assert error.count("\n") == 1
         return error
@@ -233,8 +254,8 @@ def test_masks_without_images_are_named(tmp_path: Path) -> None:
 
 
 def test_the_challenge_is_of_this_dataset(command: Command, small_root: Path, tmp_path: Path) -> None:
-    given = ["wilds", "train", "--dataset", "waterbirds", "--algorithm", "ERM", "--root_dir", small_root]
-    assert command(*given, "--log_dir", tmp_path / "log", *QUICK, "--adversarial") == 2
+    arguments = ["wilds", "train", "--dataset", "waterbirds", "--algorithm", "ERM", "--root_dir", small_root]
+    assert command(*arguments, "--log_dir", tmp_path / "log", *QUICK, "--adversarial") == 2
 
 
 def test_efficientnet_lite0_is_a_featurizer() -> None:

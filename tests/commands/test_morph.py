@@ -155,9 +155,9 @@ def test_images_default_to_the_test_environment(tmp_path: Path, monkeypatch: pyt
     drawn: list[Any] = []
     monkeypatch.setattr("cim_dg.commands.morph.morph_figure", lambda *arguments: drawn.extend(arguments))
     assert morph(save_checkpoint(tmp_path, nuisance_digits=20), "--count", 5) == 0
-    wanted = nuisance_environments(count=20)[2]
-    assert torch.allclose(drawn[1], wanted.images[:5])
-    assert drawn[3] == [f"new: {label}" for label in wanted.labels[:5].tolist()]
+    expected = nuisance_environments(count=20)[2]
+    assert torch.allclose(drawn[1], expected.images[:5])
+    assert drawn[3] == [f"new: {label}" for label in expected.labels[:5].tolist()]
 
 
 def test_images_of_a_folder_are_taken_evenly_and_resized(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def predict(checkpoint: Path, images: Path, *words: str) -> pd.DataFrame:
 @pytest.mark.parametrize("algorithm", ["ERM", "CIM", "CIM_VIB", "GroupDRO"])
 def test_a_model_of_domainbed_predicts_as_it_does_there(tmp_path: Path, images: Path, algorithm: str) -> None:
     job = train_digits(tmp_path / "job", algorithm)
-    found = predict(job / "model.pkl", images, "--batch_size", "4")
+    actual = predict(job / "model.pkl", images, "--batch_size", "4")
     # Independently: torchvision's loader and the harness' algorithm.
     from domainbed import algorithms
 
@@ -70,11 +70,11 @@ def test_a_model_of_domainbed_predicts_as_it_does_there(tmp_path: Path, images: 
     data = ImageFolder(str(images), transform=to_tensor)
     with torch.no_grad():
         expected = model.predict(torch.stack([x for x, _ in data])).softmax(dim=1)
-    assert list(found["image"]) == [str(Path(name).relative_to(images)) for name, _ in data.samples]
+    assert list(actual["image"]) == [str(Path(name).relative_to(images)) for name, _ in data.samples]
     torch.testing.assert_close(
-        torch.tensor(found.filter(like="probability").to_numpy()).float(), expected, atol=2e-6, rtol=1e-4
+        torch.tensor(actual.filter(like="probability").to_numpy()).float(), expected, atol=2e-6, rtol=1e-4
     )
-    assert list(found["prediction"]) == [str(label) for label in expected.argmax(dim=1).tolist()]
+    assert list(actual["prediction"]) == [str(label) for label in expected.argmax(dim=1).tolist()]
 
 
 @pytest.mark.parametrize("name", sorted(methods()))
@@ -84,11 +84,11 @@ def test_a_model_of_wilds_predicts_what_the_run_wrote(tmp_path: Path, name: str)
     command = ["wilds", "train", "--dataset", "waterbirds", "--algorithm", name, "--root_dir", str(tmp_path)]
     assert cli.main([*command, "--log_dir", str(log), "--seed", "3", *QUICK]) == 0
     checkpoint = next(log.glob("*best_model.pth"))
-    found = predict(checkpoint, tmp_path / "waterbirds_v1.0").set_index("image")["prediction"]
+    actual = predict(checkpoint, tmp_path / "waterbirds_v1.0").set_index("image")["prediction"]
     metadata = pd.read_csv(tmp_path / "waterbirds_v1.0" / "metadata.csv")
     test = metadata[metadata["split"] == 2]
     written = [int(line) for line in next(log.glob("*split:test*best_pred.csv")).read_text().split()]
-    assert [("landbird", "waterbird")[label] for label in written] == [found[path] for path in test["img_filename"]]
+    assert [("landbird", "waterbird")[label] for label in written] == [actual[path] for path in test["img_filename"]]
 
 
 def export(folder: Path, output: Path, algorithm: str, dataset: str, *words: str) -> int:

@@ -111,10 +111,10 @@ def test_files_that_vanish_under_it_are_no_error(
     walk = os.walk
 
     def walk_and_remove(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
-        found = list(walk(folder))
+        actual = list(walk(folder))
         for gone in vanishing:
             shutil.rmtree(gone)
-        return iter(found)
+        return iter(actual)
 
     monkeypatch.setattr(os, "walk", walk_and_remove)
     first, _ = status(tmp_path, capsys)

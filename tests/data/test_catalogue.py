@@ -28,15 +28,15 @@ def test_every_dataset_that_the_sweeps_can_use_is_there() -> None:
 
 def test_sweeps_and_datasets_name_each_other() -> None:
     """`sweeps` of a YAML file are those whose data it is, or digits in its format."""
-    wanted: dict[str, set[str]] = {dataset.name: set() for dataset in DATASETS}
+    expected: dict[str, set[str]] = {dataset.name: set() for dataset in DATASETS}
     for name in sweep_names():
         sweep = load_sweep(name)
         for used in sweep.datasets:
             dataset = of_harness(sweep.harness, used)
             assert dataset is not None, f"{name} uses {used}, of which there is no file in cim_dg/data/sources"
             if name != "waterbirds-digits":
-                wanted[dataset.name].add(name)
-    assert {dataset.name: set(dataset.sweeps) for dataset in DATASETS} == wanted
+                expected[dataset.name].add(name)
+    assert {dataset.name: set(dataset.sweeps) for dataset in DATASETS} == expected
 
 
 @pytest.mark.parametrize("dataset", DATASETS, ids=lambda dataset: dataset.name)

@@ -96,8 +96,8 @@ def test_plain_backgrounds_are_plain_and_photographs_are_not() -> None:
 def test_the_files_are_read_as_scikit_learn_reads_them():
     from sklearn import datasets
 
-    bunch = datasets.load_digits()
+    bundle = datasets.load_digits()
     images, labels = digits.load_digits()
-    np.testing.assert_array_equal(images, (bunch.images / 16).astype(np.float32))
-    np.testing.assert_array_equal(labels, bunch.target)
+    np.testing.assert_array_equal(images, (bundle.images / 16).astype(np.float32))
+    np.testing.assert_array_equal(labels, bundle.target)
     assert tuple(Path(name).name for name in datasets.load_sample_images().filenames) == digits.PHOTOS

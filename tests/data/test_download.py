@@ -190,10 +190,10 @@ def test_a_limit_on_the_size_of_files_ends_as_a_full_disk_does(server: Server, p
 
 
 def test_google_drive_is_left_to_gdown(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+    requests = []
 
     def drive(url: str, output: str, **named: Any) -> str:
-        asked.append((url, named["resume"]))
+        requests.append((url, named["resume"]))
         Path(output).write_bytes(CONTENT)
         return output
 
@@ -201,7 +201,7 @@ def test_google_drive_is_left_to_gdown(place: Path, monkeypatch: pytest.MonkeyPa
     address = "https://drive.google.com/uc?id=1skwblH1_okBwxWxmRsp9_qi15hyPpxg8"
     right = File(address=address, name="VLCS.tar.gz", checksum=f"sha256:{SHA256}", size=None)
     assert fetch(right, place).read_bytes() == CONTENT
-    assert asked == [(address, True)]
+    assert requests == [(address, True)]
     with pytest.raises(RunError, match="its checksum is not"):
         fetch(right.model_copy(update={"name": "other.tar.gz", "checksum": "md5:00"}), place)
     assert os.listdir(place) == ["VLCS.tar.gz"]

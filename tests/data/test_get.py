@@ -41,7 +41,7 @@ def use(monkeypatch: pytest.MonkeyPatch, name: str, *sources: list[str]) -> Data
                 Source(
                     type="parquet" if files[0].startswith("hf:") else "archive",
                     files=tuple(
-                        File(address=one, name=one.rsplit("/", 1)[-1], checksum=None, size=None) for one in files
+                        File(address=file, name=file.rsplit("/", 1)[-1], checksum=None, size=None) for file in files
                     ),
                     tried=True,
                 )
@@ -214,7 +214,7 @@ def test_mnist_is_unpacked_to_its_raw_files(
     assert get("MNIST", tmp_path / "data") == 0
     from cim_dg.domainbed.standin.datasets import ColoredMNIST
 
-    assert sum(len(one) for one in ColoredMNIST(str(tmp_path / "data"), [0], {}).datasets) == 50
+    assert sum(len(dataset) for dataset in ColoredMNIST(str(tmp_path / "data"), [0], {}).datasets) == 50
 
 
 @pytest.mark.parametrize("name", ["Waterbirds", "CelebA", "Camelyon17", "iWildCam", "FMoW", "RxRx1"])
@@ -435,8 +435,8 @@ def test_in9l_from_an_imagenet_copy(tmp_path: Path) -> None:
     imagenet = tree(tmp_path / "ILSVRC" / "train", [f"{one}/{one}_{n}.JPEG" for one in ids for n in range(2)])
     # Indices count ids in their order: 1440764, 1503061, 2084071, 2085620, 9999999.
     (tmp_path / "in_to_in9.json").write_text(json.dumps({"0": 8, "1": 1, "2": 0, "3": 0, "4": -1}))
-    given = [release, imagenet, tmp_path / "in_to_in9.json"]
-    assert data("prepare", "ImageNet9", "--data_dir", tmp_path / "data", "--no_verify", "--from", *given) == 0
+    arguments = [release, imagenet, tmp_path / "in_to_in9.json"]
+    assert data("prepare", "ImageNet9", "--data_dir", tmp_path / "data", "--no_verify", "--from", *arguments) == 0
     training = tmp_path / "data" / "original" / "train"
     assert {path.name: len(list(path.iterdir())) for path in training.iterdir()} == {
         "00_dog": 4,

@@ -122,21 +122,21 @@ def test_what_would_be_read_wrongly_is_refused_and_leaves_nothing(
     folder: Path, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], own_registry: Path
 ) -> None:
     data = tmp_path / "data"
-    given = ["--from", folder, "--data_dir", data]
+    arguments = ["--from", folder, "--data_dir", data]
     rows = ["--from", table, "--data_dir", data]
-    assert "NAME is 'VLCS'" in refusal(capsys, "VLCS", *given)
-    assert "NAME is 'waterbirds'" in refusal(capsys, "waterbirds", *given)
-    assert "NAME is '../x'" in refusal(capsys, "../x", *given)
+    assert "NAME is 'VLCS'" in refusal(capsys, "VLCS", *arguments)
+    assert "NAME is 'waterbirds'" in refusal(capsys, "waterbirds", *arguments)
+    assert "NAME is '../x'" in refusal(capsys, "../x", *arguments)
     assert "--from is missing" in refusal(capsys, "Mine", "--data_dir", data)
     assert "no.csv cannot be read as CSV" in refusal(capsys, "Mine", "--from", tmp_path / "no.csv", "--data_dir", data)
     assert "no column 'labels'; it has path, label" in refusal(capsys, "Mine", *rows, "--label_column", "labels")
-    assert "--split is 0.5 0.5 0.5" in refusal(capsys, "Mine", *given, "--split", 0.5, 0.5, 0.5)
-    assert "--test_domains has 'oil'; accepted are art" in refusal(capsys, "Mine", *given, "--test_domains", "oil")
-    assert "--seed is -1" in refusal(capsys, "Mine", *given, "--seed", -1)
+    assert "--split is 0.5 0.5 0.5" in refusal(capsys, "Mine", *arguments, "--split", 0.5, 0.5, 0.5)
+    assert "--test_domains has 'oil'; accepted are art" in refusal(capsys, "Mine", *arguments, "--test_domains", "oil")
+    assert "--seed is -1" in refusal(capsys, "Mine", *arguments, "--seed", -1)
     (folder / "art" / "cat" / "broken.png").write_bytes(b"no image")
-    assert "broken.png cannot be read" in refusal(capsys, "Mine", *given)
+    assert "broken.png cannot be read" in refusal(capsys, "Mine", *arguments)
     (folder / "art" / "cat" / "broken.png").rename(folder / "loose.png")
-    assert "loose.png is not in a folder DOMAIN/CLASS" in refusal(capsys, "Mine", *given)
+    assert "loose.png is not in a folder DOMAIN/CLASS" in refusal(capsys, "Mine", *arguments)
     assert not data.exists() and not own_registry.exists()
 
 

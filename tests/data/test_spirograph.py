@@ -42,7 +42,7 @@ def scalar_drawing(p: dict[str, float], fore: list[float], back: list[float], si
 
 
 def in_float64(parameters: Parameters) -> Parameters:
-    return Parameters(**{one.name: getattr(parameters, one.name).double() for one in fields(parameters)})
+    return Parameters(**{field.name: getattr(parameters, field.name).double() for field in fields(parameters)})
 
 
 @pytest.mark.parametrize("side", [32, 7])
@@ -89,7 +89,7 @@ def test_no_global_random_state_is_moved() -> None:
 
 
 def test_gradients_are_those_of_finite_differences() -> None:
-    names = [one.name for one in fields(Parameters)]
+    names = [field.name for field in fields(Parameters)]
     # Wheels that are not too small: at b = 0.1 the curve moves 50 times as fast as m does.
     parameters = in_float64(sample(2, RandomState(5), {"b": (0.5, 1.1)}))
     values = tuple(getattr(parameters, name).requires_grad_() for name in names)
@@ -111,11 +111,11 @@ def test_targets_are_the_papers_four() -> None:
 
 
 def test_environments_differ_in_nuisances_alone() -> None:
-    found = environments(0, 400)
-    assert list(found) == list(ENVIRONMENTS) == ["thin", "middle", "thick"]
-    widths = [one.sigma for one in found.values()]
+    actual = environments(0, 400)
+    assert list(actual) == list(ENVIRONMENTS) == ["thin", "middle", "thick"]
+    widths = [one.sigma for one in actual.values()]
     assert widths[0].max() < widths[1].min() and widths[1].max() < widths[2].min()
-    for index, (name, one) in enumerate(found.items()):
+    for index, (name, one) in enumerate(actual.items()):
         assert one.fore.argmax(dim=1).eq(index).all()
         for factor, (low, high) in ENVIRONMENTS[name].items():
             values = getattr(one, factor)
@@ -123,7 +123,7 @@ def test_environments_differ_in_nuisances_alone() -> None:
         assert torch.bincount(one.classes(), minlength=5).min() > 50
         assert one.b.max() - one.b.min() > 0.9 and one.h.max() - one.h.min() > 1.8
     again = environments(0, 400)["thick"]
-    assert torch.equal(again.m, found["thick"].m) and not torch.equal(environments(1, 400)["thick"].m, again.m)
+    assert torch.equal(again.m, actual["thick"].m) and not torch.equal(environments(1, 400)["thick"].m, again.m)
 
 
 def test_a_curve_off_the_grid_is_plain_background() -> None:

@@ -147,8 +147,8 @@ def test_celeba_with_the_real_numbers(tmp_path: Path, capsys: pytest.CaptureFixt
     table[["image_id", "Blond_Hair", "Male"]].to_csv(folder / "list_attr_celeba.csv", index=False)
     table[["image_id", "partition"]].to_csv(folder / "list_eval_partition.csv", index=False)
     (folder / "img_align_celeba" / names[0]).write_bytes(jpeg((178, 218)))
-    found = inventory.take(load("CelebA"), folder)
-    assert len(found.missing) == 202_598 and found.groups == ["train/blond=0,male=0"]
+    actual = inventory.take(load("CelebA"), folder)
+    assert len(actual.missing) == 202_598 and actual.groups == ["train/blond=0,male=0"]
     for number, name in enumerate(names[1:]):
         # A file can have some 65,000 names.
         source = names[number // 50_000 * 50_000]
@@ -157,9 +157,9 @@ def test_celeba_with_the_real_numbers(tmp_path: Path, capsys: pytest.CaptureFixt
             path.write_bytes(jpeg((178, 218)))
         else:
             os.link(folder / "img_align_celeba" / source, path)
-    found = inventory.take(load("CelebA"), folder)
-    assert not found.missing and not found.problems
-    assert {group: found.counts()[group] for group in manifest.groups} == manifest.groups
+    actual = inventory.take(load("CelebA"), folder)
+    assert not actual.missing and not actual.problems
+    assert {group: actual.counts()[group] for group in manifest.groups} == manifest.groups
 
 
 @pytest.mark.slow
@@ -186,12 +186,12 @@ def test_mnist_with_the_real_numbers(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_groups_are_the_splits_that_the_package_makes(name: str, make: Callable[..., Path], tmp_path: Path) -> None:
     dataset = load(name)
     make(tmp_path)
-    found = inventory.take(dataset, dataset.path(tmp_path))
+    actual = inventory.take(dataset, dataset.path(tmp_path))
     loaded = load_dataset(dataset.harnesses["wilds"][0], str(tmp_path))
     for split, code in loaded.split_dict.items():
-        assert below(found.counts(), split) == int((np.asarray(loaded.split_array) == code).sum()), split
-    assert not found.missing and not found.others and not found.problems
-    for name_of_file in found.images:
+        assert below(actual.counts(), split) == int((np.asarray(loaded.split_array) == code).sum()), split
+    assert not actual.missing and not actual.others and not actual.problems
+    for name_of_file in actual.images:
         assert decode(str(dataset.path(tmp_path)), name_of_file).error == ""
 
 

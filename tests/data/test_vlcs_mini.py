@@ -58,11 +58,11 @@ def test_photographs_are_laid_out_by_environment_and_class(tmp_path: Path, wheel
     folder = tmp_path / "new" / "data" / "VLCSMini"
     assert below(folder.parent) == ["VLCSMini"]
     for environment, classes in COUNTS.items():
-        found = {place.name: len(list(place.glob("*.jpg"))) for place in (folder / environment).iterdir()}
-        assert found == classes
-    wanted = {"caltech/vogel": "C/bird", "labelme/drive": "L/car", "labelme/husky": "L/dog", "sun/sofa": "S/chair"}
+        actual = {place.name: len(list(place.glob("*.jpg"))) for place in (folder / environment).iterdir()}
+        assert actual == classes
+    expected = {"caltech/vogel": "C/bird", "labelme/drive": "L/car", "labelme/husky": "L/dog", "sun/sofa": "S/chair"}
     with zipfile.ZipFile(wheel) as archive:
-        for source, place in wanted.items():
+        for source, place in expected.items():
             entries = [name for name in archive.namelist() if f"/{source}/" in name]
             assert {archive.read(name) for name in entries} == {
                 path.read_bytes() for path in (folder / place).iterdir()

@@ -42,25 +42,28 @@ def bare_harness() -> ModuleType:
 
 
 def test_environments_hold_what_they_are_said_to(environments: list[NuisanceEnvironment]) -> None:
-    assert [one.name for one in environments] == ["+90%", "+80%", "new"]
-    assert [len(one.labels) for one in environments] == [300, 300, 1197]
-    for one in environments:
-        assert one.images.shape == (len(one.labels), 3, 36, 36) and one.images.dtype == torch.float32
-        assert one.images.min() >= 0 and one.images.max() <= 1
-        assert one.labels.dtype == torch.int64 and set(one.labels.tolist()) == set(range(10))
+    assert [environment.name for environment in environments] == ["+90%", "+80%", "new"]
+    assert [len(environment.labels) for environment in environments] == [300, 300, 1197]
+    for environment in environments:
+        assert (
+            environment.images.shape == (len(environment.labels), 3, 36, 36)
+            and environment.images.dtype == torch.float32
+        )
+        assert environment.images.min() >= 0 and environment.images.max() <= 1
+        assert environment.labels.dtype == torch.int64 and set(environment.labels.tolist()) == set(range(10))
 
 
 def test_no_digit_is_in_two_environments(environments: list[NuisanceEnvironment]) -> None:
-    drawn = [shape.numpy().tobytes() for one in environments for shape in one.opacities]
+    drawn = [shape.numpy().tobytes() for environment in environments for shape in environment.opacities]
     assert len(set(drawn)) == len(drawn) == 1797
 
 
 def test_digit_mask_is_where_the_digit_is_white(environments: list[NuisanceEnvironment]) -> None:
-    for one in environments:
-        mask = one.digit_mask()
-        assert mask.shape == one.opacities.shape and mask.dtype == torch.bool
+    for environment in environments:
+        mask = environment.digit_mask()
+        assert mask.shape == environment.opacities.shape and mask.dtype == torch.bool
         assert 0.05 < mask.float().mean() < 0.35
-        whitest = one.images.amin(dim=1)  # over the channels
+        whitest = environment.images.amin(dim=1)  # over the channels
         assert whitest[mask].min() >= 0.5
         assert whitest[mask].mean() > whitest[~mask].mean() + 0.3
 
@@ -126,12 +129,16 @@ def test_images_depend_on_the_seed_alone_and_leave_the_global_random_state(
 def test_a_pixel_is_what_it_was_when_figures_were_published(environments: list[NuisanceEnvironment]) -> None:
     """Published figures hold for these very images: a change of them must not pass unseen."""
     assert environments[0].labels[:12].tolist() == [1, 6, 8, 9, 4, 9, 9, 1, 7, 6, 2, 0]
-    means = [one.images.double().mean().item() for one in environments]
+    means = [environment.images.double().mean().item() for environment in environments]
     assert means == pytest.approx([0.55428, 0.55317, 0.51022], abs=2e-5)
 
 
 def test_fewer_digits_leave_more_for_new() -> None:
-    assert [len(one.labels) for one in nuisance_environments(count=100)] == [100, 100, 1597]
+    assert [len(nuisance_environment.labels) for nuisance_environment in nuisance_environments(count=100)] == [
+        100,
+        100,
+        1597,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -166,8 +173,8 @@ def test_it_derives_from_the_harness_and_reads_its_hparams(environments: list[Nu
     assert issubclass(made, harness.MultipleDomainDataset)
     check_nuisance_digits(made, environments)
     hparams = {"nuisance_seed": 4, "nuisance_background": "plain", "nuisance_digits": 50, "lr": 1e-3}
-    wanted = nuisance_environments(4, "plain", 50)
-    for got, want in zip(made(None, [0], hparams), wanted, strict=True):
+    expected = nuisance_environments(4, "plain", 50)
+    for got, want in zip(made(None, [0], hparams), expected, strict=True):
         assert torch.equal(got.tensors[0], want.images)
     with pytest.raises(UserError, match="nuisance_digits"):
         made(None, [0], {"nuisance_digits": 0})

@@ -77,7 +77,7 @@ GOOD: dict[str, Words] = {
 }
 """Commands without an entry (those that take long or load something down) get wrong values alone."""
 ALWAYS = {"sweep": ["--dry_run"], "domainbed.scripts.sweep": ["--skip_confirmation"]}
-LENGTHS = {"steps", "n_epochs", "n_trials", "n_hparams", "n_hparams_from"}
+LENGTHS = {"steps", "n_epochs", "n_trials", "n_hparams", "n_hparams_from", "watch"}
 """Options that say how much is computed: large values are right, and take for ever."""
 NAMES = {
     *("algorithm", "algorithms", "dataset", "datasets", "command_launcher", "selection", "table", "baseline"),

@@ -37,7 +37,7 @@ def damage_yaml(rng: random.Random, path: Path) -> str:
     text = path.read_text(encoding="utf-8")
     ways: dict[str, Callable[[], bytes]] = {
         "UTF-16": lambda: text.encode("utf-16"),
-        "latin-1": lambda: (text + "# é\n").encode("latin-1"),
+        "latin-1": lambda: (text + "# é\n").encode("latin-1", "replace"),
         "a byte order mark": lambda: b"\xef\xbb\xbf" + text.encode(),
         "an alias bomb": lambda: (text + BOMB).encode(),
         "an alias of itself": lambda: (text + "\nself: &s [*s]\n").encode(),
@@ -101,9 +101,9 @@ def damage_image(rng: random.Random, path: Path) -> str:
         "a cut": lambda: content[: rng.randrange(len(content))],
         "some bytes": lambda: _flipped(rng, content, 20),
         "text": lambda: b"no image",
-        "20,000 x 20,000": lambda: _png_header(20_000),
-        "100,000 x 100,000": lambda: _png_header(100_000),
-        "a side of 0": lambda: _png_header(0),
+        "20,000 x 20,000": lambda: png_header(20_000),
+        "100,000 x 100,000": lambda: png_header(100_000),
+        "a side of 0": lambda: png_header(0),
         "16 bits": lambda: _encoded(Image.fromarray(np.full((9, 9), 60_000, np.uint16)), "PNG"),
         "float": lambda: _encoded(Image.fromarray(np.full((9, 9), 0.5, np.float32)), "TIFF"),
         "a palette": lambda: _encoded(Image.new("P", (9, 9)), "PNG"),
@@ -126,12 +126,17 @@ def damage_checkpoint(rng: random.Random, path: Path) -> str:
         "a flipped byte": lambda: _flipped(rng, content, 1),
         "text": lambda: b"no checkpoint",
         "hostile pickle": lambda: pickle.dumps(_Hostile()),
-        "hostile": lambda: _saved({"algorithm": _Hostile(), "model_dict": _Hostile()}),
+        "hostile": hostile,
         "a list": lambda: _saved([1, 2]),
         "an empty dict": lambda: _saved({}),
         "odd entries": lambda: _saved({"algorithm": {"x": torch.zeros(3)}, "config": None}),
     }
     return _one_of(rng, ways, path)
+
+
+def hostile() -> bytes:
+    """A file of torch.save that writes the file EXECUTED if the code in it is executed."""
+    return _saved({"algorithm": _Hostile(), "model_dict": _Hostile()})
 
 
 class _Hostile:
@@ -177,7 +182,7 @@ def _places(data: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [path, *(below for key, value in inner for below in _places(value, (*path, key)))]
 
 
-def _png_header(side: int) -> bytes:
+def png_header(side: int) -> bytes:
     """A PNG of `side` x `side` pixels without its pixels."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:

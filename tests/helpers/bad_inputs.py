@@ -193,6 +193,8 @@ def _listing(folder: Path) -> dict[str, tuple[int, int] | None]:
     """Size and time of every file below a folder; None of folders."""
     found: dict[str, tuple[int, int] | None] = {}
     for path in folder.rglob("*"):
+        if path.name == ".lock":  # which stays in a folder that was there
+            continue
         status = path.lstat()
         found[str(path.relative_to(folder))] = None if path.is_dir() else (status.st_size, status.st_mtime_ns)
     return found

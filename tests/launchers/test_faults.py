@@ -65,11 +65,11 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 def wait_for(what: Callable[[], Any], process: subprocess.Popen[str] | None = None) -> Any:
     deadline = time.monotonic() + 240
-    while not (found := what()):
+    while not (actual := what()):
         assert time.monotonic() < deadline, "it does not come"
         assert process is None or process.poll() is None, process.communicate()[0]
         time.sleep(0.05)
-    return found
+    return actual
 
 
 def in_the_middle(folder: str) -> Path | None:
@@ -79,13 +79,13 @@ def in_the_middle(folder: str) -> Path | None:
 
 
 def workers_of(launcher: int) -> list[int]:
-    found = []
+    actual = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):  # it has ended
             parent = path.read_text().rpartition(")")[2].split()[1]
             if int(parent) == launcher:
-                found.append(int(path.parent.name))
-    return found
+                actual.append(int(path.parent.name))
+    return actual
 
 
 def table(folder: str, capsys: pytest.CaptureFixture[str]) -> str:

@@ -75,16 +75,16 @@ def test_results_are_those_of_the_local_launcher(monkeypatch: pytest.MonkeyPatch
     flags += " --data_dir none --skip_confirmation"
     hparams = json.dumps({"batch_size": 8, "nuisance_digits": 20})
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    found = {}
+    actual = {}
     for launcher in ("pool", "local"):
         words = [*flags.split(), "--hparams", hparams, "--output_dir", launcher, "--command_launcher", launcher]
         assert sweep.main(["launch", *words]) == 0
-        found[launcher] = {job.name: results_of(job) for job in Path(launcher).iterdir()}
+        actual[launcher] = {job.name: results_of(job) for job in Path(launcher).iterdir()}
         provenance = [json.loads((job / "provenance.json").read_text()) for job in Path(launcher).iterdir()]
         assert {record["threads"] for record in provenance} == {1}
         assert all(record["command"][1:3] == ["-m", "domainbed.scripts.train"] for record in provenance)
-    assert len(found["pool"]) == 6
-    assert found["pool"] == found["local"]
+    assert len(actual["pool"]) == 6
+    assert actual["pool"] == actual["local"]
 
 
 def test_jobs_without_an_entry_are_left_to_parallel(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

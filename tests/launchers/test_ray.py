@@ -119,11 +119,11 @@ def test_a_killed_training_of_the_real_domainbed_starts_anew(real, tmp_path, mon
 
 def ancestors(pid: int) -> set[int]:
     """The processes above a process."""
-    found: set[int] = set()
+    actual: set[int] = set()
     while pid > 1:
         pid = int(Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1].split()[1])
-        found.add(pid)
-    return found
+        actual.add(pid)
+    return actual
 
 
 @pytest.mark.slow

@@ -54,7 +54,7 @@ def test_the_paper_columns_come_from_the_selected_epoch(tmp_path: Path) -> None:
     (row,) = (row for row in table.rows if row.method == "CIM" and not row.published)
     gap, interval = row.cells["BGp"].mean, row.cells["BGp"].interval
     assert gap == pytest.approx(-2.0) and interval is not None and interval[0] < gap
-    (difference,) = (one.difference.mean for one in table.comparisons if one.column == "BGp")
+    (difference,) = (comparison.difference.mean for comparison in table.comparisons if comparison.column == "BGp")
     assert difference == pytest.approx(-16.0)
 
 

@@ -79,7 +79,7 @@ def test_the_frame_is_saved(sweep: Path, tmp_path: Path) -> None:
 def test_bad_input_is_one_sentence(
     sweep: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["collect", *(one.format(sweep=sweep) for one in arguments)]) == 2
+    assert cli.main(["collect", *(argument.format(sweep=sweep) for argument in arguments)]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert message in error
     assert error.startswith("cim-dg: error: ")

@@ -183,3 +183,13 @@ def test_in_a_browser(browser: Any, text: str, tmp_path: Path, width: int) -> No
     assert [entry["message"] for entry in browser.get_log("browser")] == []
     browser.execute_script("document.querySelectorAll('details').forEach(one => one.open = true)")
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    cut = browser.execute_script(
+        """
+        return [...document.querySelectorAll(".scroll")].filter(box => box.scrollWidth > box.clientWidth).map(box => {
+          const hint = box.previousElementSibling;
+          return hint !== null && hint.matches(".hint") && hint.getClientRects().length > 0;
+        });
+        """
+    )
+    assert all(cut), "a table that is cut says that it can be scrolled"
+    assert width > 600 or len(cut) >= 3

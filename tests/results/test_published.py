@@ -62,7 +62,7 @@ def test_rounding_is_no_flaw_and_a_whole_last_digit_is(average: str, wrong: bool
 
 def test_vlcs_columns_are_matched_by_name() -> None:
     """DomainBed's rows stand in the order of its folders, the paper's in its own: the name counts."""
-    table, _ = (one for one in _tables() if one.name == "vlcs" and one.selection == "iid")
+    table, _ = (_table for _table in _tables() if _table.name == "vlcs" and _table.selection == "iid")
     assert list(table.columns) == ["Caltech", "LabelMe", "Pascal", "Sun", "Average"]
     erm = next(row for row in table.rows if (row.method, row.protocol) == ("ERM", "domainbed-iid"))
     assert (erm.cells["Pascal"].printed, erm.cells["Sun"].printed) == ("74.6 ± 1.3", "73.4 ± 0.5")
@@ -86,4 +86,4 @@ def test_the_protocols_are_told_apart() -> None:
 def test_csv_keeps_the_printed_characters() -> None:
     text = render_csv.render(build.report([], names=["vlcs"]))
     lines = list(csv.DictReader(text.splitlines()))
-    assert next(one["value"] for one in lines if one["method"] == "CIDDG" and one["column"] == "Sun") == "62.10"
+    assert next(line["value"] for line in lines if line["method"] == "CIDDG" and line["column"] == "Sun") == "62.10"

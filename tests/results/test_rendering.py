@@ -12,8 +12,11 @@ import pytest
 from made_sweeps import write_sweep
 
 from cim_dg.results import build, render_csv, render_latex, render_markdown, render_text
+from cim_dg.results.best import changed_text
 from cim_dg.results.build import Report
+from cim_dg.results.fit import fit
 from cim_dg.results.grids import Grid
+from cim_dg.results.records import Run
 
 ODD = "a_b & 50% $x$ #1 {c} ~ ^ \\ <tag> `q` | *s* — ± †"
 
@@ -110,3 +113,86 @@ def test_best_hparams_name_the_selected_run(report: Report) -> None:
     seed = int(row[4][0])
     assert f"lr={1e-3 * (1 + seed)}" in " ".join(row[-1])
     assert row[-2][0].startswith("not kept (")
+    # What the method does not use (of a ResNet-18, batches of 32 are the default) and defaults are not listed.
+    assert "batch_size" not in " ".join(row[-1])
+    assert "resnet18=True" in " ".join(row[-1])
+
+
+def run_of(algorithm: str, dataset: str, **hparams: object) -> Run:
+    args = {"algorithm": algorithm, "dataset": dataset}
+    return Run(Path("x"), "domainbed", dataset, algorithm, 0, test_envs=(0,), hparams=hparams, args=args)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "dataset", "hparams", "shown"),
+    [
+        ("CIM", "VLCS", {"cim_lambda": 10.0, "lr": 5e-5, "average_copies": 0}, "defaults"),
+        (
+            "CIM",
+            "VLCS",
+            {"cim_lambda": 3.0, "vit": False, "vit_dropout": 0.5, "resnet_dropout": 0.1},
+            "cim_lambda=3.0, resnet_dropout=0.1",
+        ),
+        ("CIM", "VLCS", {"vit": True, "vit_dropout": 0.5}, "vit=True, vit_dropout=0.5"),
+        (
+            "CIM",
+            "NuisanceDigits",
+            {"lr": 1e-3, "resnet_dropout": 0.1, "nuisance_background": "plain"},
+            "nuisance_background=plain",
+        ),
+        ("SomeoneElses", "SomeData", {"lr": 1.0, "its_own": 7}, "its_own=7, lr=1.0"),
+        ("CIM", "VLCS", {}, "unknown"),
+    ],
+)
+def test_selected_hparams_are_those_that_are_used_and_no_defaults(
+    algorithm: str, dataset: str, hparams: dict[str, object], shown: str
+) -> None:
+    assert changed_text(run_of(algorithm, dataset, **hparams)) == shown
+
+
+@pytest.mark.parametrize("width", [80, 100, 132, 200])
+def test_a_terminal_gets_lines_of_its_width_and_every_figure(report: Report, width: int) -> None:
+    text = render_text.render(report.grids(), width=width)
+    assert max(map(len, text.splitlines())) <= width
+    for table in report.tables:
+        for row in table.rows:
+            for cell in row.cells.values():
+                assert (cell.printed or f"{cell.mean:.1f} ± {cell.stderr:.1f}") in text
+
+
+def test_columns_that_do_not_fit_follow_under_the_same_labels() -> None:
+    grid = Grid(
+        "title",
+        ["Method", "First", "Second"],
+        [[["CIM"], ["1" * 30], ["2" * 30]]],
+        [False],
+        ["note"],
+        [False, True, True],
+    )
+    first, second = fit(grid, 50)
+    assert [first.header, second.header] == [["Method", "First"], ["Method", "Second"]]
+    assert (first.notes, second.notes) == ((), ["note"])
+    assert second.title == "title (more columns)"
+    assert fit(grid, 80) == [grid]
+
+
+def test_paths_and_sentences_are_folded_and_no_word_or_figure_is_cut() -> None:
+    grid = Grid(
+        "t",
+        ["From", "Value"],
+        [[["domainbed-standin/runs/0123456789 lr=1e-05"], ["85.0 ± 1.2"]]],
+        [False],
+        numeric=[False, True],
+    )
+    ((cells, figures),) = fit(grid, 30)[0].rows
+    assert cells == ["domainbed-", "standin/runs/", "0123456789", "lr=1e-05"]
+    assert figures == ["85.0 ± 1.2"]
+
+
+def test_a_pipe_gets_the_whole_table_and_a_terminal_what_fits(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert render_text.for_stdout(report.grids()) == render_text.render(report.grids())
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    plain = re.sub("\x1b\\[[0-9;]*m", "", render_text.for_stdout(report.grids()))
+    lines = [line.rstrip() for line in plain.splitlines()]
+    assert lines == render_text.render(report.grids(), width=80).splitlines()

@@ -23,7 +23,7 @@ def _load(root: Path) -> list[dict[str, Any]]:
 def _naive(jobs: list[dict[str, Any]], rule: str, env: int, n_envs: int) -> tuple[float, float] | None:
     """(validation, test) of the best (hparams seed, step) among one cell's records, by plain loops."""
     others = [one for one in range(n_envs) if one != env]
-    found: list[tuple[float, int, float]] = []
+    actual: list[tuple[float, int, float]] = []
     for seed in sorted({one["args"]["hparams_seed"] for one in jobs}):
         mine = [one for one in jobs if one["args"]["hparams_seed"] == seed]
         singles = sorted((one for one in mine if one["args"]["test_envs"] == [env]), key=lambda one: one["step"])
@@ -45,10 +45,10 @@ def _naive(jobs: list[dict[str, Any]], rule: str, env: int, n_envs: int) -> tupl
             choices.append((validation, single[f"env{env}_in_acc"]))
         if choices:
             validation, test = max(choices, key=lambda one: one[0])  # the earliest of the best steps
-            found.append((validation, seed, test))
-    if not found:
+            actual.append((validation, seed, test))
+    if not actual:
         return None
-    validation, _, test = max(found)  # the highest seed of the best settings
+    validation, _, test = max(actual)  # the highest seed of the best settings
     return validation, test
 
 
@@ -58,17 +58,17 @@ def test_every_cell_is_the_naive_loops(tmp_path: Path, rule: str, levels: int | 
     write_sweep(tmp_path, "VLCS", 4, trials=2, levels=levels, keep=keep)
     jobs = _load(tmp_path)
     chosen = {
-        (one.algorithm, one.test_env, one.trial): (one.validation, one.value)
-        for one in select(read([tmp_path]), rule).itertuples()
+        (row.algorithm, row.test_env, row.trial): (row.validation, row.value)
+        for row in select(read([tmp_path]), rule).itertuples()
     }
     expected = {}
     for algorithm, env, trial in product(("ERM", "CIM"), range(4), range(2)):
         cell = [
-            one
-            for one in jobs
-            if one["args"]["algorithm"] == algorithm
-            and one["args"]["trial_seed"] == trial
-            and env in one["args"]["test_envs"]
+            row
+            for row in jobs
+            if row["args"]["algorithm"] == algorithm
+            and row["args"]["trial_seed"] == trial
+            and env in row["args"]["test_envs"]
         ]
         if (best := _naive(cell, rule, env, 4)) is not None:
             expected[algorithm, env, trial] = best

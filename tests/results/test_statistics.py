@@ -15,19 +15,19 @@ DRAWS = 20_000
 def test_interval_and_test_are_scipys(n: int) -> None:
     rng = np.random.default_rng(n)
     method, baseline = rng.normal(80, 3, n), rng.normal(78, 3, n)
-    found = statistics.paired(method.tolist(), baseline.tolist())
+    actual = statistics.paired(method.tolist(), baseline.tolist())
     expected = stats.ttest_rel(method, baseline)
-    assert found.p == pytest.approx(expected.pvalue, rel=1e-9)
-    assert found.interval == pytest.approx(tuple(expected.confidence_interval(0.95)), rel=1e-9)
-    assert found.spread == pytest.approx(np.std(method - baseline, ddof=1))
+    assert actual.p == pytest.approx(expected.pvalue, rel=1e-9)
+    assert actual.interval == pytest.approx(tuple(expected.confidence_interval(0.95)), rel=1e-9)
+    assert actual.spread == pytest.approx(np.std(method - baseline, ddof=1))
 
 
 def test_mean_and_standard_error_are_domainbeds() -> None:
     values = [0.61, 0.67, 0.7]
-    found = statistics.summarise(values, scale=100)
-    assert found.mean == 100 * np.mean(values)
-    assert found.stderr == 100 * np.std(values / np.sqrt(3))
-    assert found.trials == 3
+    actual = statistics.summarise(values, scale=100)
+    assert actual.mean == 100 * np.mean(values)
+    assert actual.stderr == 100 * np.std(values / np.sqrt(3))
+    assert actual.trials == 3
 
 
 @pytest.mark.parametrize("n", [3, 5])
@@ -94,9 +94,9 @@ def test_holm_of_no_test() -> None:
 @pytest.mark.parametrize("methods", [1, 4])
 def test_trials_needed_is_statsmodels(spread: float, methods: int) -> None:
     power = pytest.importorskip("statsmodels.stats.power")
-    found = statistics.trials_needed(spread, 1.0, methods)
+    actual = statistics.trials_needed(spread, 1.0, methods)
     expected = power.TTestPower().solve_power(effect_size=1 / spread, alpha=0.05 / methods, power=0.8)
-    assert found == np.ceil(expected)
+    assert actual == np.ceil(expected)
 
 
 def test_trials_needed_at_the_ends() -> None:
@@ -106,14 +106,14 @@ def test_trials_needed_at_the_ends() -> None:
 
 def test_one_trial_has_no_interval_and_no_test() -> None:
     assert statistics.summarise([0.5]).interval is None
-    found = statistics.paired([0.6], [0.5])
-    assert (found.mean, found.interval, found.p) == (pytest.approx(0.1), None, None)
+    actual = statistics.paired([0.6], [0.5])
+    assert (actual.mean, actual.interval, actual.p) == (pytest.approx(0.1), None, None)
 
 
 def test_no_spread_has_no_interval_and_no_test() -> None:
     assert statistics.summarise([0.5, 0.5, 0.5]).interval is None
-    found = statistics.paired([0.7, 0.6, 0.5], [0.6, 0.5, 0.4], scale=100)
-    assert (found.mean, found.interval, found.p) == (pytest.approx(10), None, None)
+    actual = statistics.paired([0.7, 0.6, 0.5], [0.6, 0.5, 0.4], scale=100)
+    assert (actual.mean, actual.interval, actual.p) == (pytest.approx(10), None, None)
 
 
 @pytest.mark.parametrize("values", [[], [[0.1, 0.2]]])

@@ -53,17 +53,17 @@ def test_average_and_differences_by_hand(tmp_path: Path) -> None:
     trials = {m: [sum(values[m, env, trial] for env in range(3)) / 3 for trial in range(3)] for m in ("ERM", "CIM")}
     assert cim.cells["Average"].mean == pytest.approx(100 * sum(trials["CIM"]) / 3)
     expected = stats.ttest_rel(trials["CIM"], trials["ERM"])
-    (found,) = [one for one in table.comparisons if one.column == "Average"]
-    assert found.difference.p == pytest.approx(expected.pvalue, rel=1e-6)
-    assert found.corrected == pytest.approx(expected.pvalue, rel=1e-6), "one method: nothing to correct"
-    assert found.verdict == "significantly higher"
+    (actual,) = [comparison for comparison in table.comparisons if comparison.column == "Average"]
+    assert actual.difference.p == pytest.approx(expected.pvalue, rel=1e-6)
+    assert actual.corrected == pytest.approx(expected.pvalue, rel=1e-6), "one method: nothing to correct"
+    assert actual.verdict == "significantly higher"
 
 
 def test_no_significant_difference_is_said(tmp_path: Path) -> None:
     values = {(method, env, trial): 0.6 for method in ("ERM", "CIM") for env in range(3) for trial in range(3)}
     values |= {("CIM", 0, 0): 0.7, ("CIM", 0, 1): 0.5}
     _write(tmp_path, values)
-    verdicts = {one.column: one.verdict for one in _table(tmp_path).comparisons}
+    verdicts = {comparison.column: comparison.verdict for comparison in _table(tmp_path).comparisons}
     assert verdicts["+90%"] == "no significant difference"
     assert verdicts["new"] == "equal in every trial"
     assert "no significant difference" in _text(_table(tmp_path))
@@ -76,9 +76,9 @@ def test_p_is_corrected_over_the_methods_of_a_column() -> None:
         ("CIM", "h"): {"a": {0: 0.55, 1: 0.57, 2: 0.56}},
         ("CIM", "other"): {"a": {0: 0.9, 1: 0.8, 2: 0.7}},
     }
-    found = {one.method: one for one in compare(trials, "ERM", ["a"])}
-    assert set(found) == {"VIB", "CIM"}, "a method is compared within its own harness only"
-    small, large = sorted(found.values(), key=lambda one: one.difference.p or 0)
+    actual = {one.method: one for one in compare(trials, "ERM", ["a"])}
+    assert set(actual) == {"VIB", "CIM"}, "a method is compared within its own harness only"
+    small, large = sorted(actual.values(), key=lambda one: one.difference.p or 0)
     assert small.corrected == pytest.approx(2 * (small.difference.p or 0))
     assert large.corrected == pytest.approx(max(large.difference.p or 0, small.corrected or 0))
 
@@ -88,7 +88,7 @@ def test_trials_are_paired_by_their_number(tmp_path: Path) -> None:
     del values["ERM", 0, 0]
     _write(tmp_path, values)
     table = _table(tmp_path)
-    pairs = {one.column: one.difference.trials for one in table.comparisons}
+    pairs = {comparison.column: comparison.difference.trials for comparison in table.comparisons}
     assert pairs == {"+90%": 2, "+80%": 3, "new": 3, "Average": 2}
     assert any("does not have the same trials everywhere" in note for note in table.notes)
 
@@ -97,7 +97,7 @@ def test_one_trial_says_so(tmp_path: Path) -> None:
     _write(tmp_path, _values(trials=1))
     table = _table(tmp_path)
     assert all(cell.interval is None for row in table.rows for cell in row.cells.values())
-    assert {one.verdict for one in table.comparisons} == {"one trial: cannot be tested"}
+    assert {comparison.verdict for comparison in table.comparisons} == {"one trial: cannot be tested"}
     assert "there is one trial only" in _text(table)
 
 

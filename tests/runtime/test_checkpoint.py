@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
+import bad_files
 import numpy as np
 import pytest
 import torch
 
+from cim_dg.errors import UserError
 from cim_dg.runtime import checkpoint
 
 
@@ -55,3 +58,46 @@ def test_threads_are_kept_on_a_cpu(before: int | None, device: str, kept: int) -
         torch.set_num_threads(1)
     changed = "this job began with 3 threads and keeps them, in place of 1"
     assert sentence == (changed if kept == 3 else None)
+
+
+STATE = {"weights": torch.arange(5.0), "args": {"lr": 1, "names": ["a", "b"]}}
+
+
+def test_a_flipped_byte_is_never_loaded(tmp_path: Path) -> None:
+    """Each byte of a checkpoint, and some of an earlier version's, which has the checksums of the archive only."""
+    good, bad = tmp_path / "good.pt", tmp_path / "bad.pt"
+    checkpoint.save(good, STATE)
+    assert repr(torch.load(good, weights_only=True)) == repr(STATE), "torch.load reads it, too"
+    content = good.read_bytes()
+    for place in range(len(content)):
+        _flip(content, place, bad)
+        try:
+            assert repr(checkpoint.load(bad, "cpu")) == repr(STATE), place  # it was in the checksum's mark
+        except UserError as error:
+            assert str(bad) in str(error) and "\n" not in str(error)
+    torch.save(STATE, good)
+    assert repr(checkpoint.load(good, "cpu")) == repr(STATE), "a checkpoint of an earlier version"
+    content = good.read_bytes()
+    _flip(content, content.index(torch.arange(5.0).numpy().tobytes()) + 3, bad)
+    with pytest.raises(UserError, match="it is damaged, its checksum differs"):
+        checkpoint.load(bad, "cpu")
+
+
+def _flip(content: bytes, place: int, path: Path) -> None:
+    changed = bytearray(content)
+    changed[place] ^= 1 << place % 8
+    path.write_bytes(bytes(changed))
+
+
+@pytest.mark.parametrize("content", [b"", b"text", bad_files.hostile(), bad_files.hostile()[:-30]])
+def test_what_is_no_checkpoint(content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "state.pt"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="cannot be resumed from: ") as raised:
+        checkpoint.load(path, "cpu")
+    assert "weights_only" not in str(raised.value), "torch's advice to execute what the file holds"
+    assert list(tmp_path.iterdir()) == [path], "no code in the file was executed"
+    torch.save([1, 2], path)
+    with pytest.raises(UserError, match="it holds a list"):
+        checkpoint.load(path, "cpu")

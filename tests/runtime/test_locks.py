@@ -58,8 +58,10 @@ def test_without_flock_it_fails_loudly(tmp_path: Path, capsys: pytest.CaptureFix
     assert train.main(["--dataset", "Debug28", "--steps", "1", "--output_dir", str(folder)]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and "mount it with flock, or set CIM_DG_LOCKS=0 and start every job once only" in err
-    assert not (folder / "done").exists() and not (folder / "results.jsonl").exists()
-    (folder / "out.txt").touch()
+    assert not folder.exists()
+    folder.mkdir()
+    for name in ("out.txt", locks.NAME):
+        (folder / name).touch()
     assert cli.main(["status", str(tmp_path)]) == 2
     assert "has no locks" in capsys.readouterr().err
 

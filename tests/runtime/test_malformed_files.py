@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import copy
 import json
 from collections.abc import Callable
@@ -17,10 +19,11 @@ from cim_dg.domainbed.standin.hparams_registry import default_hparams, with_over
 from cim_dg.errors import UserError
 from cim_dg.hparams import sample, space
 from cim_dg.hparams.space import register
+from cim_dg.runtime.bounds import share, whole
 from cim_dg.runtime.schema import validated
 from cim_dg.runtime.yaml_reader import read_yaml
 from cim_dg.sweeps.spec import Spec, load
-from cim_dg.wilds.config import defaults_folder, make_config
+from cim_dg.wilds.config import FIELDS, defaults_folder, make_config
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
@@ -107,6 +110,25 @@ def test_any_data_against_a_model(data: Any) -> None:
 @given(st.text(max_size=20) | st.dictionaries(st.sampled_from(["lr", "batch_size", "x"]), VALUES).map(json.dumps))
 def test_any_overrides_of_hparams(text: str) -> None:
     _ends_well(with_overrides, default_hparams("ERM", "VLCS"), text, "ERM")
+
+
+@EXAMPLES
+@given(st.sampled_from(sorted(FIELDS)), VALUES)
+def test_any_option_of_wilds(name: str, value: Any) -> None:
+    options = {"dataset": "waterbirds", "algorithm": "ERM", "root_dir": ".", name: value}
+    _ends_well(make_config, options)
+    _ends_well(make_config, {**options, f"{name}_kwargs": {"x": value}})
+
+
+@EXAMPLES
+@given(st.text(max_size=8) | st.floats().map(str) | st.integers().map(str))
+def test_any_text_for_a_number(text: str) -> None:
+    with contextlib.suppress(argparse.ArgumentTypeError):
+        assert 1 <= whole(1, 9)(text) <= 9
+    with contextlib.suppress(argparse.ArgumentTypeError):
+        assert 0 < share()(text) < 1
+    with contextlib.suppress(argparse.ArgumentTypeError):
+        assert 0 <= share(zero=True)(text) < 1
 
 
 @EXAMPLES

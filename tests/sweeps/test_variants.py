@@ -54,7 +54,10 @@ def test_collect_shows_a_row_for_each_label(tmp_path: Path) -> None:
     assert [row.method for row in table.rows] == ["ERM", "CIM", "λ = 0"]
     assert table.columns == ["new"]
     assert [round(row.cells["new"].mean) for row in table.rows] == [51, 61, 52]
-    assert {one.method: round(one.difference.mean) for one in table.comparisons} == {"CIM": 10, "λ = 0": 1}
+    assert {comparison.method: round(comparison.difference.mean) for comparison in table.comparisons} == {
+        "CIM": 10,
+        "λ = 0": 1,
+    }
     assert not any("differ in --hparams" in note for note in table.notes)
 
 

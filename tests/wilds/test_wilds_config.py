@@ -143,8 +143,8 @@ def test_key_value_options(command: Callable[..., int], capsys: pytest.CaptureFi
 def test_hyper_parameters_are_options() -> None:
     parser = argparse.ArgumentParser()
     add_hparam_options(parser)
-    given = ["--cim_margin", "none", "--cim_supervise_mask", "false", "--cim_width", "8", "--cim_lambda", "1e1"]
-    values = read_hparam_options(parser.parse_args(given), "CIM_VIB")
+    arguments = ["--cim_margin", "none", "--cim_supervise_mask", "false", "--cim_width", "8", "--cim_lambda", "1e1"]
+    values = read_hparam_options(parser.parse_args(arguments), "CIM_VIB")
     assert values == {"cim_margin": None, "cim_supervise_mask": False, "cim_width": 8, "cim_lambda": 10.0}
     assert type(values["cim_lambda"]) is float
     for wrong in (["--cim_width", "8.5"], ["--cim_supervise_mask", "perhaps"], ["--cim_contrast", "angle"]):

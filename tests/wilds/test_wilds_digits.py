@@ -28,8 +28,8 @@ def test_the_package_reads_them_as_waterbirds(tmp_path: Path) -> None:
     dataset = wilds.get_dataset("waterbirds", root_dir=str(tmp_path))
     for split, sizes in digits.SIZES.items():
         subset = dataset.get_subset(split)
-        found = Counter((int(y), int(place)) for place, y, _ in subset.metadata_array)
-        assert [found[divmod(group, 2)] for group in range(4)] == list(sizes)
+        actual = Counter((int(y), int(place)) for place, y, _ in subset.metadata_array)
+        assert [actual[divmod(group, 2)] for group in range(4)] == list(sizes)
         image, y, metadata = subset[0]
         assert image.mode == "RGB" and y == metadata[1]
 
@@ -67,9 +67,18 @@ def test_methods_of_other_papers_train_on_them(
     digits.write_digits(tmp_path / "data")
     methods = ["CCSA", "DCoDR", "TransformInvariance", "ERM"]
     for method in methods:
-        given = ["--dataset", "waterbirds", "--defaults", "digits", "--root_dir", tmp_path / "data", "--n_epochs", 1]
-        given += ["--algorithm", method, "--log_dir", tmp_path / "logs" / method, "--average_copies", 2]
-        assert command("wilds", "train", *given) == 0
+        arguments = [
+            "--dataset",
+            "waterbirds",
+            "--defaults",
+            "digits",
+            "--root_dir",
+            tmp_path / "data",
+            "--n_epochs",
+            1,
+        ]
+        arguments += ["--algorithm", method, "--log_dir", tmp_path / "logs" / method, "--average_copies", 2]
+        assert command("wilds", "train", *arguments) == 0
         made = json.loads((tmp_path / "logs" / method / "run.json").read_text())
         assert made["hparams"]["average_copies"] == 2
         assert made["used_domains"] is (method in ("CCSA", "DCoDR"))

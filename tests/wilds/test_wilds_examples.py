@@ -103,8 +103,8 @@ def test_run_expt_trains_every_method(
     algorithm: str, dataset: str, python: Callable[..., object], run_expt: Path, small_root: Path, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
-    given = ["--dataset", dataset, "--algorithm", algorithm, "--root_dir", small_root, "--log_dir", log]
-    python(run_expt, *given, *QUICK, *SMALL)
+    arguments = ["--dataset", dataset, "--algorithm", algorithm, "--root_dir", small_root, "--log_dir", log]
+    python(run_expt, *arguments, *QUICK, *SMALL)
     made = json.loads((log / "run.json").read_text())
     assert made["algorithm"] == algorithm and made["runner"] == "run_expt.py"
     assert made["used_domains"] is (algorithm in ("CCSA", "DCoDR"))
@@ -147,12 +147,13 @@ def test_options_in_run_expt(
     python: Callable[..., subprocess.CompletedProcess[str]], run_expt: Path, small_root: Path, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
-    given = [run_expt, "--dataset", "rxrx1", "--root_dir", small_root, "--log_dir", log, *QUICK]
+    arguments = [run_expt, "--dataset", "rxrx1", "--root_dir", small_root, "--log_dir", log, *QUICK]
     assert (
-        "--cim_lambda is not an option of ERM" in python(*given, "--algorithm", "ERM", "--cim_lambda", 3, code=2).stderr
+        "--cim_lambda is not an option of ERM"
+        in python(*arguments, "--algorithm", "ERM", "--cim_lambda", 3, code=2).stderr
     )
-    assert "cim_lambda is 'x'" in python(*given, "--algorithm", "CIM", "--cim_lambda", "x", code=2).stderr
-    done = python(*given, "--algorithm", "CIM", "--cim_lambda", 3, "--cim_width", 4, "--use_domains")
+    assert "cim_lambda is 'x'" in python(*arguments, "--algorithm", "CIM", "--cim_lambda", "x", code=2).stderr
+    done = python(*arguments, "--algorithm", "CIM", "--cim_lambda", 3, "--cim_width", 4, "--use_domains")
     assert "Cim lambda: 3.0" in done.stdout and "Cim anchors: 32" in done.stdout
     made = json.loads((log / "run.json").read_text())
     assert made["hparams"]["cim_lambda"] == 3.0 and made["used_domains"] is True
@@ -167,7 +168,7 @@ def test_run_expt_without_autoload(
     program = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); from cim_dg import cli; "
     program += "cli.COMMANDS = ('cim_dg.wilds.cli',); sys.exit(cli.main(sys.argv[1:]))"
     log = tmp_path / "log"
-    given = [
+    arguments = [
         "--dataset",
         "waterbirds",
         "--algorithm",
@@ -179,7 +180,7 @@ def test_run_expt_without_autoload(
         *QUICK,
         *SMALL,
     ]
-    python("-c", program, "wilds", "run-expt", run_expt.parent.parent, "--", *given)
+    python("-c", program, "wilds", "run-expt", run_expt.parent.parent, "--", *arguments)
     assert json.loads((log / "run.json").read_text())["algorithm"] == "SCL"
 
 

@@ -70,8 +70,8 @@ def test_every_dataset_trains(dataset: str, train: Train) -> None:
 
 def test_class_mates_give_every_anchor_a_positive(train: Train, tmp_path: Path) -> None:
     alone = rows(train("iwildcam", "CIM", "--batch_size", 2, log_dir=tmp_path / "alone") / "train_algo.csv")
-    given = ["--batch_size", 2, "--images_per_class", 2]
-    together = rows(train("iwildcam", "CIM", *given, log_dir=tmp_path / "together") / "train_algo.csv")
+    arguments = ["--batch_size", 2, "--images_per_class", 2]
+    together = rows(train("iwildcam", "CIM", *arguments, log_dir=tmp_path / "together") / "train_algo.csv")
     assert float(alone[0]["positives"]) < 1.0 == float(together[0]["positives"])
 
 
@@ -243,6 +243,7 @@ def test_a_run_keeps_its_threads_and_leaves_no_partial_files(
         assert torch.get_num_threads() == before
     finally:
         torch.set_num_threads(before)
+    assert record(tmp_path / "a")["threads"] == before
     log = (tmp_path / "a" / "log.txt").read_text()
     assert f"warning: this job began with {before} threads and keeps them, in place of {before + 1}" in log
     assert not left.exists()
@@ -281,10 +282,10 @@ def test_another_run_is_neither_overwritten_nor_resumed(
     train: Train, command: Callable[..., int], small_root: Path, capsys: pytest.CaptureFixture
 ) -> None:
     folder = train("waterbirds", "ERM")
-    given = ["wilds", "train", "--dataset", "waterbirds", "--root_dir", small_root, "--log_dir", folder]
-    assert command(*given, "--algorithm", "ERM") == 2
+    arguments = ["wilds", "train", "--dataset", "waterbirds", "--root_dir", small_root, "--log_dir", folder]
+    assert command(*arguments, "--algorithm", "ERM") == 2
     assert "holds a run already" in capsys.readouterr().err
-    assert command(*given, "--algorithm", "ERM", "--resume", "--model", "small-cnn") == 2
+    assert command(*arguments, "--algorithm", "ERM", "--resume", "--model", "small-cnn") == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "is to go on with" in error
 
@@ -292,7 +293,7 @@ def test_another_run_is_neither_overwritten_nor_resumed(
 def test_a_loss_that_is_not_finite_stops_the_run(
     train: Train, command: Callable[..., int], small_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    given = ["wilds", "train", "--dataset", "waterbirds", "--algorithm", "ERM", "--root_dir", small_root]
-    assert command(*given, "--log_dir", tmp_path / "run", *QUICK, "--optimizer", "SGD", "--lr", "1e30") == 1
+    arguments = ["wilds", "train", "--dataset", "waterbirds", "--algorithm", "ERM", "--root_dir", small_root]
+    assert command(*arguments, "--log_dir", tmp_path / "run", *QUICK, "--optimizer", "SGD", "--lr", "1e30") == 1
     error = capsys.readouterr().err
     assert "ERM stopped at epoch 0" in error and error.count("\n") == 1

@@ -56,7 +56,7 @@ def with_overrides(hparams: Hparams, overrides: str | None, algorithm: str) -> H
     """`hparams` (those of `algorithm`), overridden by the values of a JSON object, the --hparams option.
 
     Raises:
-        UserError: `overrides` is not a JSON object, or has an unknown name or a value of the wrong type.
+        UserError: `overrides` is no JSON object, or has a name that `hparams` has not, or a value that is not accepted.
     """
     if not overrides:
         return hparams
@@ -66,13 +66,15 @@ def with_overrides(hparams: Hparams, overrides: str | None, algorithm: str) -> H
         raise UserError(f"--hparams is not JSON ({error}): {overrides!r}") from None
     if not isinstance(values, dict):
         raise UserError(f'--hparams must be a JSON object such as {{"lr": 0.001}}, not {overrides!r}')
-    entries = spaces.space("domainbed")
+    entries = spaces.of_domainbed(algorithm)
     for name, value in values.items():
         if name not in hparams and name not in OPTIONAL:
             known = sorted([*hparams, *OPTIONAL])
             valid = f"{', '.join(known)}{suggestion(name, known)}"
             raise UserError(f"{algorithm} has no hyper-parameter {name!r}; it has {valid}")
         kind = _TYPES.get(type(hparams.get(name)))
-        if kind:  # other types are checked where they are used
-            entries.get(name, HParam("of the method or the dataset", kind, hparams[name])).check(name, value)
+        if name in entries:
+            entries[name].check(name, value)
+        elif kind:  # what is neither bool nor number is checked by its owner
+            HParam("of somebody else's method or dataset", kind, hparams[name]).check(name, value)
     return {**hparams, **values}

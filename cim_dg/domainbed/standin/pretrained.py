@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 
 from cim_dg.errors import UserError
+from cim_dg.runtime import checkpoint
 
 RANDOM = "random"
 AUGMIX = "resnet50.ram_in1k"  # timm's name
@@ -47,8 +47,8 @@ def _read(path: Path) -> dict[str, Any]:
 
             state: Any = load_file(path)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+            state = checkpoint.read_safely(path)
+    except (OSError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"the weights in {path} cannot be read ({reason}); {_HOW}") from None
     if not isinstance(state, dict):

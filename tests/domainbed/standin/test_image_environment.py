@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import bad_files
 import pytest
 import torch
 from domainbed import datasets
@@ -197,14 +198,24 @@ def test_without_room_the_images_are_decoded_at_every_use(
     assert err.count("\n") == 1 and "more than CIM_DG_CACHE_GB allows (2e-05)" in err
 
 
-def test_a_file_that_is_no_image_is_named(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("content", [b"no image", b"", bad_files.png_header(20_000), bad_files.png_header(100_000)])
+def test_a_file_that_is_no_image_is_named(content: bytes, root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10**10)  # as wilds leaves it
     path = Path(root, "VLCS", "S", "cat", "1.png")
-    path.write_bytes(b"no image")
+    path.write_bytes(content)
     with pytest.raises(UserError, match=f"{path} cannot be read as an image"):
         vlcs(root)
     monkeypatch.setenv("CIM_DG_CACHE", "0")
     with pytest.raises(UserError, match=f"{path} cannot be read as an image"):
         vlcs(root)[2][1]
+
+
+def test_a_link_that_leads_nowhere_is_named(root: str) -> None:
+    path = Path(root, "VLCS", "S", "cat", "1.png")
+    path.unlink()
+    path.symlink_to("nowhere")
+    with pytest.raises(UserError, match=f"{path} cannot be read as an image: No such file"):
+        vlcs(root)
 
 
 def test_an_environment_is_sent_to_another_process_without_its_pixels(root: str) -> None:

@@ -30,11 +30,11 @@ def empty_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("augmix", [False, True])
 @pytest.mark.parametrize("eighteen", [False, True])
 def test_augmix_overrides_resnet18(augmix: bool, eighteen: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-    monkeypatch.setattr(torchvision.models, "get_model", lambda name, weights: asked.append(name) or nn.Sequential())
+    requests = []
+    monkeypatch.setattr(torchvision.models, "get_model", lambda name, weights: requests.append(name) or nn.Sequential())
     with pytest.raises(AttributeError):  # an empty network has no last layer
         _resnet(weights="random", resnet50_augmix=augmix, resnet18=eighteen)
-    assert asked == ["resnet18" if eighteen and not augmix else "resnet50"]
+    assert requests == ["resnet18" if eighteen and not augmix else "resnet50"]
 
 
 def test_resnet_from_a_file(tmp_path: Path) -> None:

@@ -120,10 +120,26 @@ def test_a_launcher_that_refuses_leaves_nothing(
         ("--command_launcher nonesuch", "no launcher 'nonesuch'; there are local, dummy, multi_gpu"),
         ("--hparams {lr}", "not JSON"),
         ('--hparams {"lrr":1}', "no hyper-parameter 'lrr'"),
+        ('--hparams {"lr":-1}', "lr is -1; accepted is a number of at least 0"),
+        ('--algorithms ERM CIM --hparams {"cim_lambda":1}', "ERM has no hyper-parameter 'cim_lambda'"),
+        ('--algorithms CIM --hparams {"cim_lambda":-1}', "cim_lambda is -1; accepted is a number of at least 0"),
+        ("--algorithms ERM ERM", "--algorithms names ERM twice"),
+        ("--n_hparams_from 1", "--n_hparams_from is 1; accepted is less than --n_hparams 1"),
+        ("--datasets VLCS --command_launcher local", "--data_dir data lacks data: `cim-dg data get VLCS"),
+        ("--steps -1", "--steps: '-1' is not a whole number from 1"),
+        ("--n_trials -3", "--n_trials: '-3' is not a whole number from 1"),
+        ("--n_hparams 0", "--n_hparams: '0' is not a whole number from 1"),
+        ("--n_hparams_from -1", "--n_hparams_from: '-1'"),
+        ("--holdout_fraction nan", "--holdout_fraction: 'nan' is not a number between 0 and 1"),
+        ("--seed x", "--seed: 'x'"),
     ],
 )
 def test_wrong_input_starts_nothing(flags: str, complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert sweep.main(["launch", *ONE_JOB_EACH.split(), "--command_launcher", "dummy", *flags.split()]) == 2
+    try:
+        code = sweep.main(["launch", *ONE_JOB_EACH.split(), "--command_launcher", "dummy", *flags.split()])
+    except SystemExit as end:  # as argparse ends
+        code = end.code
+    assert code == 2
     out, err = capsys.readouterr()
     assert re.search(complaint, err)
     assert out == ""

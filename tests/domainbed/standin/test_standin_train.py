@@ -86,14 +86,21 @@ def test_a_job_of_a_sweep_announces_the_standin_in_its_file_only(
         ('--hparams {"batch_size":14}', "environment 1 has 13 images to train on, fewer than the batch size 14"),
         ('--hparams {"batch_size":8,"weights":"random"}', "'weights'"),
         ("--test_envs 3", r"--test_envs has 3; the environments are 0 \(0\), 1 \(1\), 2 \(2\)"),
-        ("--test_envs -1", "--test_envs has -1"),
+        ("--test_envs -1", "--test_envs: '-1' is not a whole number from 0"),
+        ("--seed -1", "--seed: '-1' is not a whole number from 0 to 4294967295"),
+        ("--hparams_seed -1", "--hparams_seed: '-1'"),
+        ("--checkpoint_freq 0", "--checkpoint_freq: '0' is not a whole number from 1"),
+        ('--hparams {"lr":-1}', "lr is -1; accepted is a number of at least 0"),
+        ('--hparams {"lr":NaN}', "lr is nan"),
+        ('--algorithm CIM --hparams {"cim_lambda":-1}', "cim_lambda is -1; accepted is a number of at least 0"),
         ("--test_envs 1 1", "names an environment twice"),
         ("--test_envs 0 1 2", "leaves none to train on"),
-        ("--holdout_fraction 1", "--holdout_fraction is 1.0; it must be more than 0 and less than 1"),
+        ("--holdout_fraction 1", "--holdout_fraction: '1' is not a number between 0 and 1"),
+        ("--holdout_fraction nan", "--holdout_fraction: 'nan' is not a number between 0 and 1"),
         ("--holdout_fraction 0.01", "leave none for one of its splits"),
-        ("--uda_holdout_fraction -0.1", "must be at least 0 and less than 1"),
+        ("--uda_holdout_fraction -0.1", "'-0.1' is not 0 or a number between 0 and 1"),
         ("--task domain_adaptation", "give --uda_holdout_fraction"),
-        ("--steps 0", "--steps is 0; it must be at least 1"),
+        ("--steps 0", "--steps: '0' is not a whole number from 1"),
         ("--dataset VLCS", "VLCS is needed: give --data_dir"),
         ("--dataset VLCS --data_dir nowhere", "there is no folder nowhere/VLCS"),
         ("--dataset ColoredMNIST", "DIR/MNIST/raw"),
@@ -104,11 +111,19 @@ def test_a_job_of_a_sweep_announces_the_standin_in_its_file_only(
     ],
 )
 def test_wrong_input(flags: str, complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert train.main([*DEBUG, *flags.split()]) == 2
+    try:
+        code = train.main([*DEBUG, *flags.split()])
+    except SystemExit as end:  # as argparse ends
+        code = end.code
     err = capsys.readouterr().err
-    assert re.search(f"^error: .*{complaint}", err, re.MULTILINE)
-    assert "Traceback" not in err
-    assert Path("job", "err.txt").read_text() == err
+    assert code == 2 and re.search(f"error: .*{complaint}", err) and "Traceback" not in err
+    assert not Path("job").exists(), "nothing is left behind"
+
+
+def test_wrong_input_of_a_job_of_a_sweep_is_told_in_its_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("job").mkdir()
+    assert train.main([*DEBUG, "--dataset", "VLCS"]) == 2
+    assert Path("job", "err.txt").read_text() == capsys.readouterr().err
     assert not Path("job", "done").exists()
 
 

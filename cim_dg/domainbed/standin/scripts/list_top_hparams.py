@@ -6,13 +6,16 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from cim_dg.errors import UserError
+from cim_dg.runtime.arguments import Parser
+
 from ..lib import command, reporting
 from ..model_selection import SELECTION_METHODS
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command's arguments."""
-    parser = argparse.ArgumentParser(prog="domainbed.scripts.list_top_hparams", description=__doc__)
+    parser = Parser(prog="domainbed.scripts.list_top_hparams", description=__doc__)
     parser.add_argument("--input_dir", required=True, help="a sweep's --output_dir")
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--algorithm", required=True)
@@ -31,7 +34,7 @@ def list_top_hparams(args: argparse.Namespace) -> None:
     """Print the runs.
 
     Raises:
-        UserError: --input_dir is no folder.
+        UserError: --input_dir is no folder, or has no such run.
     """
     records = reporting.load_records(args.input_dir)
     print("Total records:", len(records))
@@ -41,6 +44,9 @@ def list_top_hparams(args: argparse.Namespace) -> None:
         for group in reporting.get_grouped_records(records)
         if (group.dataset, group.algorithm, group.test_env) == requested
     ]
+    if not groups:
+        dataset, algorithm, test_env = requested
+        raise UserError(f"{args.input_dir} has no run of {algorithm} on {dataset} with test environment {test_env}")
     for method in SELECTION_METHODS:
         print(f"Model selection: {method.name}")
         for group in groups:

@@ -16,10 +16,13 @@ from typing import Any
 
 from tqdm import tqdm
 
+from cim_dg.data import present
 from cim_dg.errors import UserError
 from cim_dg.launchers import notes
 from cim_dg.launchers.job import clear
 from cim_dg.runtime import locks
+from cim_dg.runtime.arguments import Parser
+from cim_dg.runtime.bounds import share, whole
 
 from .. import algorithms, command_launchers, datasets, hparams_registry
 from ..lib import command
@@ -94,7 +97,7 @@ def _flag(argument: tuple[str, Any]) -> str:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command\'s arguments."""
-    parser = argparse.ArgumentParser(prog="domainbed.scripts.sweep", description=__doc__)
+    parser = Parser(prog="domainbed.scripts.sweep", description=__doc__)
     parser.add_argument("command", choices=["launch", "delete_incomplete"])
     all_datasets = [name for name in datasets.DATASETS if "Debug" not in name]
     parser.add_argument("--datasets", nargs="+", default=all_datasets)
@@ -102,18 +105,18 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--task", default="domain_generalization", choices=["domain_generalization", "domain_adaptation"]
     )
-    parser.add_argument("--n_hparams_from", type=int, default=0)
+    parser.add_argument("--n_hparams_from", type=whole(), default=0)
     parser.add_argument(
-        "--n_hparams", type=int, default=20, help="hparams seeds from --n_hparams_from up to this, without it"
+        "--n_hparams", type=whole(1), default=20, help="hparams seeds from --n_hparams_from up to this, without it"
     )
     parser.add_argument("--output_dir", required=True)
     parser.add_argument("--data_dir", required=True)
-    parser.add_argument("--seed", type=int, default=0, help="without effect, as in DomainBed")
-    parser.add_argument("--n_trials", type=int, default=3)
+    parser.add_argument("--seed", type=whole(), default=0, help="without effect, as in DomainBed")
+    parser.add_argument("--n_trials", type=whole(1), default=3)
     parser.add_argument("--command_launcher", required=True)
-    parser.add_argument("--steps", type=int)
+    parser.add_argument("--steps", type=whole(1))
     parser.add_argument("--hparams", help="a JSON object of values for every run")
-    parser.add_argument("--holdout_fraction", type=float, default=0.2)
+    parser.add_argument("--holdout_fraction", type=share(), default=0.2)
     parser.add_argument(
         "--single_test_envs", action="store_true", help="no pairs: leave-one-domain-out selection needs them"
     )
@@ -169,8 +172,17 @@ def check(args: argparse.Namespace) -> None:
     """Check everything that a run would refuse, before any run starts.
 
     Raises:
-        UserError: a launcher, algorithm, data set or hyper-parameter is unknown, or there are too few environments.
+        UserError: a launcher, algorithm, data set or hyper-parameter is unknown, a name comes twice, a value is out of
+            bounds, there are too few environments, or the data are not there.
     """
+    if args.n_hparams_from >= args.n_hparams:
+        raise UserError(
+            f"--n_hparams_from is {args.n_hparams_from}; accepted is less than --n_hparams {args.n_hparams}"
+        )
+    for option in ("datasets", "algorithms"):
+        names = vars(args)[option]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise UserError(f"--{option} names {twice[0]} twice")
     if args.command_launcher not in command_launchers.REGISTRY:
         known = ", ".join(command_launchers.REGISTRY)
         raise UserError(f"there is no launcher {args.command_launcher!r}; there are {known}")
@@ -185,6 +197,9 @@ def check(args: argparse.Namespace) -> None:
             hparams_registry.with_overrides(
                 hparams_registry.default_hparams(algorithm, dataset), args.hparams, algorithm
             )
+    runs = args.command == "launch" and args.command_launcher != "dummy"
+    if runs and (lacking := present.needed("domainbed", args.datasets, args.data_dir)):
+        raise UserError(f"--data_dir {args.data_dir} lacks data: {lacking[0]}")
 
 
 def plan(args: argparse.Namespace) -> Iterator[TrainArgs]:

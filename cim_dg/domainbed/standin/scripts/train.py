@@ -8,6 +8,7 @@ import io
 import math
 import os
 import platform
+import shutil
 import sys
 import time
 from collections import defaultdict
@@ -20,6 +21,8 @@ import torch
 from cim_dg.errors import LEFT, RunError, UserError
 from cim_dg.runtime import devices, locks
 from cim_dg.runtime.allocator import keep_freed_memory
+from cim_dg.runtime.arguments import Parser
+from cim_dg.runtime.bounds import SEED, share, whole
 from cim_dg.runtime.files import remove_partial, write_atomically
 from cim_dg.runtime.provenance import version_of
 from cim_dg.runtime.seeding import seed_everything
@@ -30,12 +33,16 @@ from ..lib import command, job_record
 from ..lib.environments import Loaders, check_test_envs, make_loaders, split_environments
 from ..lib.misc import Tee, accuracy, print_row, seed_hash
 from ..lib.results import Results, identity
+from ..lib.resume import NAME as CHECKPOINT
 from ..lib.resume import Resume
+
+_PROGRESS = ("results.jsonl", CHECKPOINT)
+"""Files of a job that has begun."""
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command\'s arguments."""
-    parser = argparse.ArgumentParser(prog="domainbed.scripts.train", description=__doc__)
+    parser = Parser(prog="domainbed.scripts.train", description=__doc__)
     parser.add_argument("--data_dir", help="the folder of all data sets")
     parser.add_argument("--dataset", default="RotatedMNIST")
     parser.add_argument("--algorithm", default="ERM")
@@ -43,17 +50,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--task", default="domain_generalization", choices=["domain_generalization", "domain_adaptation"]
     )
     parser.add_argument("--hparams", help="a JSON object: values that replace default or random ones")
-    parser.add_argument("--hparams_seed", type=int, default=0, help="seed of random hparams; 0 for the defaults")
-    parser.add_argument("--trial_seed", type=int, default=0, help="seed of the splits, and of random hparams")
-    parser.add_argument("--seed", type=int, default=0, help="seed of everything else")
-    parser.add_argument("--steps", type=int, help="number of steps; the data set's own if not given")
-    parser.add_argument("--checkpoint_freq", type=int, help="steps from checkpoint to checkpoint; likewise")
-    parser.add_argument("--test_envs", type=int, nargs="+", default=[0])
+    parser.add_argument("--hparams_seed", type=whole(), default=0, help="seed of random hparams; 0 for the defaults")
+    parser.add_argument("--trial_seed", type=whole(), default=0, help="seed of the splits, and of random hparams")
+    parser.add_argument("--seed", type=whole(0, SEED), default=0, help="seed of everything else")
+    parser.add_argument("--steps", type=whole(1), help="number of steps; the data set's own if not given")
+    parser.add_argument("--checkpoint_freq", type=whole(1), help="steps from checkpoint to checkpoint; likewise")
+    parser.add_argument("--test_envs", type=whole(), nargs="+", default=[0])
     parser.add_argument("--output_dir", default="train_output")
-    parser.add_argument("--holdout_fraction", type=float, default=0.2, help="share of each environment's out-split")
+    parser.add_argument("--holdout_fraction", type=share(), default=0.2, help="share of each environment's out-split")
     parser.add_argument(
         "--uda_holdout_fraction",
-        type=float,
+        type=share(zero=True),
         default=0,
         help="share of test environments that domain adaptation may see",
     )
@@ -65,6 +72,15 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     args = parse_args(argv)
+    is_new = not os.path.exists(args.output_dir)
+    code = _train_in_folder(args)
+    if code == 2 and is_new and not any(os.path.exists(os.path.join(args.output_dir, name)) for name in _PROGRESS):
+        shutil.rmtree(args.output_dir, ignore_errors=True)  # the corrected command finds nothing of the refused one
+    return code
+
+
+def _train_in_folder(args: argparse.Namespace) -> int:
+    """Claim the folder, and train with what is printed in its files, too; returns the exit code."""
     try:
         os.makedirs(args.output_dir, exist_ok=True)
         claimed = locks.claim(args.output_dir)
@@ -201,19 +217,11 @@ def check(args: argparse.Namespace) -> None:
     """Check the arguments.
 
     Raises:
-        UserError: an argument is out of range, or names an unknown algorithm, data set or environment.
+        UserError: an argument names an unknown algorithm, data set or environment.
     """
     devices.check_required()
     algorithms.get_algorithm_class(args.algorithm)
     check_test_envs(args.test_envs, datasets.get_dataset_class(args.dataset).ENVIRONMENTS)
-    for name in ("steps", "checkpoint_freq"):
-        value = vars(args)[name]
-        if value is not None and value < 1:
-            raise UserError(f"--{name} is {value}; it must be at least 1")
-    for name, least in (("holdout_fraction", "more than 0"), ("uda_holdout_fraction", "at least 0")):
-        value = vars(args)[name]
-        if not 0 <= value < 1 or (value == 0 and name == "holdout_fraction"):
-            raise UserError(f"--{name} is {value}; it must be {least} and less than 1")
 
 
 def choose_hparams(args: argparse.Namespace) -> dict[str, Any]:
