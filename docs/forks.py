@@ -82,8 +82,8 @@ def row_of(repository: str, clone: Clone, folder: Path) -> tuple[str, ...]:
         cells, why = swad(clone, folder) if clone.swad_family else domainbed(clone, folder)
     if status := clone.git("status", "--porcelain"):
         why.append(f"the clone has changed: {status}")
-    scripts = [clone.root / "train_all.py", clone.root / "domainbed/scripts/train.py"]
-    if any(".cuda()" in text or "assert torch.cuda" in text for text in (f.read_text() for f in scripts if f.exists())):
+    files = [clone.root / name for name in ("train_all.py", "domainbed/scripts/train.py", "domainbed/lib/misc.py")]
+    if any(".cuda()" in text or "assert torch.cuda" in text for text in (f.read_text() for f in files if f.exists())):
         why.append(GPUS)
     notes = [*why, *([NOTES[repository]] if repository in NOTES else [])]
     return (repository, f"{head} ({date})", *cells, "; ".join(notes) or "nothing")
