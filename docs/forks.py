@@ -42,8 +42,8 @@ NOTES = {
     "`TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1`",
     "salesforce/ensemble-of-averages": f"`domainbed.EoA` makes ensembles of ERM_SMA and refuses ours; it {GPUS}",
     "YyzHarry/SubpopBench": "needs tensorboard-logger (with `PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION=python`) and "
-    "netcal; images only; no two-stage method (CRT, DFR) on top of ours; with PyTorch 2.6 and later `--resume` and "
-    "`--use_es` need `TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1`",
+    "netcal; images only; no two-stage method (CRT, DFR) on top of ours; `--resume` fails for every algorithm; with "
+    "PyTorch 2.6 and later `--use_es` needs `TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1`",
 }
 """What the runs cannot say."""
 
@@ -82,8 +82,8 @@ def row_of(repository: str, clone: Clone, folder: Path) -> tuple[str, ...]:
         cells, why = swad(clone, folder) if clone.swad_family else domainbed(clone, folder)
     if status := clone.git("status", "--porcelain"):
         why.append(f"the clone has changed: {status}")
-    scripts = [clone.root / "train_all.py", clone.root / "domainbed/scripts/train.py"]
-    if any(".cuda()" in text or "assert torch.cuda" in text for text in (f.read_text() for f in scripts if f.exists())):
+    files = [clone.root / name for name in ("train_all.py", "domainbed/scripts/train.py", "domainbed/lib/misc.py")]
+    if any(".cuda()" in text or "assert torch.cuda" in text for text in (f.read_text() for f in files if f.exists())):
         why.append(GPUS)
     notes = [*why, *([NOTES[repository]] if repository in NOTES else [])]
     return (repository, f"{head} ({date})", *cells, "; ".join(notes) or "nothing")

@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from cim_dg.errors import UserError
 from cim_dg.results import read_swad
 from cim_dg.results.records import Collector, Records, Run
 
@@ -76,16 +77,24 @@ def read(folder: Path, names: Set[str], collector: Collector) -> None:
 
 
 def from_lines(lines: Iterable[dict[str, Any]]) -> Records:
-    """Parsed lines of results.jsonl, of any number of jobs, as the runs of one harness in the order of the lines."""
+    """Parsed lines of results.jsonl, of any number of jobs, as the runs of one harness in the order of the lines.
+
+    Raises:
+        UserError: a line is not one that a run writes.
+    """
     collector = Collector()
     args: dict[str, Any] | None = None
     run = -1
     for record in lines:
-        if record["args"] != args:
-            args = record["args"]
-            run = collector.begin(_run(Path(args.get("output_dir", "")), args, record.get("hparams", {}), {}, True))
-        layout = _layout(record, collector)
-        collector.add(run, _whole(record["step"]), layout.number, [_number(record[key]) for key in layout.keys])
+        try:
+            if record["args"] != args:
+                args = record["args"]
+                run = collector.begin(_run(Path(args.get("output_dir", "")), args, record.get("hparams", {}), {}, True))
+            layout = _layout(record, collector)
+            collector.add(run, _whole(record["step"]), layout.number, [_number(record[key]) for key in layout.keys])
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            where = f" of {args['output_dir']}" if isinstance(args, dict) and "output_dir" in args else ""
+            raise UserError(f"a record{where} is not one that a run writes: {error}") from None
     return collector.records()
 
 

@@ -319,6 +319,7 @@ class Trainer:
             "selected_value": progress.best_value,
             "epochs": progress.epochs,
             "seconds": round(progress.seconds, 1),
+            "threads": torch.get_num_threads(),
             "finished": progress.epochs >= self.config.n_epochs
             and (not self.config.adversarial or "adversarial" in progress.results),
             "results": progress.results,

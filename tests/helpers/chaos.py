@@ -12,7 +12,7 @@ jobs at the end. What is killed, and after how many seconds, depends on the seed
 - doubled: jobs with a record that is there twice,
 - different: jobs whose records have other values,
 - tracebacks: commands that print one,
-- hangs: commands that do not end, and processes that outlive their launcher.
+- hangs: commands that do not end, and processes that outlive their launcher (agents of Ray's own apart).
 """
 
 from __future__ import annotations
@@ -169,13 +169,13 @@ class Campaign:
                 by_role.setdefault(role, []).append(pid)
         role = self._rng.choice(sorted(by_role))
         victim = self._rng.choice(sorted(by_role[role]))
-        below = {pid: _born(pid) for pid in family(victim)}
+        below = {pid: _born(pid) for pid, command in family(victim).items() if not _is_agent(command)}
         with contextlib.suppress(ProcessLookupError):  # it has just ended
             os.kill(victim, signal.SIGKILL)
         deadline = time.monotonic() + GONE
         while alive := [pid for pid, born in below.items() if born is not None and _born(pid) == born]:
             if time.monotonic() > deadline:
-                commands = [_command(pid) for pid in alive]
+                commands = [_command(pid).strip() for pid in alive]
                 self._count(counted, "hangs", [f"{where}: these outlive the {role}: {commands}"])
                 for pid in alive:
                     os.kill(pid, signal.SIGKILL)
@@ -300,6 +300,8 @@ def family(pid: int) -> dict[int, str]:
 
 def role_of(command: str) -> str | None:
     """What a process of a sweep is; None for one that is not killed by itself, such as Ray's head."""
+    if _is_agent(command):
+        return "machine"  # whose raylet ends with it
     if command.startswith("ray::") or "cim_dg.launchers.worker" in command:
         return "worker"
     if "domainbed.scripts.train" in command or "wilds train" in command:
@@ -307,6 +309,11 @@ def role_of(command: str) -> str | None:
     if "domainbed.scripts.sweep" in command:
         return "launcher"
     return "machine" if "/raylet " in command else None
+
+
+def _is_agent(command: str) -> bool:
+    """Whether a process is an agent of Ray's own: it runs no job, and looks now and then whether it is needed."""
+    return command.startswith("ray::") and command.split(maxsplit=1)[0].endswith("Agent")
 
 
 def _command(pid: int) -> str:

@@ -16,7 +16,7 @@ METHODS = ["CIM", "CIM_VIB", "SCL", "VIB"]
 SWAD_NEEDS = ["sconf", "prettytable", "tensorboardX"]
 DIGITS = {"batch_size": 8, "nuisance_digits": 50}
 OLD_COMMITS = {"2020": "8be09ef", "2021": "4f4e6a7", "2022": "51810e6", "2023": "0447aff"}
-"""A commit of DomainBed of each year: the last before its sweep counted environments otherwise, and merges."""
+"""A commit of DomainBed of each year."""
 
 
 @dataclass(frozen=True)

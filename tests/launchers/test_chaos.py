@@ -63,4 +63,5 @@ def test_roles() -> None:
     assert chaos.role_of("python -m cim_dg.launchers.worker ") == chaos.role_of("ray::run ") == "worker"
     assert chaos.role_of("python -m domainbed.scripts.train --x ") == "job"
     assert chaos.role_of("/x/ray/core/src/ray/raylet/raylet --raylet_socket_name=y") == "machine"
+    assert chaos.role_of("ray::DashboardAgent   ") == "machine"
     assert chaos.role_of("/x/ray/core/src/ray/gcs/gcs_server --log_dir=y") is None

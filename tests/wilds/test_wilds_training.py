@@ -243,6 +243,7 @@ def test_a_run_keeps_its_threads_and_leaves_no_partial_files(
         assert torch.get_num_threads() == before
     finally:
         torch.set_num_threads(before)
+    assert record(tmp_path / "a")["threads"] == before
     log = (tmp_path / "a" / "log.txt").read_text()
     assert f"warning: this job began with {before} threads and keeps them, in place of {before + 1}" in log
     assert not left.exists()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import made_sweeps
 import numpy as np
 import pytest
 from domainbed import model_selection
@@ -110,3 +114,25 @@ def test_runs_that_are_not_there_are_no_list(sweep_folder: str, capsys: pytest.C
     flags = ["--input_dir", sweep_folder, "--dataset", "Debug28", "--algorithm", "Nonesuch", "--test_env", "0"]
     assert list_top_hparams.main(flags) == 2
     assert "has no run of Nonesuch on Debug28 with test environment 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda record: record.update(step={"a": 1}),
+        lambda record: record["args"].update(test_envs=[[[]]]),
+        lambda record: record["args"].pop("trial_seed"),
+        lambda record: record.update(args=[]),
+    ],
+)
+def test_damaged_records_are_wrong_input(
+    damage: Callable[[dict[str, Any]], Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made_sweeps.write_sweep(tmp_path, "VLCS", 4, trials=1, hparams_seeds=1, pairs=False)
+    path = sorted(tmp_path.glob("*/results.jsonl"))[0]
+    first, *others = path.read_text().splitlines()
+    record = json.loads(first)
+    damage(record)
+    path.write_text("\n".join([json.dumps(record), *others]))
+    assert collect_results.main(["--input_dir", str(tmp_path)]) == 2
+    assert "is not one that a run writes" in capsys.readouterr().err

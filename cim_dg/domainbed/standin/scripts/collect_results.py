@@ -36,11 +36,12 @@ def collect(args: argparse.Namespace) -> None:
     """Print the tables, and write them into --input_dir.
 
     Raises:
-        UserError: --input_dir is no folder, or --auto_lr is asked for.
+        UserError: --input_dir is no folder, a record in it is damaged, or --auto_lr is asked for.
     """
     if args.auto_lr:
         raise UserError("--auto_lr is not in this stand-in: its runs are made and collected by the real DomainBed")
     records = reporting.load_records(args.input_dir)
+    runs = read_domainbed.from_lines(records)
     with_records = {record["args"]["dataset"] for record in records}
     unknown = with_records - set(datasets.DATASETS)
     if unknown:
@@ -48,9 +49,7 @@ def collect(args: argparse.Namespace) -> None:
     environments = {
         name: datasets.get_dataset_class(name).ENVIRONMENTS for name in datasets.DATASETS if name in with_records
     }
-    report = domainbed_report.render(
-        read_domainbed.from_lines(records), len(records), algorithms.ALGORITHMS, environments, args.latex
-    )
+    report = domainbed_report.render(runs, len(records), algorithms.ALGORITHMS, environments, args.latex)
     sys.stdout.write(report)
     write_atomically(os.path.join(args.input_dir, "results.tex" if args.latex else "results.txt"), report)
 
