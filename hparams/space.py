@@ -160,11 +160,14 @@ def dataset_names() -> set[str]:
 
 
 def of_domainbed(algorithm: str) -> dict[str, HParam]:
-    """What jobs of DomainBed may be given: its own entries, those of all datasets, and a registered method's."""
-    entries = space("domainbed")
+    """The entries that a DomainBed job may set: all datasets', DomainBed's own, and a registered method's.
+
+    Of equal names the later wins: a dataset's bounds of `batch_size` do not hold for other datasets.
+    """
+    entries: dict[str, HParam] = {}
     for file in sorted((_FOLDER / "datasets").glob("*.yaml")):
         entries |= _load(f"datasets/{file.stem}")
-    return entries | (space(algorithm) if algorithm in _FILES else {})
+    return entries | space("domainbed") | (space(algorithm) if algorithm in _FILES else {})
 
 
 def check(entries: Mapping[str, HParam], values: Mapping[str, Any]) -> dict[str, Any]:
