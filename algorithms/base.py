@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cim_dg import hparams as spaces
-from cim_dg.errors import UserError
+from cim_dg.errors import UserError, warn
 from cim_dg.images.colours import change_colours, draw_colours
 from cim_dg.nn.pixels import PixelSpace
 
@@ -219,7 +218,7 @@ def methods() -> dict[str, type[Algorithm]]:
         try:
             entry_point.load()
         except Exception as error:  # another package's error must not stop the harness
-            warnings.warn(f"cim-dg: the algorithm {entry_point.name!r} cannot be loaded: {error}", stacklevel=2)
+            warn(f"cim-dg: the algorithm {entry_point.name!r} cannot be loaded: {error}", stacklevel=2)
     return REGISTRY
 
 

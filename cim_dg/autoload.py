@@ -186,9 +186,7 @@ def call_hook(name: str, module: ModuleType) -> None:
     try:
         getattr(import_module(where), function)(module)
     except Exception as error:  # the harness must go on
-        import warnings
-
-        warnings.warn(f"cim-dg could not extend {name}: {type(error).__name__}: {error}", stacklevel=2)
+        import_module("cim_dg.errors").warn(f"cim-dg could not extend {name}: {type(error).__name__}: {error}", 2)
 
 
 def install(explicit: bool = False) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
 from cim_dg import __version__
-from cim_dg.errors import exit_code
+from cim_dg.errors import exit_code, plain_warnings
 from cim_dg.runtime.arguments import Parser
 
 COMMANDS = (
@@ -46,6 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # As with `python -m`, a DomainBed clone in the working directory is found. Last, so that nothing is shadowed.
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
+    plain_warnings(Warning)
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # for names of files that are no text
     arguments = parser().parse_args(argv)
     return exit_code(lambda: arguments.run(arguments), "cim-dg")
 

@@ -24,6 +24,39 @@ class LeftToAnother(RunError):
 LEFT = 75
 
 
+class Notice(UserWarning):
+    """A warning of this package: about the user's data or settings, and not about code."""
+
+
+_SHOWN_PLAINLY: set[type[Warning]] = set()
+
+
+def warn(message: str, stacklevel: int = 1) -> None:
+    """Give a `Notice`, which is shown as one line, without a place in the source."""
+    import warnings
+
+    plain_warnings(Notice)
+    warnings.warn(message, Notice, stacklevel=stacklevel + 1)
+
+
+def plain_warnings(shown_plainly: type[Warning]) -> None:
+    """From here on show warnings of this category as `warning: MESSAGE`, and others as before."""
+    import warnings
+
+    if not _SHOWN_PLAINLY:
+        before = warnings.formatwarning
+
+        def plain(
+            message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+        ) -> str:
+            if issubclass(category, tuple(_SHOWN_PLAINLY)):
+                return f"warning: {message}\n"
+            return before(message, category, filename, lineno, line)
+
+        warnings.formatwarning = plain
+    _SHOWN_PLAINLY.add(shown_plainly)
+
+
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP)
 

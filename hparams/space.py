@@ -120,7 +120,7 @@ class HParam:
         fits = fits and (not self.choices or plain in self.choices)
         if fits and isinstance(plain, (int, float)):
             fits = (-math.inf if low is None else low) <= plain <= (math.inf if high is None else high)
-            fits = fits and abs(plain) != math.inf
+            fits = fits and (abs(plain) != math.inf if isinstance(plain, float) else abs(plain) < 2**63)
         if not fits:
             raise UserError(f"{name} is {value!r}; accepted is {self.accepted}")
         return plain

@@ -53,6 +53,16 @@ def test_doctor_finds_the_standin_and_what_is_registered(capsys, tmp_path):
     assert f"datasets in {tmp_path}" in out and "VLCS" in out
 
 
+def test_doctor_says_which_folders_are_missing(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("DOMAINBED_ROOT", str(tmp_path / "clone"))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "path"))
+    cli.main(["doctor", "--data_dir", str(tmp_path / "data")])
+    lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+    assert ["DOMAINBED_ROOT", f"there is no folder {tmp_path / 'clone'}"] in lines
+    assert ["PYTHONPATH", f"there is no folder {tmp_path / 'path'}"] in lines
+    assert any(line[0] == "datasets" and line[1].endswith("there is no such folder") for line in lines)
+
+
 @pytest.mark.harness
 def test_doctor_names_a_real_domainbed_and_its_commit(domainbed_root):
     run = subprocess.run(

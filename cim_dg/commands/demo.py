@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,8 @@ def _sweep(name: str, folder: Path, data_dir: Path | None, changes: dict[str, in
 
 def _show(output_dir: Path) -> None:
     from cim_dg import cli
-    from cim_dg.results import build, render_text
+    from cim_dg.results import build, page, render_text
+    from cim_dg.runtime.files import write_atomically
 
     folders = [output_dir / "domainbed", output_dir / "wilds"]
     report = build.report(folders)
@@ -71,9 +73,10 @@ def _show(output_dir: Path) -> None:
             checkpoint, picture = str(job.folder / "model.pkl"), str(output_dir / "morph.png")
             with contextlib.redirect_stdout(sys.stderr):
                 cli.main(["morph", "--checkpoint", checkpoint, "--output", picture])
+    write_atomically(output_dir / "report.html", page.render(report))
+    print(f"{output_dir}/report.html   all of it on one page: open it in a browser")
     print(f"{output_dir}/morph.png     x, the mask m, and psi(x) = m * x, on backgrounds not seen in training")
     print(f"{output_dir}/domainbed/    a folder per job, as DomainBed writes them, with provenance.json")
     print(f"{output_dir}/wilds/        logs as WILDS writes them")
     print(f"{output_dir}/*.txt         what the harnesses' commands printed")
-    print("Tables again:         cim-dg collect", *folders)
-    print("One page of it all:   cim-dg collect", *folders, "--format html --output report.html")
+    print("Tables again:", shlex.join(["cim-dg", "collect", str(output_dir)]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
+import os
 import platform
 import sys
 import warnings
@@ -17,6 +18,8 @@ from cim_dg.runtime import settings
 from cim_dg.runtime.provenance import commit, version_of, versions
 
 PACKAGES = ("torch", "torchvision", "numpy", "pytorch-msssim")
+HARNESSES = ("DOMAINBED", "WILDS", "SWAD", "MIRO", "DIWA", "SUBPOPBENCH")
+"""The harnesses whose checkout a variable such as DOMAINBED_ROOT names, for the tests."""
 HARNESS_NEEDS = {"DomainBed": ("timm", "wilds", "tqdm", "imageio", "gdown"), "WILDS": ("wilds",)}
 
 
@@ -31,6 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the findings; returns 0 if DomainBed (or its stand-in) works with everything that we register, else 1."""
     domainbed_lines, works = domainbed()
     lines = [*environment(), *domainbed_lines, *subpopbench(), *wilds(), *datasets(arguments.data_dir), *variables()]
+    lines += missing()
     width = max(len(title) for title, _ in lines)
     for title, text in lines:
         print(f"{title:<{width}}  {text}")
@@ -146,6 +150,8 @@ def datasets(data_dir: Path | None) -> list[tuple[str, str]]:
     from cim_dg.data.present import all_datasets, is_there
     from cim_dg.sweeps import data, spec
 
+    if not data_dir.is_dir():
+        return [(f"datasets in {data_dir}", "there is no such folder")]
     files = [dataset for dataset in all_datasets() if dataset.layout != "none"]
     present = [dataset.name for dataset in files if is_there(dataset, data_dir)]
     none = f"none of {', '.join(dataset.name for dataset in files)}"
@@ -161,6 +167,17 @@ def datasets(data_dir: Path | None) -> list[tuple[str, str]]:
 def variables() -> list[tuple[str, str]]:
     """The CIM_DG_* variables: value and source."""
     return [(name, f"{value} ({source})") for name, value, source in settings.describe()]
+
+
+def missing() -> list[tuple[str, str]]:
+    """Folders that variables or registered datasets name and that are not there."""
+    from cim_dg.data import own
+
+    named = [(f"{name}_ROOT", os.environ.get(f"{name}_ROOT", "")) for name in HARNESSES]
+    named += [("PYTHONPATH", folder) for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    named += [(f"dataset {name}", own.read(name).folder) for name in own.names()]
+    absent = [(name, folder) for name, folder in named if folder and not Path(folder).exists()]
+    return [(name, f"there is no folder {folder}") for name, folder in absent]
 
 
 def _missing(harness: str) -> list[tuple[str, str]]:

@@ -30,6 +30,7 @@ DOMAINBED, WILDS = "domainbed", "wilds"
 PRETRAINED_SIZE = (224, 224)  # the size of images for which the harness has featurizers with weights
 CHECKPOINT_KEYS = ("args", "model_input_shape", "model_num_classes", "model_num_domains", "model_hparams", "model_dict")
 _FORMAT = 1
+_MOST = 1_000_000  # classes, domains, or pixels of a side
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def read(path: Path) -> Stored:
     content = _load(path)
     if all(key in content for key in CHECKPOINT_KEYS):
         return _of_domainbed(content, path)
-    if "algorithm" in content and (path.parent / "run.json").is_file():
+    if isinstance(content.get("algorithm"), dict) and (path.parent / "run.json").is_file():
         return _of_wilds(content["algorithm"], path)
     raise UserError(
         f"{path} is no model.pkl of domainbed.scripts.train (that has {', '.join(CHECKPOINT_KEYS)}), nor a model.pth "
@@ -92,11 +93,23 @@ def build(stored: Stored) -> Model:
         UserError: the state does not fit the described network.
         RunError: the harness cannot build it here.
     """
-    model = _build_domainbed(stored) if stored.about["kind"] == DOMAINBED else _build_wilds(stored)
+    import torch
+
+    for name, value in stored.state.items():
+        if not isinstance(value, torch.Tensor) or not bool(torch.isfinite(value).all()):
+            raise UserError(f"{stored.source} holds weights that are not finite numbers (the first is {name})")
+    try:
+        model = _build_domainbed(stored) if stored.about["kind"] == DOMAINBED else _build_wilds(stored)
+    except (UserError, RunError):
+        raise
+    except Exception as error:  # a description of another form fails somewhere in the harness or in torch
+        raise RunError(
+            f"{stored.about.get('algorithm')} of {stored.source} cannot be built here: {type(error).__name__}: {error}"
+        ) from None
     try:
         model.network.load_state_dict(stored.state)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
+    except (RuntimeError, TypeError, KeyError, AttributeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[-1].strip()
         raise UserError(
             f"{stored.source} does not fit {stored.about['algorithm']} as it is built here: {reason}"
         ) from None
@@ -122,6 +135,8 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _of_domainbed(content: Mapping[str, Any], path: Path) -> Stored:
+    if wrong := _wrong_part(content):
+        raise UserError(f"{path} is no model.pkl of domainbed.scripts.train: its {wrong} is of another form")
     args = {name: value for name, value in content["args"].items() if _is_plain(value)}
     about = {
         "kind": DOMAINBED,
@@ -135,6 +150,19 @@ def _of_domainbed(content: Mapping[str, Any], path: Path) -> Stored:
     }
     about["classes"] = _class_folders(args, about["num_classes"])
     return Stored(path, about, dict(content["model_dict"]))
+
+
+def _wrong_part(content: Mapping[str, Any]) -> str | None:
+    """The first entry of a model.pkl that is not what DomainBed writes; None if all are."""
+    for name in ("args", "model_hparams", "model_dict"):
+        if not isinstance(content[name], dict):
+            return name
+    for name in ("model_num_classes", "model_num_domains"):
+        if type(content[name]) is not int or not 1 <= content[name] <= _MOST:
+            return name
+    shape = content["model_input_shape"]
+    is_shape = isinstance(shape, (tuple, list)) and len(shape) == 3
+    return None if is_shape and all(type(n) is int and 1 <= n <= _MOST for n in shape) else "model_input_shape"
 
 
 def _of_wilds(state: dict[str, torch.Tensor], path: Path) -> Stored:
@@ -155,7 +183,7 @@ def _of_wilds(state: dict[str, torch.Tensor], path: Path) -> Stored:
                 for name in ("model", "model_kwargs", "transform", "target_resolution", "resize_scale", "bf16", "seed")
             },
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UserError(
             f"{file} does not say how the model is built; runs of `cim-dg wilds train` of this version do, those of "
             "run_expt.py do not"
@@ -171,8 +199,8 @@ def _read_exported(folder: Path) -> Stored:
         about = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         if about["format"] != _FORMAT or about["kind"] not in (DOMAINBED, WILDS):
             raise UserError(f"{folder / DESCRIPTION} is of format {about['format']!r}; accepted is {_FORMAT}")
-        return Stored(folder, about, load_file(folder / WEIGHTS))
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        return Stored(folder, {"algorithm": about["algorithm"], **about}, load_file(folder / WEIGHTS))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         raise UserError(f"{folder} is no model of `cim-dg export`: {' '.join(str(error).split())}") from None
 
 
@@ -184,7 +212,7 @@ def description(stored: Stored) -> dict[str, Any]:
 def _is_plain(value: object) -> bool:
     try:
         json.dumps(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         return False
     return True
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from cim_dg.errors import UserError
 from cim_dg.runtime.files import write_atomically
 
+_LONGEST = 24  # characters of a name in the picture
 _COLUMNS = 16
 """Images side by side; more of them are drawn below."""
 
@@ -48,6 +49,8 @@ def run(args: argparse.Namespace) -> int:
     """Carry out `cim-dg morph`."""
     if args.count < 1:
         raise UserError(f"--count is {args.count}; it must be at least 1")
+    if args.output.suffix.lower() != ".png":
+        raise UserError(f"--output is {str(args.output)!r}; accepted is a name that ends in .png")
     from cim_dg.algorithms import methods
     from cim_dg.commands import models
 
@@ -108,7 +111,7 @@ def morph_figure(method: Algorithm, images: Tensor, path: str | os.PathLike[str]
             strip, centres = _strip(pictures[start : start + columns], columns)
             axis.imshow(strip, cmap=colours, vmin=0, vmax=1)
             texts = texts[start : start + columns]
-            axis.set_xticks(centres[: len(texts)], texts, fontsize="small")
+            axis.set_xticks(centres[: len(texts)], texts, fontsize="small", parse_math=False)
             axis.set(yticks=[], ylabel=label)
             axis.tick_params(length=0)
             axis.spines[:].set_visible(False)
@@ -134,7 +137,7 @@ def folder_images(folder: Path, model: Model, count: int) -> tuple[Tensor, list[
     import numpy as np
     import torch
 
-    from cim_dg.images.reading import find_images, read_image
+    from cim_dg.images.reading import as_text, find_images, read_image
 
     channels = model.channels
     if channels not in (1, 3):
@@ -145,7 +148,8 @@ def folder_images(folder: Path, model: Model, count: int) -> tuple[Tensor, list[
     if len({image.shape for image in images}) > 1:
         raise UserError(f"the images of {folder} differ in size, and the model was trained without target_resolution")
     # The folder of an image is often its class.
-    names = ["\n".join(path.relative_to(folder).with_suffix("").parts[-2:]) for path in chosen]
+    parts = [as_text(path.relative_to(folder).with_suffix("")).split("/")[-2:] for path in chosen]
+    names = ["\n".join(part if len(part) <= _LONGEST else part[:_LONGEST] + "…" for part in of) for of in parts]
     return torch.stack(images), names
 
 

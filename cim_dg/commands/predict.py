@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     if args.batch_size < 1:
         raise UserError(f"--batch_size is {args.batch_size}; accepted is a whole number of at least 1")
     from cim_dg.commands import models
-    from cim_dg.images.reading import find_images
+    from cim_dg.images.reading import as_text, find_images
     from cim_dg.runtime.devices import choose_device
 
     device = choose_device(args.device)
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     if model.channels not in (1, 3):
         raise UserError(f"the model takes images of {model.channels} channels, which image files do not have")
     rows = [
-        [path.relative_to(args.images).as_posix(), model.classes[max(range(len(p)), key=p.__getitem__)], *p]
+        [as_text(path.relative_to(args.images)), model.classes[max(range(len(p)), key=p.__getitem__)], *p]
         for path, p in zip(paths, probabilities(model, paths, args.batch_size, device), strict=True)
     ]
     try:

@@ -7,8 +7,10 @@ import contextlib
 import json
 import os
 import re
+import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from cim_dg.runtime import locks
 from cim_dg.runtime.files import last_line
 from cim_dg.sweeps.jobs import DONE, NOT_STARTED, UNFINISHED, Job, duration, seconds_left
 
+LEAST_SECONDS = 0.1
 RUNNING, FAILED = "running", "failed"
 STATES = (DONE, RUNNING, FAILED, UNFINISHED, NOT_STARTED)
 
@@ -35,6 +38,14 @@ def add_parser(subparsers: Any) -> None:
         "below, and disturbs nobody.",
     )
     parser.add_argument("folder", metavar="DIR", type=Path)
+    parser.add_argument(
+        "--watch",
+        nargs="?",
+        const=10.0,
+        type=float,
+        metavar="SECONDS",
+        help="look again every SECONDS (10 if not given) until nothing is left to run, or until Ctrl-C; exit code 0",
+    )
     parser.set_defaults(run=run)
 
 
@@ -42,20 +53,64 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the number of jobs in each state, the time left, and the failures.
 
     Raises:
-        UserError: there is no such folder, or no job in it.
+        UserError: there is no such folder, no job in it, or an interval that is no time.
     """
-    if not arguments.folder.is_dir():
-        raise UserError(f"there is no folder {arguments.folder}")
-    jobs = list(find(arguments.folder))
+    if arguments.watch is None:
+        print(describe(_jobs(arguments.folder)))
+    elif not LEAST_SECONDS <= arguments.watch <= 86_400:
+        raise UserError(f"--watch is {arguments.watch:g}; accepted are {LEAST_SECONDS:g} to 86400 seconds")
+    else:
+        watch(arguments.folder, arguments.watch)
+    return 0
+
+
+def watch(folder: Path, seconds: float) -> None:
+    """Show the state again and again, in place on a terminal, until nothing is left to run or Ctrl-C.
+
+    Raises:
+        UserError: as of `run`, at the first look or later.
+    """
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    live = Live(console=console, auto_refresh=False)
+    with contextlib.suppress(KeyboardInterrupt), live if console.is_terminal else contextlib.nullcontext():
+        while True:
+            jobs = _jobs(folder)
+            text = f"{datetime.now():%H:%M:%S}  {describe(jobs)}"
+            if console.is_terminal:
+                live.update(Text(text), refresh=True)
+            else:
+                print(text, flush=True)
+            if all(job.state in (DONE, FAILED) for job in jobs):
+                return
+            time.sleep(seconds)
+
+
+def _jobs(folder: Path) -> list[Job]:
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}")
+    jobs = list(find(folder))
     if not jobs:
-        raise UserError(f"no job has been started in {arguments.folder}")
+        raise UserError(f"no job has been started in {folder}")
+    return jobs
+
+
+def describe(jobs: list[Job]) -> str:
+    """How many jobs are in which state, the time left, and the failures, in lines."""
     count = Counter(job.state for job in jobs)
-    print(f"{len(jobs)} jobs: " + ", ".join(f"{count[state]} {state}" for state in STATES) + ".")
-    print(_time_left(jobs, side_by_side=max(1, count[RUNNING])))
+    lines = [
+        f"{len(jobs)} jobs: " + ", ".join(f"{count[state]} {state}" for state in STATES) + ".",
+        _time_left(jobs, side_by_side=max(1, count[RUNNING])),
+    ]
     for job in jobs:
         if job.state == FAILED:
-            print(f"Failed: {job.folder} ({job.algorithm} on {job.dataset}, {job.about})\n    {_error(job.folder)}")
-    return 0
+            lines.append(
+                f"Failed: {job.folder} ({job.algorithm} on {job.dataset}, {job.about})\n    {_error(job.folder)}"
+            )
+    return "\n".join(lines)
 
 
 def find(folder: Path) -> Iterator[Job]:

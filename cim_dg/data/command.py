@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -197,7 +198,10 @@ def _settled(dataset: Dataset, data_dir: Path) -> bool:
     if dataset.layout == "none":
         print(f"{dataset.name} needs no files: this package draws it.")
         return True
-    folder, check = dataset.path(data_dir), f"`cim-dg data verify {dataset.name} --data_dir {data_dir}`"
+    folder, check = (
+        dataset.path(data_dir),
+        f"`cim-dg data verify {dataset.name} --data_dir {shlex.quote(str(data_dir))}`",
+    )
     if not is_there(dataset, data_dir):
         if dataset.layout != "backgrounds" and folder.exists():
             raise UserError(f"{folder} is there, but is not {dataset.name}; move it away first")

@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
         f"{dataset.name}: {len(items)} images, {len(dataset.classes)} classes, domains {', '.join(dataset.domains)}, "
         f"in {dataset.folder}"
     )
-    flags, data_dir = f"--dataset {dataset.name} --algorithm CIM", shlex.quote(str(args.data_dir))
+    flags, data_dir = f"--dataset {shlex.quote(dataset.name)} --algorithm CIM", shlex.quote(str(args.data_dir))
     print(f"DomainBed:  python -m domainbed.scripts.train {flags} --data_dir {data_dir}")
     print(f"WILDS:      cim-dg wilds train {flags} --root_dir {data_dir}")
     return 0

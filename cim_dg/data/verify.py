@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,7 +51,9 @@ def verify(dataset: Dataset, data_dir: Path) -> Verdict:
         raise UserError(f"{dataset.name} has no files: this package draws it")
     folder = dataset.path(data_dir)
     if not folder.is_dir():
-        raise UserError(f"there is no {folder}; `cim-dg data get {dataset.name} --data_dir {data_dir}` gets it")
+        raise UserError(
+            f"there is no {folder}; `cim-dg data get {dataset.name} --data_dir {shlex.quote(str(data_dir))}` gets it"
+        )
     try:
         contents = inventory.take(dataset, folder)
     except UserError as error:

@@ -21,6 +21,7 @@ from cim_dg.domainbed.data_record import watch
 from cim_dg.domainbed.datasets import make_nuisance_digits, make_spirograph, make_vlcs_mini
 from cim_dg.domainbed.launchers import checked, claim_for_train, ending, is_standin, launcher, train_folder
 from cim_dg.domainbed.own_datasets import make_own_dataset
+from cim_dg.harness.endings import end_in_a_sentence
 from cim_dg.harness.registration import Asked, add, extend_registry, need, ours_in
 from cim_dg.launchers import LAUNCHERS
 from cim_dg.tracking.sidecar import track_domainbed
@@ -41,7 +42,10 @@ def on_algorithms(algorithms: ModuleType) -> None:
     for name, method in methods().items():
         add(algorithms, name, make_adapter(method, algorithms))
     eoa.on_algorithms(algorithms)
-    if not is_standin() and (output_dir := train_folder()) is not None:
+    if is_standin():
+        return
+    end_in_a_sentence()
+    if (output_dir := train_folder()) is not None:
         claim_for_train(output_dir)
         track_domainbed(output_dir)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+from cim_dg.errors import warn
 
 STEPS = 20
 ENOUGH = 0.5
@@ -26,7 +26,7 @@ class FewPositives:
         self._seen.append(positives)
         mean = sum(self._seen) / len(self._seen)
         if len(self._seen) == STEPS and mean < ENOUGH:
-            warnings.warn(
+            warn(
                 f"{self.algorithm}: only {mean:.0%} of the anchors had another image of their class to compare with "
                 f"over the first {STEPS} steps, so its contrast does little; use larger or class-balanced batches, or "
                 "cim_queue to compare with recent images too",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,11 @@ def find_images(folder: Path) -> list[Path]:
     return paths
 
 
+def as_text(path: Path) -> str:
+    """A path with slashes, as text that any file takes: bytes of a name that are not UTF-8 become \\xNN."""
+    return os.fsencode(path.as_posix()).decode("utf-8", errors="backslashreplace")
+
+
 def keep_limit() -> None:
     """Have Pillow refuse images of too many pixels, which the package wilds, once it has loaded FMoW, switches off."""
     from PIL import Image
@@ -52,7 +58,8 @@ def read_image(path: Path, mode: str = "RGB") -> Image:
     keep_limit()
     try:
         with Image.open(path) as image:
-            if image.mode in _SIXTEEN_BITS:
+            # Pillow below 11 gives PNG files of 16 bits the mode of 32.
+            if image.mode in _SIXTEEN_BITS or (image.mode, image.format) == ("I", "PNG"):
                 return image.convert("I").point(lambda value: value / 257, "L").convert(mode)
             if image.mode in ("I", "F"):
                 raise UserError(
@@ -62,5 +69,9 @@ def read_image(path: Path, mode: str = "RGB") -> Image:
             return image.convert(mode)
     except UserError:
         raise
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError:
+        raise UserError(f"the image {path} is too large; accepted are at most {2 * PIXELS:,} pixels") from None
+    except MemoryError:
+        raise UserError(f"the image {path} is too large for this machine's memory") from None
+    except Exception as error:  # Pillow raises many types of errors for damaged files
         raise UserError(f"the image {path} cannot be read: {error}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 import time
@@ -111,7 +112,7 @@ def slurm_launcher(jobs: Sequence[Job]) -> None:
             note_submitted(task, handle.job_id)
         submitted += sum(map(len, array))
         print(f"Submitted {sum(map(len, array))} jobs: {handles[0].job_id} to {handles[-1].job_id}.")
-    print(f"What they print is in {folder}; how they stand: cim-dg status {folder.parent}")
+    print(f"What they print is in {folder}; how they stand: cim-dg status {shlex.quote(str(folder.parent))}")
 
 
 def _not_queued(jobs: Sequence[Job]) -> list[Job]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from cim_dg.algorithms import methods
 from cim_dg.harness.compat import restore_adamw
+from cim_dg.harness.endings import end_in_a_sentence
 from cim_dg.harness.registration import Asked, add, extend_registry, need, ours_in
 
 PROGRAM = "subpopbench.train"
@@ -28,6 +29,7 @@ def on_algorithms(algorithms: ModuleType) -> None:
     from cim_dg.subpopbench.adapter import make_adapter
 
     need(algorithms, "Algorithm", "get_algorithm_class", "ALGORITHMS")
+    end_in_a_sentence()
     for name, method in methods().items():
         add(algorithms, name, make_adapter(method, algorithms))
     if getattr(getattr(sys.modules["__main__"], "__spec__", None), "name", None) == PROGRAM:

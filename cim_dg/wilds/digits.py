@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import shlex
 import shutil
 import tempfile
 from pathlib import Path
@@ -43,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     folder = write_digits(arguments.root_dir, arguments.seed)
     print(f"{sum(map(sum, SIZES.values()))} digits are in {folder}; to train on them:")
     print(
-        f"cim-dg wilds train --dataset waterbirds --defaults digits --root_dir {arguments.root_dir} "
+        f"cim-dg wilds train --dataset waterbirds --defaults digits --root_dir {shlex.quote(str(arguments.root_dir))} "
         "--algorithm CIM --log_dir logs/digits-CIM"
     )
     return 0

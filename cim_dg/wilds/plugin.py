@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from cim_dg.harness.compat import restore_adamw
+from cim_dg.harness.endings import end_in_a_sentence
 from cim_dg.wilds.our_methods import our_methods
 
 HOOKS = {
@@ -42,6 +43,7 @@ def on_wilds(module: ModuleType) -> None:
 
     if is_examples(sys.argv[0]) and not HOOKS.keys() <= autoload.HOOKS.keys():
         autoload.HOOKS.update(HOOKS)
+        end_in_a_sentence()
         _extend_parser()
 
 

@@ -7,7 +7,9 @@ seed, so a submission must have exactly one file for each.
 from __future__ import annotations
 
 import argparse
+import errno
 import re
+import shlex
 import shutil
 import sys
 from collections import defaultdict
@@ -23,7 +25,9 @@ from cim_dg.wilds.config import defaults_folder
 # Datasets of the leaderboard without image classification, and datasets that WILDS does not put on the leaderboard.
 OTHER_KINDS = ("amazon", "civilcomments", "globalwheat", "ogb-molpcba", "poverty", "py150")
 NOT_ON_LEADERBOARD = ("bdd100k", "celebA", "domainnet", "encode", "sqf", "waterbirds", "yelp")
-FILE = re.compile(r"(?P<dataset>.+)_split:(?P<split>[^:]+)_seed:(?P<seed>\d+)_epoch:(?P<epoch>[^_]+)_pred\.csv")
+FILE = re.compile(r"(?P<dataset>.+)_split:(?P<split>[^:]+)_seed:(?P<seed>[0-9]{1,9})_epoch:(?P<epoch>[^_]+)_pred\.csv")
+
+_LABEL = re.compile(r"[ \t]*[0-9]{1,9}[ \t]*")
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ def run_build(arguments: argparse.Namespace) -> int:
     for sentence in missing:
         print(f"to be done: {sentence}")
     if not missing:
-        print(f"check them: cim-dg submission validate {arguments.output} --root_dir ROOT_DIR")
+        print(f"check them: cim-dg submission validate {shlex.quote(arguments.output)} --root_dir ROOT_DIR")
     return 0
 
 
@@ -130,6 +134,8 @@ def build(log_dirs: Iterable[str | Path], output: str | Path) -> tuple[str, list
         if not best:
             raise UserError(f"{log_dir} has no predictions of a best epoch (*_epoch:best_pred.csv)")
         for entry in best:
+            if not entry.path.is_file():
+                raise UserError(f"{entry.path} is not a file")
             dataset = dataset or entry.dataset
             if entry.dataset != dataset:
                 raise UserError(f"{log_dir} is of {entry.dataset} and the folders before it are of {dataset}")
@@ -141,9 +147,16 @@ def build(log_dirs: Iterable[str | Path], output: str | Path) -> tuple[str, list
     read_rules(dataset)
     if Path(output).exists():
         raise UserError(f"{output} exists already; remove it or choose another folder")
-    Path(output).mkdir(parents=True)
-    for entry in chosen.values():
-        shutil.copyfile(entry.path, Path(output) / entry.path.name)
+    try:
+        Path(output).mkdir(parents=True)
+        for entry in chosen.values():
+            shutil.copyfile(entry.path, Path(output) / entry.path.name)
+    except OSError as error:
+        if not isinstance(error, FileExistsError):
+            shutil.rmtree(output, ignore_errors=True)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # which has a sentence of its own
+            raise
+        raise UserError(f"{output} cannot be written: {error.strerror} ({error.filename})") from None
     return dataset, find_entries(output)
 
 
@@ -168,7 +181,11 @@ def validate(folder: str | Path, root_dir: str | Path | None = None) -> tuple[li
     sizes, remarks = _split_sizes(dataset, root_dir)
     counts: dict[str, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
     for entry in entries:
-        lines = entry.path.read_text(encoding="utf-8", errors="replace").splitlines()
+        if not entry.path.is_file():
+            findings.append(f"{entry.path.name} is not a file")
+            continue
+        # Not str.splitlines, which breaks lines at U+2028 and other characters too.
+        lines = entry.path.read_text(encoding="utf-8", errors="replace").removesuffix("\n").split("\n")
         counts[entry.split][len(lines)].append(entry.path.name)
         findings += _bad_labels(entry, lines, rules.classes)
         expected = sizes.get(entry.split, len(lines))
@@ -210,7 +227,7 @@ def _superfluous(rules: Rules, entries: Iterable[Entry]) -> Iterable[str]:
 def _bad_labels(entry: Entry, lines: Sequence[str], classes: int) -> Iterable[str]:
     """A sentence for the file's first label that is not accepted."""
     for number, line in enumerate(lines, start=1):
-        if not line.strip().isdecimal() or int(line) >= classes:
+        if not _LABEL.fullmatch(line) or int(line) >= classes:
             accepted = f"a whole number from 0 to {classes - 1}"
             yield f"{entry.path.name} line {number} is {line[:40]!r}; accepted is {accepted}"
             return

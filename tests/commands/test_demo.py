@@ -26,6 +26,9 @@ def test_the_demo_shows_its_tables_and_pictures_and_does_nothing_twice(tmp_path)
         assert word in first.stdout, word
     picture = tmp_path / "demo" / "morph.png"
     assert picture.read_bytes().startswith(b"\x89PNG")
+    assert f"demo{os.sep}report.html" in first.stdout
+    assert "<!doctype html>" in (tmp_path / "demo" / "report.html").read_text(encoding="utf-8")
+    assert "Folders" not in first.stderr
     jobs = {path: path.stat().st_mtime for path in (tmp_path / "demo").rglob("done")}
     assert len(jobs) == 15
     again = demo()

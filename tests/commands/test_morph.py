@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import os
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +245,7 @@ def test_bad_images_and_options_are_refused(tmp_path: Path, capsys: pytest.Captu
     empty.mkdir()
     for options, message in [
         (("--count", 0), "--count is 0"),
+        (("--output", tmp_path / "o.jpg"), "o.jpg'; accepted is a name that ends in .png"),
         (("--images", tmp_path / "none"), "there is no folder"),
         (("--images", empty), "there is no image in"),
         (("--output", tmp_path / "none" / "out.png"), "cannot be written to"),
@@ -254,3 +257,66 @@ def test_bad_images_and_options_are_refused(tmp_path: Path, capsys: pytest.Captu
     assert "broken.jpg cannot be read" in one_line_error(capsys)
     with pytest.raises(UserError, match="2 channels"):
         folder_images(empty, a_model((2, 28, 28)), 1)
+
+
+@pytest.mark.parametrize("name", ["$\\frac{1$", "$x", "a\nb", os.fsdecode(b"caf\xe9"), "x" * 200, "\N{SNOWMAN}"])
+def test_any_name_of_an_image_is_drawn(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    try:
+        Image.new("RGB", (28, 28)).save(folder / f"{name}.png")
+    except UnicodeEncodeError:  # Pillow takes the name as text
+        Image.new("RGB", (28, 28)).save(folder / "plain.png")
+        os.rename(folder / "plain.png", os.fsencode(folder / f"{name}.png"))
+    images, names = folder_images(folder, a_model((3, 28, 28)), 1)
+    morph_figure(make_cim(), images, tmp_path / "out.png", names)
+    assert has_colour(pictures_in(tmp_path / "out.png"), (0, 0, 0))
+    names[0].encode("utf-8")
+
+
+@pytest.mark.parametrize("side", [20_000, 100_000])
+def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], side: int
+) -> None:
+    header = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    data = struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "large.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + data)
+    assert morph(save_checkpoint(tmp_path), "--images", tmp_path / "images") == 2
+    assert "large.png is too large; accepted are at most 178,956,970 pixels" in one_line_error(capsys)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "text"])
+def test_weights_that_are_no_numbers_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], value: object
+) -> None:
+    checkpoint = save_checkpoint(tmp_path)
+    contents = torch.load(checkpoint)
+    name = next(iter(contents["model_dict"]))
+    contents["model_dict"][name] = torch.full((2,), value) if isinstance(value, float) else value
+    torch.save(contents, checkpoint)
+    assert morph(checkpoint) == 2
+    assert f"holds weights that are not finite numbers (the first is {name})" in one_line_error(capsys)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("args", [1]),
+        ("model_hparams", None),
+        ("model_dict", 5),
+        ("model_num_classes", "two"),
+        ("model_num_classes", 10**12),
+        ("model_num_domains", -1),
+        ("model_input_shape", 28),
+        ("model_input_shape", (3, 28, "x")),
+    ],
+)
+def test_a_checkpoint_with_another_type_in_it_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, value: object
+) -> None:
+    checkpoint = save_checkpoint(tmp_path)
+    torch.save(torch.load(checkpoint) | {name: value}, checkpoint)
+    assert morph(checkpoint) == 2
+    assert f"its {name} is of another form" in one_line_error(capsys)

@@ -130,3 +130,41 @@ def test_a_job_that_could_not_even_write_its_error_has_failed(
     first, second, failed, said = status(tmp_path, capsys)
     assert first == "1 jobs: 0 done, 0 running, 1 failed, 0 unfinished, 0 not started."
     assert second == "Only failed jobs are left." and str(folder) in failed and said.strip() == reason
+
+
+def test_watching_ends_by_itself_when_nothing_is_left_to_run(
+    job: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done, other = job("CIM", done="done"), job("ERM", results_jsonl="{}")
+    waits: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        (other / "done").touch()
+
+    monkeypatch.setattr("cim_dg.commands.status.time.sleep", sleep)
+    assert cli.main(["status", str(tmp_path), "--watch", "7"]) == 0
+    out = capsys.readouterr().out
+    assert waits == [7.0]
+    assert re.search(r"2 jobs: 1 done(.|\n)*2 jobs: 2 done", out), (out, done)
+
+
+def test_watching_ends_cleanly_with_ctrl_c(
+    job: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job("ERM", results_jsonl="{}")
+
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cim_dg.commands.status.time.sleep", interrupt)
+    assert cli.main(["status", str(tmp_path), "--watch"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "1e9"])
+def test_an_interval_that_is_no_time_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], seconds: str
+) -> None:
+    assert cli.main(["status", str(tmp_path), f"--watch={seconds}"]) == 2
+    assert "accepted are 0.1 to 86400 seconds" in capsys.readouterr().err

@@ -129,3 +129,13 @@ def test_a_bad_file_is_refused(tmp_path, text, message):
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"no hyper-parameters of 'Mine': .*mine\.yaml cannot be read"):
         hparams.register("Mine", tmp_path / "mine.yaml")
+
+
+def test_a_whole_number_that_no_computer_counts_to_is_refused() -> None:
+    entry = hparams.HParam("steps", "int", 1)
+    assert entry.check("steps", 2**63 - 1) == 2**63 - 1
+    for value in (2**63, -(10**30)):
+        with pytest.raises(UserError, match="steps is"):
+            entry.check("steps", value)
+    with pytest.raises(UserError, match="cim_width is 5000; accepted is a whole number of at least 1 and at most 4096"):
+        hparams.check(hparams.space("CIM"), {"cim_width": 5000})

@@ -84,6 +84,45 @@ def test_all_findings_are_printed_a_sentence_each(built: Path, command: Command,
     assert all(line.startswith("cim-dg: error: ") for line in lines)
 
 
+@pytest.mark.parametrize("label", ["0\u2028", "0\x0b1", "0\x1c", "\u0661", "1" * 5000, "0 1", ""])
+def test_a_line_that_is_no_plain_number_is_refused(
+    built: Path, command: Command, capsys: pytest.CaptureFixture, label: str
+) -> None:
+    file = built / "camelyon17_split:test_seed:0_epoch:best_pred.csv"
+    file.write_text("0\n" * 11 + label + "\n", encoding="utf-8")
+    capsys.readouterr()
+    assert command("submission", "validate", built) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"seed:0_epoch:best_pred.csv line 12 is {label[:40]!r}; accepted is a whole number from 0 to 1" in line
+
+
+@pytest.mark.parametrize("kind", ["folder", "dangling link"])
+def test_what_is_no_file_is_refused(
+    built: Path, tmp_path: Path, command: Command, capsys: pytest.CaptureFixture, kind: str
+) -> None:
+    log = tmp_path / "logs" / "seed-0"
+    for folder in (built, log):
+        file = folder / "camelyon17_split:test_seed:0_epoch:best_pred.csv"
+        file.unlink()
+        file.mkdir() if kind == "folder" else file.symlink_to("nowhere")
+    capsys.readouterr()
+    assert command("submission", "validate", built) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("camelyon17_split:test_seed:0_epoch:best_pred.csv is not a file")
+    assert command("submission", "build", log, "--output", tmp_path / "again") == 2
+    assert capsys.readouterr().err.endswith("camelyon17_split:test_seed:0_epoch:best_pred.csv is not a file\n")
+    assert not (tmp_path / "again").exists()
+
+
+def test_a_place_where_nothing_can_be_written_is_refused(
+    built: Path, tmp_path: Path, command: Command, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    capsys.readouterr()
+    assert command("submission", "build", tmp_path / "logs" / "seed-0", "--output", tmp_path / "file" / "in") == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
 def test_what_is_missing_is_said_when_building(tmp_path: Path, command: Command, capsys: pytest.CaptureFixture) -> None:
     assert command("submission", "build", *write_logs(tmp_path / "logs", seeds=3), "--output", tmp_path / "s") == 0
     assert "split val has no predictions of seed 3, 4, 5, 6, 7, 8, 9" in capsys.readouterr().out

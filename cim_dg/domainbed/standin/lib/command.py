@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable
 from typing import Protocol
 
-from cim_dg.errors import exit_code
+from cim_dg.errors import exit_code, plain_warnings
 from cim_dg.runtime import settings
 
 NOTICE = (
@@ -43,6 +43,7 @@ def run(function: Callable[[], None]) -> int:
 
     A user's error is one sentence on stderr. A traceback means a bug.
     """
+    plain_warnings(Warning)
     try:
         return exit_code(function)
     except NotImplementedError as error:
