@@ -14,6 +14,7 @@ NOTICE = (
     "This is cim-dg's stand-in for DomainBed. To use the real one: git clone "
     "https://github.com/facebookresearch/DomainBed, then run inside the clone or put it on PYTHONPATH."
 )
+TASKS = ["domain_generalization", "domain_adaptation"]
 ANNOUNCED = "CIM_DG_STANDIN_ANNOUNCED"
 """Environment variable that a sweep sets for its jobs, so that they do not repeat the notice on the terminal."""
 

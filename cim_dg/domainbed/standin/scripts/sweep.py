@@ -40,9 +40,7 @@ class Job:
         name = hashlib.md5(json.dumps(train_args, sort_keys=True).encode("utf-8")).hexdigest()
         self.output_dir = os.path.join(sweep_output_dir, name)
         self.train_args = {**copy.deepcopy(train_args), "output_dir": self.output_dir}
-        self.command = " ".join(
-            ["python", "-m", "domainbed.scripts.train", *map(_flag, sorted(self.train_args.items()))]
-        )
+        self.command = " ".join(["python -m domainbed.scripts.train", *map(_flag, sorted(self.train_args.items()))])
         if os.path.exists(os.path.join(self.output_dir, "done")):
             self.state = Job.DONE
         else:
@@ -96,19 +94,16 @@ def _flag(argument: tuple[str, Any]) -> str:
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command\'s arguments."""
+    """The command's arguments."""
     parser = Parser(prog="domainbed.scripts.sweep", description=__doc__)
     parser.add_argument("command", choices=["launch", "delete_incomplete"])
     all_datasets = [name for name in datasets.DATASETS if "Debug" not in name]
     parser.add_argument("--datasets", nargs="+", default=all_datasets)
     parser.add_argument("--algorithms", nargs="+", default=algorithms.ALGORITHMS)
-    parser.add_argument(
-        "--task", default="domain_generalization", choices=["domain_generalization", "domain_adaptation"]
-    )
+    parser.add_argument("--task", default=command.TASKS[0], choices=command.TASKS)
     parser.add_argument("--n_hparams_from", type=whole(), default=0)
-    parser.add_argument(
-        "--n_hparams", type=whole(1), default=20, help="hparams seeds from --n_hparams_from up to this, without it"
-    )
+    seeds = "hparams seeds from --n_hparams_from up to this, without it"
+    parser.add_argument("--n_hparams", type=whole(1), default=20, help=seeds)
     parser.add_argument("--output_dir", required=True)
     parser.add_argument("--data_dir", required=True)
     parser.add_argument("--seed", type=whole(), default=0, help="without effect, as in DomainBed")
@@ -117,9 +112,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--steps", type=whole(1))
     parser.add_argument("--hparams", help="a JSON object of values for every run")
     parser.add_argument("--holdout_fraction", type=share(), default=0.2)
-    parser.add_argument(
-        "--single_test_envs", action="store_true", help="no pairs: leave-one-domain-out selection needs them"
-    )
+    pairs = "no pairs: leave-one-domain-out selection needs them"
+    parser.add_argument("--single_test_envs", action="store_true", help=pairs)
     parser.add_argument("--skip_confirmation", action="store_true")
     return parser.parse_args(argv)
 
@@ -183,20 +177,16 @@ def check(args: argparse.Namespace) -> None:
         names = vars(args)[option]
         if twice := [name for name in names if names.count(name) > 1]:
             raise UserError(f"--{option} names {twice[0]} twice")
-    if args.command_launcher not in command_launchers.REGISTRY:
-        known = ", ".join(command_launchers.REGISTRY)
-        raise UserError(f"there is no launcher {args.command_launcher!r}; there are {known}")
+    if args.command_launcher not in (known := command_launchers.REGISTRY):
+        raise UserError(f"there is no launcher {args.command_launcher!r}; there are {', '.join(known)}")
     for algorithm in args.algorithms:
         algorithms.get_algorithm_class(algorithm)
     for dataset in args.datasets:
         if datasets.num_environments(dataset) < 3 and not args.single_test_envs:
-            raise UserError(
-                f"{dataset} has too few environments for pairs of test environments: give --single_test_envs"
-            )
+            raise UserError(f"{dataset} has too few environments for pairs to test on: give --single_test_envs")
         for algorithm in args.algorithms:
-            hparams_registry.with_overrides(
-                hparams_registry.default_hparams(algorithm, dataset), args.hparams, algorithm
-            )
+            defaults = hparams_registry.default_hparams(algorithm, dataset)
+            hparams_registry.with_overrides(defaults, args.hparams, algorithm)
     runs = args.command == "launch" and args.command_launcher != "dummy"
     if runs and (lacking := present.needed("domainbed", args.datasets, args.data_dir)):
         raise UserError(f"--data_dir {args.data_dir} lacks data: {lacking[0]}")
@@ -220,11 +210,8 @@ def plan(args: argparse.Namespace) -> Iterator[TrainArgs]:
                             "trial_seed": trial_seed,
                             "seed": seed_hash(dataset, algorithm, test_envs, hparams_seed, trial_seed),
                         }
-                        if args.steps is not None:
-                            train_args["steps"] = args.steps
-                        if args.hparams is not None:
-                            train_args["hparams"] = args.hparams
-                        yield train_args
+                        options = {"steps": args.steps, "hparams": args.hparams}
+                        yield train_args | {name: value for name, value in options.items() if value is not None}
 
 
 def test_env_choices(count: int, single: bool) -> Iterator[list[int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import itertools
 import math
 import os
 import platform
@@ -41,14 +42,12 @@ _PROGRESS = ("results.jsonl", CHECKPOINT)
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command\'s arguments."""
+    """The command's arguments."""
     parser = Parser(prog="domainbed.scripts.train", description=__doc__)
     parser.add_argument("--data_dir", help="the folder of all data sets")
     parser.add_argument("--dataset", default="RotatedMNIST")
     parser.add_argument("--algorithm", default="ERM")
-    parser.add_argument(
-        "--task", default="domain_generalization", choices=["domain_generalization", "domain_adaptation"]
-    )
+    parser.add_argument("--task", default=command.TASKS[0], choices=command.TASKS)
     parser.add_argument("--hparams", help="a JSON object: values that replace default or random ones")
     parser.add_argument("--hparams_seed", type=whole(), default=0, help="seed of random hparams; 0 for the defaults")
     parser.add_argument("--trial_seed", type=whole(), default=0, help="seed of the splits, and of random hparams")
@@ -58,12 +57,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--test_envs", type=whole(), nargs="+", default=[0])
     parser.add_argument("--output_dir", default="train_output")
     parser.add_argument("--holdout_fraction", type=share(), default=0.2, help="share of each environment's out-split")
-    parser.add_argument(
-        "--uda_holdout_fraction",
-        type=share(zero=True),
-        default=0,
-        help="share of test environments that domain adaptation may see",
-    )
+    adaptation = "share of test environments that domain adaptation may see"
+    parser.add_argument("--uda_holdout_fraction", type=share(zero=True), default=0, help=adaptation)
     parser.add_argument("--skip_model_save", action="store_true")
     parser.add_argument("--save_model_every_checkpoint", action="store_true")
     return parser.parse_args(argv)
@@ -84,11 +79,11 @@ def _train_in_folder(args: argparse.Namespace) -> int:
     try:
         os.makedirs(args.output_dir, exist_ok=True)
         claimed = locks.claim(args.output_dir)
-    except OSError as error:
-        print(f"error: --output_dir {args.output_dir} cannot be made: {error.strerror}", file=sys.stderr)
-        return 2
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (OSError, UserError) as error:
+        failed = (
+            f"--output_dir {args.output_dir} cannot be made: {error.strerror}" if isinstance(error, OSError) else error
+        )
+        print(f"error: {failed}", file=sys.stderr)
         return 2
     if claimed is None:
         print(f"{args.output_dir}: another process is running this job, to which it is left", file=sys.stderr)
@@ -198,19 +193,16 @@ def updates(
         RunError: a value is not finite.
     """
     train, adaptation = iter(loaders.train), iter(loaders.adaptation)
-    step = first_step
-    while True:
+    for step in itertools.count(first_step):
         start = time.time()
         minibatches = [(x.to(device), y.to(device)) for x, y in next(train)]
-        unlabeled = None
-        if args.task == "domain_adaptation":
-            unlabeled = [x.to(device) for x, _ in next(adaptation)]
+        adapting = args.task == "domain_adaptation"
+        unlabeled = [x.to(device) for x, _ in next(adaptation)] if adapting else None
         values = algorithm.update(minibatches, unlabeled)
         for name, value in values.items():
             if not math.isfinite(value):
                 raise RunError(f"{args.algorithm}'s {name} is {value} at step {step}; the run is stopped")
         yield {"step_time": time.time() - start, **values}
-        step += 1
 
 
 def check(args: argparse.Namespace) -> None:
