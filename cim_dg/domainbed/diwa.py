@@ -50,7 +50,7 @@ def with_initialisation(adapter: type) -> type:
 
         def _load_init(self, path: str) -> None:
             try:
-                self.method.load_state_dict(torch.load(path, map_location="cpu"))
+                self.method.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
             except RuntimeError:
                 name = self.method.name
                 raise UserError(
