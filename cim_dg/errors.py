@@ -58,15 +58,15 @@ def plain_warnings(shown_plainly: type[Warning]) -> None:
 
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP)
+_NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR, errno.ENOTDIR)
 
 
 def exit_code(run: Callable[[], int | None], program: str = "") -> int:
     """Call `run` and return its exit code (None counts as 0), or the exit code of the error that it raises.
 
-    That is 2 for a UserError, or a path that no file system takes, 1 for a RunError or a full disk, 75 for
-    LeftToAnother, and 130 if it is interrupted; the error is one line on stderr, after the name of the `program` if
-    there is one. Other errors pass through.
+    That is 2 for a UserError or a path that cannot be used (too long, or a folder where a file is written), 1 for a
+    RunError or a full disk, 75 for LeftToAnother, and 130 if it is interrupted; the error is one line on stderr, after
+    the name of the `program` if there is one. Other errors pass through.
     """
     prefix = f"{program}: " if program else ""
     try:
@@ -78,7 +78,8 @@ def exit_code(run: Callable[[], int | None], program: str = "") -> int:
         return 2 if isinstance(error, UserError) else LEFT if isinstance(error, LeftToAnother) else 1
     except OSError as error:
         if error.errno in _NO_PATH:
-            print(f"{prefix}error: the path {_shortened(str(error.filename))!r}: {error.strerror}", file=sys.stderr)
+            path = _shortened(str(error.filename2 or error.filename))
+            print(f"{prefix}error: the path {path!r}: {error.strerror}", file=sys.stderr)
             return 2
         if error.errno not in _NO_ROOM:
             raise

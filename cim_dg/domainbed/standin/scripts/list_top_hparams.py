@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from cim_dg.errors import UserError
+from cim_dg.results import read_domainbed
 from cim_dg.runtime.arguments import Parser
 
 from ..lib import command, reporting
@@ -37,13 +38,10 @@ def list_top_hparams(args: argparse.Namespace) -> None:
         UserError: --input_dir is no folder, or has no such run.
     """
     records = reporting.load_records(args.input_dir)
+    read_domainbed.from_lines(records)  # damaged ones are refused
     print("Total records:", len(records))
     requested = (args.dataset, args.algorithm, args.test_env)
-    groups = [
-        group
-        for group in reporting.get_grouped_records(records)
-        if (group.dataset, group.algorithm, group.test_env) == requested
-    ]
+    groups = [group for group in reporting.get_grouped_records(records) if group[1:4] == requested]
     if not groups:
         dataset, algorithm, test_env = requested
         raise UserError(f"{args.input_dir} has no run of {algorithm} on {dataset} with test environment {test_env}")
