@@ -116,6 +116,9 @@ def describe(jobs: list[Job]) -> str:
 def find(folder: Path) -> Iterator[Job]:
     """The jobs in a folder and below, in the order of their folders."""
     for place, below, names in os.walk(folder):
+        for note in sorted(Path(place, NOTES).glob("*.json")):
+            if not (refused := Path(place, note.name.removesuffix(".json"))).exists():
+                yield Job("?", "?", "refused at its start", refused, FAILED, None)
         below[:] = sorted(set(below) - {NOTES})
         if "run.json" in names:
             with contextlib.suppress(FileNotFoundError):  # it has been removed meanwhile

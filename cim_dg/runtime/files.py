@@ -27,12 +27,17 @@ def write_atomically(path: str | os.PathLike[str], data: str | bytes) -> None:
 def open_atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """A file to write. Its content appears at `path` when the block ends without an error, else nowhere.
 
-    The bytes go to a temporary file next to the target, are flushed to the disk, and replace it in one step.
+    The bytes go to a temporary file next to the target, are flushed to the disk, and replace it in one step. A device
+    or a pipe (/dev/stdout, say) is written to, and not replaced.
 
     Raises:
         OSError: as of `write_atomically`.
     """
     path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with open(path, "wb") as file:
+            yield file
+        return
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:

@@ -37,3 +37,19 @@ def test_who_raises_leaves_nothing(tmp_path: Path) -> None:
         file.write(b"ha")
         _ = 1 / 0
     assert os.listdir(tmp_path) == []
+
+
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE) as reader:
+        write_atomically(pipe, "text")
+        assert reader.communicate(timeout=60)[0] == b"text"
+    assert pipe.is_fifo() and os.listdir(tmp_path) == ["pipe"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="there is no /dev/full")
+def test_a_device_is_written_to_and_not_replaced() -> None:
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically("/dev/full", "text")
+    assert Path("/dev/full").is_char_device()
