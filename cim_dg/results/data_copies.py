@@ -22,7 +22,8 @@ def sentences(runs: Sequence[Run]) -> list[str]:
 def copy_of(run: Run) -> Mapping[str, Any]:
     """A run's record of its data (see `cim_dg.data.fingerprint.record`); empty if there is none."""
     data = run.provenance.get("data")
-    return data if isinstance(data, dict) and data.get("listing") else {}
+    listing = data.get("listing") if isinstance(data, dict) else None
+    return data if isinstance(data, dict) and listing and isinstance(listing, str) else {}
 
 
 def described(run: Run) -> str:
@@ -30,8 +31,8 @@ def described(run: Run) -> str:
     data = copy_of(run)
     if not data:
         return "unknown"
-    states: dict[object, str] = {True: "verified", False: "differs from what papers mean"}
-    state = states.get(data.get("verified"), "not verified")
+    verified = data.get("verified")
+    state = {"True": "verified", "False": "differs from what papers mean"}.get(str(verified), "not verified")
     return f"{str(data.get('fingerprint') or data['listing'])[:SHOWN]} ({state})"
 
 

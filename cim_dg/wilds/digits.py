@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cim_dg.errors import UserError
+from cim_dg.runtime.bounds import SEED, whole
 
 FOLDER = "waterbirds_v1.0"
 # Images per split and group; groups are in the order (y, place) = (0, 0), (0, 1), (1, 0), (1, 1). The training groups
@@ -33,7 +34,7 @@ def add_parser(subparsers: Any) -> None:
         "digits", help="write digits in the format of Waterbirds, to try things out", allow_abbrev=False
     )
     parser.add_argument("--root_dir", required=True, help=f"folder in which {FOLDER} is made")
-    parser.add_argument("--seed", type=int, default=0, help="of which digits are where, and of the textures")
+    parser.add_argument("--seed", type=whole(0, SEED), default=0, help="of which digits are where, and of the textures")
     parser.set_defaults(run=run)
 
 

@@ -30,7 +30,8 @@ def make_optimizer(config: Config, parameters: Iterable[nn.Parameter]) -> Optimi
         tried = constructor([weight], **kwargs)
     schedule = Schedule(config, tried, n_steps=3)
     with _readable("optimizer_kwargs", config.optimizer):
-        tried.step()
+        for _ in range(2):  # momentum acts in the second step
+            tried.step()
     schedule.try_out()
     return constructor(parameters, **kwargs)
 

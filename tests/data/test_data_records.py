@@ -88,6 +88,12 @@ def test_copies_that_differ_from_the_manifest_and_silent_runs_are_told() -> None
     assert described(run_on(None)) == "unknown" and described(run_on(copy("a" * 64))) == "aaaaaaaaaaaa (not verified)"
 
 
+def test_a_damaged_record_of_a_copy_counts_as_none() -> None:
+    damaged: Any = [[[]]]
+    assert sentences([run_on(copy(damaged)), run_on(copy(damaged, "1" * 64, True))]) == []
+    assert described(run_on(copy("a" * 64) | {"verified": damaged})) == "aaaaaaaaaaaa (not verified)"
+
+
 def train(data_dir: Path, output_dir: Path) -> dict[str, Any]:
     from domainbed.scripts import train as standin
 

@@ -151,3 +151,10 @@ def test_hyper_parameters_are_options() -> None:
         with pytest.raises(UserError, match=wrong[0][2:]):
             read_hparam_options(parser.parse_args(wrong), "CIM")
     assert "--scl_temperature" in parser.format_help()
+
+
+def test_a_momentum_that_the_second_step_cannot_take_is_refused() -> None:
+    given = {**GIVEN, "optimizer": "SGD", "optimizer_kwargs": {"momentum": 10**20}}
+    config = make_config({"dataset": "camelyon17", **given})
+    with pytest.raises(UserError, match="optimizer_kwargs does not fit SGD"):
+        make_optimizer(config, [torch.nn.Parameter(torch.zeros(1))])

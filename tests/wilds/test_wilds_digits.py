@@ -92,6 +92,13 @@ def test_methods_of_other_papers_train_on_them(
     }
 
 
+@pytest.mark.parametrize("seed", ["-1", "x", str(2**32)])
+def test_a_seed_that_numpy_does_not_take_is_refused(tmp_path: Path, command: Callable[..., int], seed: str) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        command("wilds", "digits", "--root_dir", tmp_path, f"--seed={seed}")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_is_there_is_not_overwritten(
     tmp_path: Path, command: Callable[..., int], capsys: pytest.CaptureFixture
 ) -> None:
