@@ -71,7 +71,8 @@ def exit_code(run: Callable[[], int | None], program: str = "") -> int:
     prefix = f"{program}: " if program else ""
     try:
         code = run() or 0
-        sys.stdout.flush()  # here, where a full disk is still an error that can be told
+        with contextlib.suppress(ValueError):  # WILDS' run_expt.py closes it
+            sys.stdout.flush()  # here, where a full disk is still an error that can be told
         return code
     except (UserError, RunError) as error:
         print(f"{prefix}error: {' '.join(str(error).splitlines())}", file=sys.stderr)

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 import warnings
 
 import pytest
 
-from cim_dg.errors import Notice, warn
+from cim_dg.errors import Notice, exit_code, warn
 
 
 def printed(code: str) -> str:
@@ -31,3 +32,10 @@ def test_they_are_warnings_that_can_be_caught():
     with warnings.catch_warnings(), pytest.raises(UserWarning):
         warnings.simplefilter("error")
         warn("the batch is small")
+
+
+def test_a_program_that_has_closed_its_output_keeps_its_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = io.StringIO()
+    closed.close()
+    monkeypatch.setattr(sys, "stdout", closed)
+    assert exit_code(lambda: 3) == 3

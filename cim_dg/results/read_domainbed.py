@@ -89,7 +89,7 @@ def from_lines(lines: Iterable[dict[str, Any]]) -> Records:
         try:
             if record["args"] != args:
                 args = record["args"]
-                run = collector.begin(_run(Path(args["output_dir"]), args, record["hparams"], {}, True))
+                run = collector.begin(_run(Path(args.get("output_dir", "")), args, record.get("hparams", {}), {}, True))
             layout = _layout(record, collector)
             collector.add(run, _whole(record["step"]), layout.number, [_number(record[key]) for key in layout.keys])
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:

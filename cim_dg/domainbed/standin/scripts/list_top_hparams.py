@@ -52,10 +52,10 @@ def list_top_hparams(args: argparse.Namespace) -> None:
             for accuracies, run_records in method.hparams_accs(group.records):
                 print(f"\t{accuracies}")
                 print("\t\thparams:")
-                for name, value in sorted(run_records[0]["hparams"].items()):
+                for name, value in sorted(run_records[0].get("hparams", {}).items()):
                     print(f"\t\t\t{name}: {value}")
                 print("\t\toutput_dirs:")
-                for output_dir in dict.fromkeys(record["args"]["output_dir"] for record in run_records):
+                for output_dir in dict.fromkeys(record["args"].get("output_dir", "?") for record in run_records):
                     print(f"\t\t\t{output_dir}")
 
 
