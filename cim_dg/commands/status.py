@@ -185,7 +185,7 @@ def _wilds(folder: Path) -> Job:
         dataset, algorithm, seed = config["dataset"], config["algorithm"], config["seed"]
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise UserError(f"{folder / 'run.json'} is no record of a run; move its folder away") from None
     if record.get("finished"):
         state = DONE
