@@ -42,7 +42,8 @@ class ReadableSubset(WILDSSubset):
             return super().__getitem__(index)
         except UserError:
             raise
-        except (OSError, SyntaxError, ValueError, MemoryError, DecompressionBombError) as error:  # PIL's errors
+        # PIL's errors, and that of a table without the file's name.
+        except (OSError, SyntaxError, ValueError, TypeError, MemoryError, DecompressionBombError) as error:
             names = getattr(self.dataset, "_input_array", None)
             name = f"image {self.indices[index]}" if names is None else f"image {names[self.indices[index]]}"
             raise UserError(f"{name} of {self.dataset_name} cannot be read: {error}") from None

@@ -63,6 +63,13 @@ def test_a_table_that_is_not_there(fails: Callable[..., str], tmp_path: Path) ->
     assert "metadata.csv" in fails(tmp_path)
 
 
+def test_an_image_without_a_name(fails: Callable[..., str], tmp_path: Path) -> None:
+    small_datasets.waterbirds(tmp_path)
+    table = tmp_path / "waterbirds_v1.0" / "metadata.csv"
+    table.write_text(table.read_text().replace("images/0003.jpg", ""))
+    assert "image nan of waterbirds cannot be read" in fails(tmp_path)
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_image_that_cannot_be_read(workers: int, fails: Callable[..., str], tmp_path: Path) -> None:
     small_datasets.waterbirds(tmp_path)
