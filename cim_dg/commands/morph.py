@@ -13,6 +13,7 @@ from cim_dg.errors import UserError
 from cim_dg.runtime.files import write_atomically
 
 _LONGEST = 24  # characters of a name in the picture
+_MOST = 1000
 _COLUMNS = 16
 """Images side by side; more of them are drawn below."""
 
@@ -47,8 +48,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Carry out `cim-dg morph`."""
-    if args.count < 1:
-        raise UserError(f"--count is {args.count}; it must be at least 1")
+    if not 1 <= args.count <= _MOST:
+        raise UserError(f"--count is {args.count}; accepted are 1 to {_MOST} images")
     if args.output.suffix.lower() != ".png":
         raise UserError(f"--output is {str(args.output)!r}; accepted is a name that ends in .png")
     from cim_dg.algorithms import methods

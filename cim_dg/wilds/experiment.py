@@ -39,6 +39,8 @@ def train(config: Config, keep_models: bool = True) -> dict[str, Any]:
     device = choose_device(config.device)
     sees_domains = check_domains(config.algorithm, config.hparams, config.use_domains)
     folder = RunFolder(config.log_dir, config.dataset, config.seed)
+    if folder.record.is_dir():
+        raise UserError(f"{folder.record} is a folder; accepted is the record of a run, or none")
     if folder.record.exists() and not config.resume:
         raise UserError(
             f"log_dir {config.log_dir} holds a run already; add --resume to go on with it, or choose another"
