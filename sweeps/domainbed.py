@@ -20,7 +20,7 @@ from cim_dg.results.domains import ENVIRONMENTS
 from cim_dg.results.records import VARIANTS
 from cim_dg.runtime.files import last_line
 from cim_dg.runtime.schema import suggestion
-from cim_dg.sweeps.jobs import DONE, NOT_STARTED, UNFINISHED, Command, Job
+from cim_dg.sweeps.jobs import DONE, NOT_STARTED, UNFINISHED, Command, Job, check_launcher
 from cim_dg.sweeps.spec import Spec, Variant
 
 HOLDOUT_FRACTION = 0.2
@@ -74,11 +74,7 @@ def check(spec: Spec, commands: list[Command]) -> None:
         )
     except ImportError as error:
         raise UserError(f"DomainBed cannot be imported: {error}") from None
-    if spec.command_launcher not in command_launchers.REGISTRY:
-        known = (
-            f"{', '.join(command_launchers.REGISTRY)}{suggestion(spec.command_launcher, command_launchers.REGISTRY)}"
-        )
-        raise UserError(f"there is no launcher {spec.command_launcher!r}; there are {known}")
+    check_launcher(spec.command_launcher, command_launchers.REGISTRY)
     for name in spec.algorithms:
         variant = _variant(spec, name)
         try:

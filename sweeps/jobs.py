@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cim_dg.errors import UserError
+from cim_dg.runtime.schema import suggestion
+
 NOT_STARTED, UNFINISHED, DONE = "not started", "unfinished", "done"
 
 
@@ -52,3 +55,14 @@ def duration(seconds: float) -> str:
     if minutes < 1:
         return f"{max(1, round(seconds))} s"
     return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+
+
+def check_launcher(name: str, known: Iterable[str]) -> None:
+    """Check that a launcher is one of the `known`.
+
+    Raises:
+        UserError: it is not.
+    """
+    names = list(known)
+    if name not in names:
+        raise UserError(f"there is no launcher {name!r}; there are {', '.join(names)}{suggestion(name, names)}")

@@ -14,8 +14,7 @@ from cim_dg import launchers
 from cim_dg.errors import UserError
 from cim_dg.launchers import launch
 from cim_dg.runtime.files import last_line
-from cim_dg.runtime.schema import suggestion
-from cim_dg.sweeps.jobs import DONE, NOT_STARTED, UNFINISHED, Command, Job
+from cim_dg.sweeps.jobs import DONE, NOT_STARTED, UNFINISHED, Command, Job, check_launcher
 from cim_dg.sweeps.spec import Spec
 
 
@@ -52,9 +51,7 @@ def check(spec: Spec, commands: list[Command]) -> None:
     Raises:
         UserError: the launcher or a method is not known, or an option is not accepted.
     """
-    if spec.command_launcher not in launchers.LAUNCHERS:
-        known = f"{', '.join(launchers.LAUNCHERS)}{suggestion(spec.command_launcher, launchers.LAUNCHERS)}"
-        raise UserError(f"there is no launcher {spec.command_launcher!r}; there are {known}")
+    check_launcher(spec.command_launcher, launchers.LAUNCHERS)
     from cim_dg.wilds.run import config_of, parsed  # the methods' options import torch
 
     for command in {(command.jobs[0].dataset, command.jobs[0].algorithm): command for command in commands}.values():

@@ -9,6 +9,7 @@ import os
 import platform
 import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -61,7 +62,6 @@ def domainbed() -> tuple[list[tuple[str, str]], bool]:
     if algorithms is None:
         reason = problems.get("domainbed.algorithms", "there is no domainbed.algorithms")
         return [("DomainBed", f"cannot be imported: {reason}"), *_missing("DomainBed")], False
-    from cim_dg.algorithms import methods
     from cim_dg.domainbed.plugin import DATASETS, family
     from cim_dg.harness.registration import ours_in
 
@@ -75,22 +75,16 @@ def domainbed() -> tuple[list[tuple[str, str]], bool]:
     datasets = modules.get("domainbed.datasets.datasets") or modules.get("domainbed.datasets")
     launchers = modules.get("domainbed.command_launchers")
     ours = {
-        "algorithms": ours_in(algorithms, methods()),
         "datasets": ours_in(datasets, DATASETS) if datasets else [],
         "launchers": sorted(launchers.REGISTRY) if launchers else [],
     }
-    lines = [("DomainBed", where), *((f"  {what}", ", ".join(names)) for what, names in ours.items() if names)]
-    if kept := [name for name in methods() if name in vars(algorithms) and name not in ours["algorithms"]]:
-        lines.append(("  left as they are", f"{', '.join(kept)}, which it has itself"))
-    if launchers is None:
-        lines.append(("  left out", "launchers: it has no sweep (domainbed.command_launchers)"))
-    lines += [("  left out", f"{name}: {reason}") for name, reason in problems.items()]
-    lines += [("  left out", message) for message in caught]
+    left_out = [] if launchers else ["launchers: it has no sweep (domainbed.command_launchers)"]
+    lines = [("DomainBed", where), *_registered(algorithms, ours), *_left_out(left_out, problems, caught)]
     extended = [
         getattr(modules.get(f"domainbed.{module}"), function, None)
         for module, function in (("hparams_registry", "default_hparams"), ("networks", "Featurizer"))
     ]
-    works = all(ours[what] for what in ("algorithms", "datasets")) and all(
+    works = bool(_algorithms(algorithms)[0] and ours["datasets"]) and all(
         getattr(function, "__wrapped__", None) for function in extended
     )
     return [*lines, *(_missing("DomainBed") if kind == "DomainBed" else [])], works and not problems
@@ -102,16 +96,30 @@ def subpopbench() -> list[tuple[str, str]]:
         return []
     modules, problems, caught = _import_hooked("subpopbench")
     algorithms = modules.get("subpopbench.learning.algorithms")
-    lines = [("SubpopBench", "found" if algorithms is None else _checkout(algorithms, "subpopbench"))]
-    if algorithms is not None:
-        from cim_dg.algorithms import methods
-        from cim_dg.harness.registration import ours_in
+    where = "found" if algorithms is None else _checkout(algorithms, "subpopbench")
+    registered = [] if algorithms is None else _registered(algorithms, {})
+    return [("SubpopBench", where), *registered, *_left_out([], problems, caught)]
 
-        ours = ours_in(algorithms, methods())
-        kept = [name for name in methods() if name in vars(algorithms) and name not in ours]
-        lines += [("  algorithms", ", ".join(ours)), ("  left as they are", f"{', '.join(kept)}, which it has itself")]
-    lines += [("  left out", f"{name}: {reason}") for name, reason in problems.items()]
-    return lines + [("  left out", message) for message in caught]
+
+def _algorithms(module: ModuleType) -> tuple[list[str], list[str]]:
+    """The names of our methods in a harness' module: those that are ours there, and those that it has itself."""
+    from cim_dg.algorithms import methods
+    from cim_dg.harness.registration import ours_in
+
+    ours = ours_in(module, methods())
+    return ours, [name for name in methods() if name in vars(module) and name not in ours]
+
+
+def _registered(algorithms: ModuleType, others: Mapping[str, list[str]]) -> list[tuple[str, str]]:
+    """What is registered in a harness: the algorithms, and `others` by kind."""
+    ours, kept = _algorithms(algorithms)
+    lines = [(f"  {kind}", ", ".join(names)) for kind, names in {"algorithms": ours, **others}.items() if names]
+    return lines + ([("  left as they are", f"{', '.join(kept)}, which it has itself")] if kept else [])
+
+
+def _left_out(parts: list[str], problems: Mapping[str, str], caught: list[str]) -> list[tuple[str, str]]:
+    """What is not registered in a harness, and why."""
+    return [("  left out", text) for text in (*parts, *(f"{n}: {why}" for n, why in problems.items()), *caught)]
 
 
 def _import_hooked(harness: str) -> tuple[dict[str, ModuleType], dict[str, str], list[str]]:

@@ -102,7 +102,7 @@ def build(stored: Stored) -> Model:
         model = _build_domainbed(stored) if stored.about["kind"] == DOMAINBED else _build_wilds(stored)
     except (UserError, RunError):
         raise
-    except Exception as error:  # a description of another form fails somewhere in the harness or in torch
+    except Exception as error:  # the harness' code and its downloads can raise anything
         raise RunError(
             f"{stored.about.get('algorithm')} of {stored.source} cannot be built here: {type(error).__name__}: {error}"
         ) from None
@@ -118,17 +118,14 @@ def build(stored: Stored) -> Model:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    import torch
+    from cim_dg.runtime import checkpoint
 
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = checkpoint.decode_safely(path.read_bytes())
     except OSError as error:
         raise UserError(f"the checkpoint {path} cannot be read: {error.strerror}") from None
-    except Exception as error:  # torch.load raises many types of errors for invalid bytes
-        # torch's advice to allow what it refuses is left out: such a file could execute code.
-        raise UserError(
-            f"{path} is no checkpoint that torch.load takes as safe ({type(error).__name__}); it was not loaded"
-        ) from None
+    except UserError as error:
+        raise UserError(f"{path} is no checkpoint that torch.load takes as safe ({error}); it was not loaded") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}, not the dict of a checkpoint")
     return content
@@ -247,17 +244,12 @@ def _build_domainbed(stored: Stored) -> Model:
     about = stored.about
     name, shape = about["algorithm"], tuple(about["input_shape"])
     autoload.install()
-    try:
-        algorithms = importlib.import_module("domainbed.algorithms")
-        registry = importlib.import_module("domainbed.hparams_registry")
-        hparams = dict(about["hparams"])
-        if "weights" in getattr(registry, "OPTIONAL", ()) and shape[1:] == PRETRAINED_SIZE:
-            hparams["weights"] = _without_download(hparams.get("weights"))
-        built = algorithms.get_algorithm_class(name)(shape, about["num_classes"], about["num_domains"], hparams)
-    except UserError:
-        raise
-    except Exception as error:  # the harness' code and its downloads can raise anything
-        raise RunError(f"{name} of {stored.source} cannot be built here: {type(error).__name__}: {error}") from None
+    algorithms = importlib.import_module("domainbed.algorithms")
+    registry = importlib.import_module("domainbed.hparams_registry")
+    hparams = dict(about["hparams"])
+    if "weights" in getattr(registry, "OPTIONAL", ()) and shape[1:] == PRETRAINED_SIZE:
+        hparams["weights"] = _without_download(hparams.get("weights"))
+    built = algorithms.get_algorithm_class(name)(shape, about["num_classes"], about["num_domains"], hparams)
     # The harness' own algorithms do not have this hyper-parameter, so the dataset determines it.
     default = spaces.space("common", about["dataset"])["pixel_space"].default
     space = PixelSpace.of(about["hparams"].get("pixel_space", default), shape[0])

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from cim_dg.results.official_data import official_name
-from cim_dg.results.records import Collector, Run
+from cim_dg.results.read_domainbed import parse
+from cim_dg.results.records import Collector, Run, command_of
 
 HARNESS = "subpopbench"
 RULES = ("worst-group", "worst-class")
@@ -42,7 +40,7 @@ def read(folder: Path, names: Set[str], collector: Collector) -> None:
         if not line.strip():
             continue
         try:
-            record = _parse(line)
+            record = parse(line)
             if record["args"] != args:
                 args, run = record["args"], -1
                 started = _run(folder, record, "done" in names)
@@ -59,21 +57,14 @@ def read(folder: Path, names: Set[str], collector: Collector) -> None:
         collector.skip(NO_RESULTS, folder)
 
 
-def _parse(line: bytes) -> dict[str, Any]:
-    try:
-        return dict(orjson.loads(line))
-    except orjson.JSONDecodeError:
-        return dict(json.loads(line))  # which takes the NaN of a loss that diverged
-
-
 def _run(folder: Path, record: Mapping[str, Any], finished: bool) -> Run:
     args, hparams = dict(record["args"]), dict(record["hparams"])
-    given = [f"--{name} {value}" for name, value in sorted(args.items()) if value not in (None, False, "")]
     uses_attributes = args["train_attr"] == "yes" and (
         args["algorithm"] not in _WITHOUT_ATTRIBUTES
         or hparams.get("cim_positives") == "other_domain"
         or hparams.get("cim_negatives") == "same_domain"
     )
+    set_args = {name: value for name, value in args.items() if value != ""}
     return Run(
         folder=folder,
         harness=HARNESS,
@@ -84,7 +75,7 @@ def _run(folder: Path, record: Mapping[str, Any], finished: bool) -> Run:
         finished=finished,
         hparams=hparams,
         args=args,
-        provenance={"used_domains": uses_attributes, "command": " ".join(["python -m subpopbench.train", *given])},
+        provenance={"used_domains": uses_attributes, "command": command_of("subpopbench.train", set_args)},
     )
 
 

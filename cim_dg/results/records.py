@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,17 @@ def _spread(texts: list[list[str]], kind: np.ndarray) -> pd.Categorical:
     codes = [np.array([code[text] for text in row], dtype=np.int32) for row in texts]
     joined = np.concatenate([codes[layout] for layout in kind]) if len(kind) else np.empty(0, dtype=np.int32)
     return pd.Categorical.from_codes(joined, categories=categories)
+
+
+def command_of(module: str, args: Mapping[str, Any]) -> str:
+    """The command, to be pasted into a shell, of a harness that records its arguments alone."""
+    words = ["python", "-m", module]
+    for name, value in sorted(args.items()):
+        if value is not None and value is not False:
+            words.append(f"--{name}")
+            if value is not True:
+                words += map(str, value) if isinstance(value, list) else [str(value)]
+    return shlex.join(words)
 
 
 def _named(run: Run) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from cim_dg.results.best import hparams_text
 from cim_dg.results.data_copies import described
 from cim_dg.results.domains import ENVIRONMENTS, domain_names
-from cim_dg.results.records import Run
+from cim_dg.results.records import Run, command_of
 
 UNKNOWN = "unknown"
 
@@ -106,13 +106,7 @@ def _command(run: Run) -> str:
         return str(command)
     if not run.args:
         return UNKNOWN
-    options = {name: value for name, value in sorted(run.args.items()) if value is not None and value is not False}
-    words = ["python", "-m", "domainbed.scripts.train"]
-    for name, value in options.items():
-        words.append(f"--{name}")
-        if value is not True:
-            words += map(str, value) if isinstance(value, list) else [str(value)]
-    return shlex.join(words)
+    return command_of("domainbed.scripts.train", run.args)
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

@@ -18,7 +18,7 @@ import torch
 
 from cim_dg.errors import UserError
 from cim_dg.runtime import settings
-from cim_dg.runtime.files import write_atomically
+from cim_dg.runtime.files import open_atomically
 
 
 def random_state() -> dict[str, Any]:
@@ -110,9 +110,11 @@ def save(path: Path, state: dict[str, Any]) -> None:
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    content = buffer.getvalue()
-    checksum = _checksum(content)
-    write_atomically(path, content[:-2] + len(checksum).to_bytes(2, "little") + checksum)
+    checksum = _checksum(buffer.getbuffer()[: -len(_NO_COMMENT)])
+    buffer.seek(-len(_NO_COMMENT), io.SEEK_END)
+    buffer.write(len(checksum).to_bytes(2, "little") + checksum)
+    with open_atomically(path) as file:
+        file.write(buffer.getbuffer())  # which is large: no copy
 
 
 def load(path: Path, device: torch.device | str) -> dict[str, Any]:
@@ -131,16 +133,28 @@ def load(path: Path, device: torch.device | str) -> dict[str, Any]:
 
 
 def read_safely(path: str | Path, device: torch.device | str = "cpu") -> Any:
-    """What `torch.save` wrote, if it is tensors and plain values; code in the file is never executed.
-
-    The checksum of a file that `save` wrote is checked, or, of another file of `torch.save`, those of the archive's
-    members, at which `torch.load` does not look.
+    """What `torch.save` wrote to a file; see `decode_safely`.
 
     Raises:
         UserError: what is wrong with the file, in words that do not name it.
     """
     try:
         content = Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(error.strerror or type(error).__name__) from None
+    return decode_safely(content, device)
+
+
+def decode_safely(content: bytes, device: torch.device | str = "cpu") -> Any:
+    """What `torch.save` wrote, if it is tensors and plain values; code in it is never executed.
+
+    The checksum of what `save` wrote is checked, or, of other content of `torch.save`, those of the archive's members,
+    at which `torch.load` does not look.
+
+    Raises:
+        UserError: what is wrong with the content.
+    """
+    try:
         _check(content)
         return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
     except UserError:
@@ -148,12 +162,14 @@ def read_safely(path: str | Path, device: torch.device | str = "cpu") -> Any:
     except pickle.UnpicklingError:  # whose message has the advice to execute what the file holds
         raise UserError("it holds something else than tensors and plain values, which could execute code") from None
     except Exception as error:  # a file that is none of ours can raise anything
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
-        raise UserError(reason or type(error).__name__) from None
+        raise UserError(" ".join(str(error).split())[:200] or type(error).__name__) from None
 
 
-def _checksum(content: bytes) -> bytes:
-    return _MARK + hashlib.sha256(content).hexdigest().encode()
+def _checksum(content: bytes | memoryview) -> bytes:
+    """Of an archive without its comment: `content` ends before the comment's length."""
+    digest = hashlib.sha256(content)
+    digest.update(_NO_COMMENT)
+    return _MARK + digest.hexdigest().encode()
 
 
 def _check(content: bytes) -> None:
@@ -165,7 +181,7 @@ def _check(content: bytes) -> None:
     """
     length = len(_checksum(b""))
     if content[-length:].startswith(_MARK):
-        differs = content[-length:] != _checksum(content[: -length - 2] + _NO_COMMENT)
+        differs = content[-length:] != _checksum(memoryview(content)[: -length - len(_NO_COMMENT)])
     else:
         differs = zipfile.is_zipfile(io.BytesIO(content)) and zipfile.ZipFile(io.BytesIO(content)).testzip() is not None
     if differs:

@@ -7,15 +7,13 @@ from functools import cache
 
 import pytest
 import torch
-import torchvision
 from kernel_count import KernelCount
-from torch import nn
 
-from cim_dg.algorithms import REGISTRY, Batch
+from benchmarks.step import make
+from cim_dg.algorithms import Batch
 from cim_dg.harness.step import parameter_groups
-from cim_dg.nn.pixels import PixelSpace
 
-CLASSES, DOMAINS, IMAGES = 5, 3, 96
+IMAGES = 96
 
 
 @pytest.mark.parametrize(
@@ -41,11 +39,7 @@ def test_a_step_with_resnet_50_at_224_pixels(
 
 @cache
 def count_step(name: str) -> tuple[int, int]:
-    network = torchvision.models.resnet50(weights=None)
-    n_outputs, network.fc = network.fc.in_features, nn.Identity()
-    network.n_outputs = n_outputs
-    space = PixelSpace.of("imagenet", 3)
-    method = REGISTRY[name](network, lambda n: nn.Linear(n, CLASSES), space, CLASSES, DOMAINS).to("meta")
+    method = make(name).to("meta")
     batch = Batch(
         torch.empty(IMAGES, 3, 224, 224, device="meta"), *torch.empty(2, IMAGES, dtype=torch.int64, device="meta")
     )

@@ -24,6 +24,7 @@ from cim_dg.wilds.backgrounds import read_mapping
 from cim_dg.wilds.data import load_dataset
 from cim_dg.wilds.transforms import make_transform, pixel_space
 
+TRAIN = ("wilds", "train", "--dataset", "backgrounds")
 Command = Callable[..., int]
 CPU = torch.device("cpu")
 
@@ -126,19 +127,7 @@ def test_who_looks_at_the_foreground_alone_is_not_vulnerable(root: Path) -> None
 
 def test_a_run_records_what_the_table_needs(root: Path, command: Command, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    arguments = [
-        "wilds",
-        "train",
-        "--dataset",
-        "backgrounds",
-        "--algorithm",
-        "CIM",
-        "--root_dir",
-        root,
-        "--log_dir",
-        log,
-    ]
-    arguments += [*QUICK, "--optimizer", "Adam"]
+    arguments = [*TRAIN, "--algorithm", "CIM", "--root_dir", root, "--log_dir", log, *QUICK, "--optimizer", "Adam"]
     assert command(*arguments) == 0
     first = json.loads((log / "run.json").read_text())
     assert first["finished"] and set(first["results"]) == {"val", *IN9_VARIANTS} and not first["used_domains"]
@@ -155,17 +144,7 @@ def test_a_run_records_what_the_table_needs(root: Path, command: Command, tmp_pa
 def test_a_run_killed_before_the_challenge_is_not_finished(
     root: Path, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments = [
-        "wilds",
-        "train",
-        "--dataset",
-        "backgrounds",
-        "--algorithm",
-        "ERM",
-        "--root_dir",
-        root,
-        "--adversarial",
-    ]
+    arguments = [*TRAIN, "--algorithm", "ERM", "--root_dir", root, "--adversarial"]
     with monkeypatch.context() as patched:
         patched.setattr(Challenge, "vulnerable", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
         assert command(*arguments, *QUICK, "--log_dir", tmp_path / "log") == 130

@@ -44,25 +44,19 @@ def damage_yaml(rng: random.Random, path: Path) -> str:
         "deep nesting": lambda: (text + "\ndeep: " + "[" * 5000).encode(),
         "a date": lambda: (text + "\nday: 2020-01-01\n").encode(),
         "an include of itself": lambda: (text + f"\ninclude: {path}\n").encode(),
-        "nothing": lambda: b"",
         "a tag": lambda: (text + "\nx: !!python/object/apply:os.system [true]\n").encode(),
-        "some bytes": lambda: _flipped(rng, text.encode(), 3),
-        "a cut": lambda: text.encode()[: rng.randrange(len(text))],
     }
     if rng.random() < 0.6:
         data, about = _with_odd_values(rng, yaml.safe_load(text))
         path.write_text(yaml.safe_dump(data), encoding="utf-8", errors="surrogateescape")
         return about
-    return _one_of(rng, ways, path)
+    return _one_of(rng, ways, path, flips=3)
 
 
 def damage_record(rng: random.Random, path: Path) -> str:
     """A run.json, results.jsonl or CSV with odd values, cut off, or replaced by something else."""
     content = path.read_bytes()
     ways: dict[str, Callable[[], bytes]] = {
-        "nothing": lambda: b"",
-        "a cut": lambda: content[: rng.randrange(len(content))],
-        "some bytes": lambda: _flipped(rng, content, 5),
         "deep nesting": lambda: b"[" * 100_000,
         "a long field": lambda: content + b'"' + b"x" * 200_000 + b'",1\n',
         "other encoding": lambda: content.decode().encode("utf-16"),
@@ -77,7 +71,7 @@ def damage_record(rng: random.Random, path: Path) -> str:
         path.symlink_to("nowhere")
         return f"a dangling link for {path.name}"
     if choice < 0.4:
-        return _one_of(rng, ways, path)
+        return _one_of(rng, ways, path, flips=5)
     if path.suffix == ".csv":
         rows = [line.split(",") for line in content.decode().splitlines()]
         row = rng.choice(rows)
@@ -95,11 +89,7 @@ def damage_record(rng: random.Random, path: Path) -> str:
 
 def damage_image(rng: random.Random, path: Path) -> str:
     """An image that is cut off, empty, too large, of an odd mode, or none at all."""
-    content = path.read_bytes()
     ways: dict[str, Callable[[], bytes]] = {
-        "nothing": lambda: b"",
-        "a cut": lambda: content[: rng.randrange(len(content))],
-        "some bytes": lambda: _flipped(rng, content, 20),
         "text": lambda: b"no image",
         "20,000 x 20,000": lambda: png_header(20_000),
         "100,000 x 100,000": lambda: png_header(100_000),
@@ -114,16 +104,12 @@ def damage_image(rng: random.Random, path: Path) -> str:
         path.unlink()
         path.mkdir()
         return "a folder for an image"
-    return _one_of(rng, ways, path)
+    return _one_of(rng, ways, path, flips=20)
 
 
 def damage_checkpoint(rng: random.Random, path: Path) -> str:
     """A checkpoint with flipped bytes, cut off, hostile, or of something else."""
-    content = path.read_bytes()
     ways: dict[str, Callable[[], bytes]] = {
-        "nothing": lambda: b"",
-        "a cut": lambda: content[: rng.randrange(len(content))],
-        "a flipped byte": lambda: _flipped(rng, content, 1),
         "text": lambda: b"no checkpoint",
         "hostile pickle": lambda: pickle.dumps(_Hostile()),
         "hostile": hostile,
@@ -131,7 +117,7 @@ def damage_checkpoint(rng: random.Random, path: Path) -> str:
         "an empty dict": lambda: _saved({}),
         "odd entries": lambda: _saved({"algorithm": {"x": torch.zeros(3)}, "config": None}),
     }
-    return _one_of(rng, ways, path)
+    return _one_of(rng, ways, path, flips=1)
 
 
 def hostile() -> bytes:
@@ -146,7 +132,15 @@ class _Hostile:
         return open, (EXECUTED, "w")
 
 
-def _one_of(rng: random.Random, ways: dict[str, Callable[[], bytes]], path: Path) -> str:
+def _one_of(rng: random.Random, ways: dict[str, Callable[[], bytes]], path: Path, flips: int) -> str:
+    """Damage a file in one of `ways`, or in those that any file can be: empty, cut off, or with `flips` odd bytes."""
+    content = path.read_bytes()
+    ways = {
+        "nothing": lambda: b"",
+        "a cut": lambda: content[: rng.randrange(len(content))],
+        "flipped bytes": lambda: _flipped(rng, content, flips),
+        **ways,
+    }
     about = rng.choice(list(ways))
     path.write_bytes(ways[about]())
     return f"{about} in {path.name}"

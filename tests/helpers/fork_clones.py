@@ -19,6 +19,29 @@ OLD_COMMITS = {"2020": "8be09ef", "2021": "4f4e6a7", "2022": "51810e6", "2023": 
 """A commit of DomainBed of each year."""
 
 
+def python_without_gpu(
+    folder: Path, *command: str, on_path: str = "", answer: str = "", **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run this Python in a folder as on a machine whose tensors on a GPU stay on the CPU, with `on_path` to import."""
+    shim = str(HELPERS / "without_gpu")
+    ours = {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # a sweep's jobs look there
+        "PYTHONPATH": os.pathsep.join([shim, on_path] if on_path else [shim]),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONWARNINGS": "ignore",
+        "OMP_NUM_THREADS": "1",
+    }
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=folder,
+        env=os.environ | ours | environment,
+        input=answer,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 @dataclass(frozen=True)
 class Clone:
     """A clone of our own of somebody's clone, at a commit."""
@@ -52,23 +75,8 @@ class Clone:
 
     def python(self, *command: str, answer: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
         """Run this Python in the clone, without a GPU; the caller looks at the exit code."""
-        ours = {
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": str(HELPERS / "without_gpu"),
-            "PYTHONOPTIMIZE": "1",  # SWAD asserts that there is a GPU
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "PYTHONWARNINGS": "ignore",
-            "OMP_NUM_THREADS": "1",
-        }
-        return subprocess.run(
-            [sys.executable, *command],
-            cwd=self.root,
-            env=os.environ | ours | environment,
-            input=answer,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        # SWAD asserts that there is a GPU.
+        return python_without_gpu(self.root, *command, answer=answer, PYTHONOPTIMIZE="1", **environment)
 
     def facts(self, *runs: list[str], **environment: str) -> list[dict[str, Any]]:
         """What became of each of several runs in one interpreter; see `run_fork.py`."""

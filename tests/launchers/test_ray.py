@@ -127,37 +127,27 @@ def ancestors(pid: int) -> set[int]:
 
 
 @pytest.mark.slow
-def test_a_machine_of_a_cluster_that_is_lost_costs_its_jobs_nothing(tmp_path, monkeypatch):
+def test_a_machine_of_a_cluster_that_is_lost_costs_its_jobs_nothing(two_machines, tmp_path, monkeypatch):
     """A head without room for jobs and two workers' machines, of which one is killed with the job that it runs."""
-    pytest.importorskip("ray")
-    from ray.cluster_utils import Cluster
-
+    cluster, machines = two_machines
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-    try:
-        machines = [cluster.add_node(num_cpus=1) for _ in range(2)]
-        cluster.wait_for_nodes()
-        monkeypatch.setenv("RAY_ADDRESS", cluster.address)
-        code = (
-            "import os, time; again = os.path.exists('tried')\n"
-            "open('tried', 'a').write(f'{os.getpid()} ')\n"
-            "while not again: time.sleep(0.1)"
-        )
-        jobs = [job(tmp_path / "sweep" / "lost", code), job(tmp_path / "sweep" / "other", "")]
+    code = (
+        "import os, time; again = os.path.exists('tried')\n"
+        "open('tried', 'a').write(f'{os.getpid()} ')\n"
+        "while not again: time.sleep(0.1)"
+    )
+    jobs = [job(tmp_path / "sweep" / "lost", code), job(tmp_path / "sweep" / "other", "")]
 
-        def kill() -> None:
-            until(lambda: Path("tried").exists(), seconds=120)
-            until(lambda: (tmp_path / "sweep" / "other" / "done").exists(), seconds=120)
-            above = ancestors(int(Path("tried").read_text()))
-            (machine,) = (m for m in machines if {process.pid for _, process in m.live_processes()} & above)
-            cluster.remove_node(machine, allow_graceful=False)
+    def kill() -> None:
+        until(lambda: Path("tried").exists(), seconds=120)
+        until(lambda: (tmp_path / "sweep" / "other" / "done").exists(), seconds=120)
+        above = ancestors(int(Path("tried").read_text()))
+        (machine,) = (m for m in machines if {process.pid for _, process in m.live_processes()} & above)
+        cluster.remove_node(machine, allow_graceful=False)
 
-        killer = threading.Thread(target=kill)
-        killer.start()
-        launch("ray", jobs)
-        killer.join()
-        assert len(Path("tried").read_text().split()) == 2
-        assert all(one.is_done() for one in jobs)
-    finally:
-        cluster.shutdown()
+    killer = threading.Thread(target=kill)
+    killer.start()
+    launch("ray", jobs)
+    killer.join()
+    assert len(Path("tried").read_text().split()) == 2
+    assert all(one.is_done() for one in jobs)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import pickle
 import re
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fork_clones import python_without_gpu
 
 from cim_dg.results import build
 from cim_dg.wilds.digits import write_digits
@@ -74,23 +73,8 @@ class Place:
 
     def python(self, *command: str, **environment: str) -> str:
         """What this Python prints, which must succeed."""
-        shim = Path(__file__).parents[1] / "helpers" / "without_gpu"
-        ours = {
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # the sweep's jobs look there
-            "PYTHONPATH": f"{shim}{os.pathsep}{self.root}",
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "PYTHONWARNINGS": "ignore",
-            "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python",
-            "OMP_NUM_THREADS": "1",
-        }
-        done = subprocess.run(
-            [sys.executable, *command],
-            cwd=self.folder,
-            env=os.environ | ours | environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        protobuf = {"PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python"}
+        done = python_without_gpu(self.folder, *command, on_path=str(self.root), **protobuf, **environment)
         assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout
 

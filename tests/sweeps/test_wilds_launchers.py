@@ -11,28 +11,17 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import chaos
 import pytest
 import slurm_cluster
-import small_datasets
+import tiny_wilds_sweep
 from worker_jobs import until
 
 from cim_dg import cli
 from cim_dg.launchers.notes import slurm_numbers
 
-SWEEP = """
-title: Waterbirds, tiny
-harness: wilds
-datasets: [waterbirds]
-algorithms: [ERM, CIM]
-n_trials: 1
-selection: average
-data: ["waterbirds_v*"]
-table: waterbirds
-options: {model: small-cnn, model_kwargs: {width: 8}, transform: image_base, target_resolution: [16, 16], batch_size: 2,
-          n_epochs: %d, loader_kwargs: {num_workers: 0}, lr: 0.01, weight_decay: 0}
-"""
 EPOCHS = 12
 
 
@@ -42,9 +31,7 @@ def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CIM_DG_CHECKPOINT_SECONDS", "0")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    small_datasets.waterbirds(tmp_path / "data")
-    Path("mine.yaml").write_text(SWEEP % EPOCHS)
-    return ["sweep", "mine.yaml", "--data_dir", "data", "--output_dir", "out/jobs", "--skip_confirmation"]
+    return tiny_wilds_sweep.write("out/jobs", batch_size=2, n_epochs=EPOCHS)
 
 
 def in_the_middle() -> Path | None:
@@ -81,38 +68,28 @@ def test_multi_gpu_is_refused_where_there_is_no_gpu(
 
 @pytest.mark.slow
 def test_ray_with_a_machine_that_is_lost(
-    words: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    two_machines: tuple[Any, list[Any]], words: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("ray")
-    from ray.cluster_utils import Cluster
+    cluster, machines = two_machines
+    lost: list[Path] = []
 
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-    try:
-        machines = [cluster.add_node(num_cpus=1) for _ in range(2)]
-        cluster.wait_for_nodes()
-        monkeypatch.setenv("RAY_ADDRESS", cluster.address)
-        lost: list[Path] = []
+    def lose() -> None:
+        until(lambda: in_the_middle() is not None, seconds=300)
+        folder = in_the_middle()
+        assert folder is not None
+        for machine in machines:
+            below = [chaos.family(process.pid) for _, process in machine.live_processes()]
+            if any(str(folder) in command or folder.name in command for each in below for command in each.values()):
+                cluster.remove_node(machine, allow_graceful=False)
+                lost.append(folder)
+                return
 
-        def lose() -> None:
-            until(lambda: in_the_middle() is not None, seconds=300)
-            folder = in_the_middle()
-            assert folder is not None
-            for machine in machines:
-                below = [chaos.family(process.pid) for _, process in machine.live_processes()]
-                if any(str(folder) in command or folder.name in command for each in below for command in each.values()):
-                    cluster.remove_node(machine, allow_graceful=False)
-                    lost.append(folder)
-                    return
-
-        losing = threading.Thread(target=lose)
-        losing.start()
-        assert cli.main([*words, "--command_launcher", "ray"]) == 0
-        losing.join()
-        assert len(lost) == 1
-        assert "Resuming from epoch" in (lost[0] / "log.txt").read_text()
-    finally:
-        cluster.shutdown()
+    losing = threading.Thread(target=lose)
+    losing.start()
+    assert cli.main([*words, "--command_launcher", "ray"]) == 0
+    losing.join()
+    assert len(lost) == 1
+    assert "Resuming from epoch" in (lost[0] / "log.txt").read_text()
     check_as_in_peace(words, capfd)
 
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-import small_datasets
+import tiny_wilds_sweep
 
 from cim_dg import cli
 from cim_dg.launchers import SUBMITS
@@ -14,28 +14,13 @@ from cim_dg.sweeps import plan, wilds
 from cim_dg.sweeps.plan import make_plan
 from cim_dg.sweeps.spec import load
 
-SWEEP = """
-title: Waterbirds, tiny
-harness: wilds
-datasets: [waterbirds]
-algorithms: [ERM, CIM]
-n_trials: 1
-selection: average
-data: ["waterbirds_v*"]
-table: waterbirds
-options: {model: small-cnn, model_kwargs: {width: 8}, transform: image_base, target_resolution: [16, 16], batch_size: 8,
-          n_epochs: 1, loader_kwargs: {num_workers: 0}, lr: 0.01, weight_decay: 0}
-"""
-
 
 @pytest.fixture
 def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.chdir(tmp_path)
     for name in ("CIM_DG_SKIP_MODEL_SAVE", "CIM_DG_REQUIRE_GPU"):
         monkeypatch.setenv(name, "")  # put back after the test
-    small_datasets.waterbirds(tmp_path / "data")
-    Path("mine.yaml").write_text(SWEEP)
-    return ["sweep", "mine.yaml", "--data_dir", "data", "--output_dir", "out", "--skip_confirmation"]
+    return tiny_wilds_sweep.write("out", batch_size=8, n_epochs=1)
 
 
 def test_the_jobs_that_launchers_get(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,12 @@ from cim_dg.runtime.yaml_reader import read_yaml
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 
 
+def changed_sweep(folder: Path, name: str, entries: dict[str, Any]) -> list[str]:
+    """The command of the sweep `name` with other entries, written to `folder`."""
+    (folder / "mine.yaml").write_text(json.dumps({**dict(read_yaml(SWEEPS / f"{name}.yaml")), **entries}))
+    return ["sweep", str(folder / "mine.yaml"), "--output_dir", str(folder / "out")]
+
+
 @pytest.mark.parametrize(
     ("words", "entries", "message"),
     [
@@ -36,9 +42,7 @@ def test_what_every_job_would_refuse_starts_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """With --dry_run and without."""
-    spec = dict(read_yaml(SWEEPS / "digits.yaml"))
-    (tmp_path / "mine.yaml").write_text(json.dumps({**spec, **entries}))
-    command = ["sweep", str(tmp_path / "mine.yaml"), "--output_dir", str(tmp_path / "out"), *words]
+    command = [*changed_sweep(tmp_path, "digits", entries), *words]
     for more in ("--dry_run", "--skip_confirmation"):
         assert cli.main([*command, more]) == 2
         out, err = capsys.readouterr()
@@ -67,9 +71,7 @@ def test_what_every_run_of_wilds_would_refuse_starts_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "waterbirds_v1.0").mkdir()
-    spec = dict(read_yaml(SWEEPS / "waterbirds.yaml"))
-    (tmp_path / "mine.yaml").write_text(json.dumps({**spec, "algorithms": ["CIM"], "options": options}))
-    command = ["sweep", str(tmp_path / "mine.yaml"), "--output_dir", str(tmp_path / "out"), *words, "--dry_run"]
-    assert cli.main([*command, "--data_dir", str(tmp_path)]) == 2
+    command = changed_sweep(tmp_path, "waterbirds", {"algorithms": ["CIM"], "options": options})
+    assert cli.main([*command, *words, "--dry_run", "--data_dir", str(tmp_path)]) == 2
     out, err = capsys.readouterr()
     assert message in err and out == "" and err.count("\n") == 1
