@@ -89,6 +89,8 @@ def read_mapping(path: Path) -> Tensor:
 
     from cim_dg.backgrounds.in9 import NUM_CLASSES
 
+    if path.exists() and not path.is_file():
+        raise UserError(f"the mapping {path} is not a file")
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

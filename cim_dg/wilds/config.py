@@ -95,6 +95,8 @@ class Config:
     def __post_init__(self) -> None:
         if self.selection == "worst-group" and not self.report_groups:
             raise UserError(f"{self.dataset} has no groups to select by; accepted is selection average or worst-class")
+        if self.adjust_average and not self.report_groups:
+            raise UserError("adjust_average needs report_groups, whose shares of the training split it takes")
         if self.adversarial and self.dataset != "backgrounds":
             raise UserError(f"adversarial backgrounds are of the dataset backgrounds, not of {self.dataset}")
         if self.adversarial and self.target_resolution is None:

@@ -176,6 +176,8 @@ def test_an_imagenet_classifier_by_its_mapping(
 def test_the_mapping_is_read_by_class(tmp_path: Path) -> None:
     mapping = read_mapping(mapping_file(tmp_path))
     assert mapping.shape == (1000,) and mapping[:11].tolist() == [-1, 0, 1, 2, 3, 4, 5, 6, 7, 8, -1]
+    with pytest.raises(UserError, match="the mapping /dev/null is not a file"):
+        read_mapping(Path("/dev/null"))
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,7 @@ def test_defaults_of_ones_own(tmp_path: Path) -> None:
         (f"include: {file}\n", "includes itself"),
         ("batch_size: true\n", "batch_size is True; accepted is a whole number of at least 1"),
         ("optimizer_kwargs: null\n", "optimizer_kwargs is None; accepted is names with values"),
+        ("include: celebA\nselection: average\nadjust_average: true\nreport_groups: []\n", "needs report_groups"),
         ("target_resolution: [224.5, 1]\n", r"target_resolution\[0\] is 224.5"),
     ):
         file.write_text(text)
