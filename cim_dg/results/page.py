@@ -10,7 +10,7 @@ import jinja2
 import pandas as pd
 
 import cim_dg
-from cim_dg.results import curves, fit, plots, run_facts
+from cim_dg.results import curves, fit, plots, protocols, run_facts
 from cim_dg.results.build import Report
 from cim_dg.results.grids import Grid, grids
 from cim_dg.results.morphs import Picture, morph_pictures
@@ -86,9 +86,9 @@ def _plots(table: Table, report: Report) -> list[_Plot]:
 
 def _curves(table: Table, report: Report) -> list[tuple[str, pd.DataFrame]]:
     """The learning curves of a table's runs, one for each of its data sets, with their titles' suffixes."""
-    records = report.records
-    if records is None:
+    if report.records is None:
         return []
+    records = protocols.of(report.records, table.protocol)
     if table.selection in TITLES:
         selected = select(records, table.selection)
         of_table = selected["harness"].isin([row.source for row in table.rows])

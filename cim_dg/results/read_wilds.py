@@ -220,6 +220,7 @@ def _run(
         dataset=dataset,
         algorithm=_METHODS.get(description["algorithm"], description["algorithm"]),
         trial=description["seed"],
+        hparams_seed=seed if type(seed := config.get("hparams_seed", 0)) is int and seed >= 0 else 0,
         finished=finished,
         hparams={**{name: config[name] for name in config_names if name in config}, **hparams},
         args={**config, "seed": description["seed"]},

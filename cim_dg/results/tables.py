@@ -76,6 +76,7 @@ class Table:
     notes: Sequence[str] = ()
     group_labels: bool = False
     dataset: str = field(default="")
+    protocol: str = ""
 
 
 Trials = Mapping[int, float]  # trial -> value, 0 to 1
