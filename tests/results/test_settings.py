@@ -61,8 +61,8 @@ def test_whatever_differs_is_in_the_rows_name(tmp_path: Path, name: str, first: 
 
 def test_weights_and_hyper_parameters_are_settings_too(tmp_path: Path) -> None:
     for place, (weights, cim_lambda) in enumerate((("random", 1.0), ("random", 3.0), ("IMAGENET1K_V1", 1.0))):
-        more = {"weights": weights, "hparams": {"cim_lambda": cim_lambda}, "config": CONFIG}
-        write_wilds_log(tmp_path / str(place), "CIM", **more)
+        hparams = {"cim_lambda": cim_lambda}
+        write_wilds_log(tmp_path / str(place), "CIM", weights=weights, hparams=hparams, config=CONFIG)
     assert set(_worst(_table(tmp_path))) == {
         "CIM (weights=random, cim_lambda=1)",
         "CIM (weights=random, cim_lambda=3)",
