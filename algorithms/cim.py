@@ -61,7 +61,6 @@ class InputMorphing(nn.Module):
             initial=hparams["cim_mask_initial"],
         )
         self.recent = RecentImages(hparams["cim_queue"]) if hparams["cim_queue"] else None
-        self._latest: tuple[Tensor, Tensor, Tensor | None] | None = None
 
     def forward(self, x: Tensor) -> Morph:
         """(N, C, H, W) in the harness' normalisation -> the morph."""
@@ -84,7 +83,7 @@ class InputMorphing(nn.Module):
         anchors = self._anchors(len(batch.y), batch.y.device)
         candidates, y, domain = morph.pixels, batch.y, batch.domain
         if self.recent is not None and self.training:
-            self._latest = candidates, y, domain
+            self.recent.see(candidates, y, domain)
             candidates, y, domain = self.recent.extend(candidates, y, domain)
         if hparams["cim_shuffle_labels"]:
             y = y[torch.randperm(len(y), device=y.device)] if self.training else y.roll(1)
@@ -123,10 +122,9 @@ class InputMorphing(nn.Module):
         }
 
     def after_step(self) -> None:
-        """Add the last training batch to the recent images, if `cim_queue` keeps any."""
-        if self.recent is not None and self._latest is not None:
-            self.recent.push(*self._latest)
-            self._latest = None
+        """Add the batches of this step to the recent images, if `cim_queue` keeps any."""
+        if self.recent is not None:
+            self.recent.push_seen()
 
     def _anchors(self, n: int, device: torch.device) -> Tensor:
         """The positions in the batch of at most `cim_anchors` anchors: random in training, evenly spaced otherwise."""
