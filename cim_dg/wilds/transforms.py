@@ -7,8 +7,10 @@ statistics, and standardises each image of RxRx1 separately.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torchvision import transforms
@@ -17,9 +19,35 @@ from torchvision.transforms import functional as TF
 from cim_dg.errors import UserError
 from cim_dg.nn.pixels import NAMED, PixelSpace
 
-Transform = Callable[[Any], Tensor]
-RANDOM_TRANSFORMS = ("imagenet", "rxrx1")
-"""The transforms that draw random numbers in training."""
+Step = Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Transform:
+    """From a PIL image to the (3, H, W) tensor that the network sees.
+
+    Attributes:
+        fixed: steps from a PIL image to another, the same at every use.
+        random: the steps that follow, with random numbers of torch's global generator.
+        space: the name of the pixel space (`cim_dg.nn.pixels.NAMED`) that it ends in.
+    """
+
+    fixed: tuple[Step, ...] = ()
+    random: tuple[Step, ...] = ()
+    space: str = "imagenet"
+
+    def __call__(self, image: Any) -> Tensor:
+        """The image as the network sees it."""
+        for step in (*self.fixed, *self.random):
+            image = step(image)
+        pixels = TF.to_tensor(image.convert("RGB"))
+        return pixels if self.space == "unit" else TF.normalize(pixels, *NAMED[self.space], inplace=True)
+
+    def pixels(self, image: Any) -> np.ndarray:
+        """The image after the fixed steps, (3, H, W), uint8."""
+        for step in self.fixed:
+            image = step(image)
+        return np.ascontiguousarray(np.asarray(image.convert("RGB")).transpose(2, 0, 1))
 
 
 def make_transform(
@@ -43,17 +71,17 @@ def make_transform(
     Raises:
         UserError: the transform needs a resolution or the scale and it is missing.
     """
-    steps: list[Callable[[Any], Any]] = []
+    steps: list[Step] = []
     size = list(target_resolution) if target_resolution is not None else None
     if name == "rxrx1":
         # Not standardised here: see `Standardize`.
-        return transforms.Compose([*([quarter_turn, transforms.RandomHorizontalFlip()] if training else []), rgb])
+        return Transform(random=(quarter_turn, transforms.RandomHorizontalFlip()) if training else (), space="unit")
     if name == "imagenet":
         if training and size is None:
             raise UserError("transform imagenet needs target_resolution, to which it resizes random parts")
         if training:
-            steps += [transforms.RandomResizedCrop(size), transforms.RandomHorizontalFlip()]
-        elif size is not None:
+            return Transform(random=(transforms.RandomResizedCrop(size), transforms.RandomHorizontalFlip()))
+        if size is not None:
             steps.append(transforms.Resize(size))
     elif name == "image_base":
         if original_resolution is not None and len(set(original_resolution)) > 1:
@@ -66,13 +94,7 @@ def make_transform(
         steps.append(transforms.Resize([int(side * resize_scale) for side in original_resolution]))
         if name == "image_resize_and_center_crop":
             steps.append(transforms.CenterCrop(size or list(original_resolution)))
-    mean, std = NAMED["imagenet"]
-    return transforms.Compose([*steps, rgb, transforms.Normalize(mean, std)])
-
-
-def rgb(image: Any) -> Tensor:
-    """A PIL image -> (3, H, W) pixels in [0, 1]."""
-    return TF.to_tensor(image.convert("RGB"))
+    return Transform(fixed=tuple(steps))
 
 
 def quarter_turn(image: Any) -> Any:
