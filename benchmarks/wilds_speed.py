@@ -6,8 +6,8 @@ processes that both have by default. Then whole runs, in seconds of an epoch wit
 16 pixels, a network so small that the data count, and with --full on images of 224. The first epoch is told apart,
 because then nothing is in the cache.
 
-Each side runs in processes of its own, in turn; the fastest of each counts. WILDS_ROOT names a clone of p-lambda/wilds, which
-also needs the package transformers; without it only our own side is timed.
+Each side runs in processes of its own, in turn; the fastest of each counts. WILDS_ROOT names a clone of p-lambda/wilds,
+which also needs the package transformers; without it only our own side is timed.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ import os
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ _CHECKSUM = 4  # bytes
 
 
 class LazyPack:
-    """`count` images of one shape in a file that `create` has made.
+    """`count` images of one shape in a file that `create` has made. A pickled one opens the file again.
 
     Args:
         path: the file.
@@ -39,6 +40,9 @@ class LazyPack:
         self._file = open(path, "r+b", buffering=0)  # noqa: SIM115  # open as long as this object is in use
         self._row = _CHECKSUM + math.prod(shape)
         self._checked = np.zeros(count, dtype=bool)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return LazyPack, (self.path, len(self._checked), self.shape)
 
     def read(self, index: int, source: Callable[[], bytes]) -> np.ndarray | None:
         """An image, which may not be changed; None if it is not there, or not as it was written.

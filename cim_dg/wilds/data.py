@@ -30,7 +30,7 @@ from cim_dg.nn.pixels import NAMED
 from cim_dg.runtime import checkpoint
 from cim_dg.wilds import compat
 from cim_dg.wilds.config import Config
-from cim_dg.wilds.decoded import DecodedImages, decoded_images
+from cim_dg.wilds.decoded import decoded_images
 from cim_dg.wilds.loading import ThreadedLoader
 from cim_dg.wilds.own_dataset import OwnDataset
 from cim_dg.wilds.subset import ReadableSubset
@@ -257,7 +257,7 @@ def load_data(config: Config, pin_memory: bool = False) -> Data:
             )
     except (ValueError, TypeError, AttributeError) as error:
         raise UserError(f"the loaders cannot be made: {' '.join(str(error).split())}") from None
-    loaders |= _threaded(dataset, splits, loaders)
+    loaders = _from_cache(splits, loaders)
     groups = _grouper(dataset, config.report_groups) if config.report_groups else None
     size = config.target_resolution or []  # given, if `adversarial` is
     challenge = Challenge(config.root_dir, size) if config.adversarial else None
@@ -274,22 +274,16 @@ def _grouper(dataset: WILDSDataset, fields: list[str]) -> CombinatorialGrouper:
         raise UserError(f"groups are by {', '.join(fields)}; accepted are fields among {known}") from None
 
 
-def _threaded(
-    dataset: WILDSDataset, splits: dict[str, ReadableSubset], loaders: dict[str, Loader]
-) -> dict[str, Loader]:
-    """Loaders from the cache for the splits whose images are the same at every use, if the cache can keep them."""
-    threaded: dict[str, Loader] = {}
-    decoded: dict[str, DecodedImages | None] = {}
+def _from_cache(splits: dict[str, ReadableSubset], loaders: dict[str, Loader]) -> dict[str, Loader]:
+    """The loaders, which take what the cache can keep from there: by threads, unless images are changed at random."""
     for name, split in splits.items():
-        if split.transform.random:
-            continue
-        steps = repr(split.transform.fixed)
-        if steps not in decoded:
-            decoded[steps] = decoded_images(dataset, split.transform, int(split.indices[0]))
-        if (images := decoded[steps]) is not None:
-            split.decoded = images
-            threaded[name] = ThreadedLoader(loaders[name], split, images.shape, NAMED[split.transform.space])
-    return threaded
+        split.decoded = decoded_images(split.dataset, name, split.indices, split.transform)
+    return {
+        name: loader
+        if split.decoded is None or split.transform.random
+        else ThreadedLoader(loader, split, split.decoded.shape, NAMED[split.transform.space])
+        for (name, loader), split in zip(loaders.items(), splits.values(), strict=True)
+    }
 
 
 def _train_loader(

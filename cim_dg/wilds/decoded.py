@@ -1,15 +1,15 @@
-"""The images of a WILDS dataset as 8-bit pixels, decoded once if the cache has room for all of them."""
+"""The images of a split as 8-bit pixels, decoded once if the cache has room for all of them."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import ImageFile, features
+from PIL import Image, ImageFile, features
 from wilds.datasets.wilds_dataset import WILDSDataset
 
 from cim_dg.images.cache import ImageCache, image_cache
@@ -27,68 +27,108 @@ class DecodedImages:
 
     Args:
         dataset: the dataset.
-        transform: its fixed steps are applied.
-        files: the files of the dataset's images.
+        indices: those of the split's images in the dataset.
+        files: those of the split's images.
+        transform: its fixed steps are applied. If random steps follow, use `image`, and otherwise `pixels`.
         cache, pack: where the images are kept.
     """
 
     def __init__(
-        self, dataset: WILDSDataset, transform: Transform, files: list[str], cache: ImageCache, pack: LazyPack
+        self,
+        dataset: WILDSDataset,
+        indices: Sequence[int],
+        files: list[str],
+        transform: Transform,
+        cache: ImageCache,
+        pack: LazyPack,
     ) -> None:
-        self._dataset, self._transform, self._files = dataset, transform, files
+        self._dataset, self._indices, self._files, self._transform = dataset, indices, files, transform
         self._cache, self._pack = cache, pack
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of an image in the cache, (3, H, W)."""
+        """The shape of an image in the cache: (3, H, W), or (H, W, 3) if the transform is random."""
         return self._pack.shape
 
-    def __getitem__(self, index: int) -> np.ndarray:
-        """Image `index` of the dataset, (3, H, W), uint8; of another shape than `shape` if its file is.
+    def pixels(self, position: int) -> np.ndarray:
+        """The image at a position of the split, (3, H, W), uint8; of another shape than `shape` if its file is.
 
         Raises:
             Exception: whatever the dataset raises for a file that cannot be read.
         """
-        image = self._pack.read(index, lambda: self._source(index))
-        if image is not None:
-            return image
-        try:
-            # Before the file is read: if it changes in between, the pixels do not count as those of the new file.
-            source = self._source(index)
-        except OSError:
-            source = b""
-        image = self._transform.pixels(self._dataset.get_input(index))
-        if source and image.shape == self.shape:
-            self._cache.keep(self._pack, index, image, source)
+        pixels = self._read(position)
+        if pixels is None:
+            source = self._source(position)
+            pixels = planes(self._decode(position))
+            self._keep(position, pixels, source)
+        return pixels
+
+    def image(self, position: int) -> Any:
+        """The same as a PIL image, in the mode that it has after the fixed steps."""
+        pixels = self._read(position)
+        if pixels is not None:
+            return Image.fromarray(pixels)
+        source = self._source(position)
+        image = self._decode(position)
+        if image.mode == "RGB":  # in another mode, resizing gives other pixels than after a conversion to RGB
+            self._keep(position, np.asarray(image), source)
         return image
 
-    def _source(self, index: int) -> bytes:
-        """What tells a file from a changed one."""
-        status = os.stat(self._files[index])
+    def _decode(self, position: int) -> Any:
+        return self._transform.start(self._dataset.get_input(int(self._indices[position])))
+
+    def _read(self, position: int) -> np.ndarray | None:
+        return self._pack.read(position, lambda: self._source(position))
+
+    def _keep(self, position: int, pixels: np.ndarray, source: bytes) -> None:
+        if source and pixels.shape == self.shape:
+            self._cache.keep(self._pack, position, pixels, source)
+
+    def _source(self, position: int) -> bytes:
+        """What tells a file from a changed one; empty if there is no file.
+
+        Taken before a file is decoded: if it changes in between, the pixels do not count as those of the new file.
+        """
+        try:
+            status = os.stat(self._files[position])
+        except OSError:
+            return b""
         return f"{status.st_size} {status.st_mtime_ns}".encode()
 
 
-def decoded_images(dataset: WILDSDataset, transform: Transform, first: int) -> DecodedImages | None:
-    """The images of a dataset; None if they are not kept in the cache, and are to be decoded at every use.
+def planes(image: Any) -> np.ndarray:
+    """A PIL image as (3, H, W), uint8."""
+    return np.ascontiguousarray(np.asarray(image.convert("RGB")).transpose(2, 0, 1))
+
+
+def decoded_images(
+    dataset: WILDSDataset, split: str, indices: Sequence[int], transform: Transform
+) -> DecodedImages | None:
+    """The images of a split; None if they are not kept in the cache, and are to be decoded at every use.
+
+    The cache is for images of the first one's size.
 
     Args:
         dataset: the dataset.
+        split: the split's name.
+        indices: those of the split's images in the dataset.
         transform: its fixed steps are applied.
-        first: an image that is used; the cache is for images of its shape.
 
     Raises:
         UserError: the settings of the cache are not accepted.
     """
-    cache, files = image_cache(), _files(dataset)
-    if cache is None or files is None:
+    cache, names = image_cache(), _files(dataset)
+    if cache is None or names is None:
         return None
     try:
-        shape = transform.pixels(dataset.get_input(first)).shape
+        first = transform.start(dataset.get_input(int(indices[0])))
+        shape = np.shape(first.convert("RGB")) if transform.random else planes(first).shape
     except Exception:  # what reads the split reports it, with the image's name
         return None
-    key = _key(files, transform, shape)
-    pack = cache.lazy_pack(f"{dataset.dataset_name}-{shape[1]}x{shape[2]}", key, len(files), shape)
-    return None if pack is None else DecodedImages(dataset, transform, files, cache, pack)
+    files = [names[index] for index in indices]
+    label = f"{dataset.dataset_name}-{split}-{first.height}x{first.width}"
+    pack = cache.lazy_pack(label, _key(files, transform, shape), len(files), shape)
+    return None if pack is None else DecodedImages(dataset, indices, files, transform, cache, pack)
 
 
 def _files(dataset: Any) -> list[str] | None:
@@ -96,8 +136,7 @@ def _files(dataset: Any) -> list[str] | None:
     name, folder = dataset.dataset_name, Path(dataset.data_dir)
     if name == "fmow":
         return [str(folder / "images" / f"rgb_img_{number}.png") for number in dataset.full_idxs]
-    names: Iterable[Any] | None = getattr(dataset, "_input_array", None)
-    if names is None:
+    if (names := getattr(dataset, "_input_array", None)) is None:
         return None
     return [os.path.join(folder, FOLDERS[name], str(file)) if name in FOLDERS else str(file) for file in names]
 

@@ -21,24 +21,29 @@ class ReadableSubset(WILDSSubset):
     """A split that raises a `UserError` with the file's name for an unreadable image.
 
     Attributes:
-        decoded: where `pixels` takes images from.
+        decoded: the images in the cache, if it has them.
     """
 
     transform: Transform
-    decoded: DecodedImages
+    decoded: DecodedImages | None = None
 
     def __getitem__(self, index: int) -> tuple[Any, Tensor, Tensor]:
         with self._named(index):
-            return super().__getitem__(index)
+            if self.decoded is None or not self.transform.random:
+                return super().__getitem__(index)
+            place = self.indices[index]
+            x = self.transform.finish(self.decoded.image(index))
+            return x, self.dataset.y_array[place], self.dataset.metadata_array[place]
 
     def pixels(self, index: int) -> np.ndarray:
-        """The image of item `index` before it is normalised, (3, H, W), uint8.
+        """The image of item `index` before it is normalised, (3, H, W), uint8, from the cache.
 
         Raises:
             UserError: it cannot be read.
         """
+        assert self.decoded is not None
         with self._named(index):
-            return self.decoded[int(self.indices[index])]
+            return self.decoded.pixels(index)
 
     @contextlib.contextmanager
     def _named(self, index: int) -> Iterator[None]:

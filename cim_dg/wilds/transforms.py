@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torchvision import transforms
@@ -38,16 +37,20 @@ class Transform:
 
     def __call__(self, image: Any) -> Tensor:
         """The image as the network sees it."""
-        for step in (*self.fixed, *self.random):
+        return self.finish(self.start(image))
+
+    def start(self, image: Any) -> Any:
+        """The PIL image after the fixed steps."""
+        for step in self.fixed:
+            image = step(image)
+        return image
+
+    def finish(self, image: Any) -> Tensor:
+        """An image after the fixed steps as the network sees it."""
+        for step in self.random:
             image = step(image)
         pixels = TF.to_tensor(image.convert("RGB"))
         return pixels if self.space == "unit" else TF.normalize(pixels, *NAMED[self.space], inplace=True)
-
-    def pixels(self, image: Any) -> np.ndarray:
-        """The image after the fixed steps, (3, H, W), uint8."""
-        for step in self.fixed:
-            image = step(image)
-        return np.ascontiguousarray(np.asarray(image.convert("RGB")).transpose(2, 0, 1))
 
 
 def make_transform(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -87,6 +88,40 @@ def test_so_are_the_batches_of_other_samplers(
     assert_same(seen, passes(load(small_root, workers=0, **options), "train"))
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("dataset", ["rxrx1", "waterbirds", "iwildcam"])
+def test_images_that_are_changed_at_random_are_the_same_too(
+    dataset: str, workers: int, small_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a cache that is filled, with one that is being filled, and without."""
+    root, options = small_root, {} if dataset == "rxrx1" else {"transform": "imagenet"}
+    if dataset == "iwildcam":  # whose images the package does not convert to RGB: resized, a palette's are others
+        root = MAKERS[dataset](tmp_path / "palette")
+        for number, file in enumerate(sorted(root.rglob("*.jpg"))):
+            if number % 3:
+                Image.open(file).quantize(16).save(file, format="PNG")
+    results = []
+    for setting in (os.environ["CIM_DG_CACHE"], os.environ["CIM_DG_CACHE"], "0"):
+        monkeypatch.setenv("CIM_DG_CACHE", setting)
+        data = load(root, dataset, workers, **options)
+        assert (data.splits["train"].decoded is None) is (setting == "0")
+        results.append(passes(data, "train"))
+    for result in results[:2]:
+        assert_same(result, results[2])
+
+
+def test_processes_that_are_started_anew_take_images_from_the_cache(small_root: Path) -> None:
+    """As by the start methods `spawn` and `forkserver`, which pickle the split."""
+    split = load(small_root, transform="imagenet").splits["train"]
+    copy = pickle.loads(pickle.dumps(split))
+    images = []
+    for one in (split, copy):
+        torch.manual_seed(0)
+        images.append(one[3][0])
+    assert torch.equal(*images)
+    assert copy.decoded._read(3) is not None
+
+
 def test_images_are_those_of_wilds_own_transform_to_the_bit(small_root: Path) -> None:
     data = load(small_root, transform="image_resize_and_center_crop", resize_scale=1.25, target_resolution=[20, 24])
     theirs = transforms.Compose(
@@ -112,7 +147,7 @@ def test_every_image_is_decoded_once_by_all_processes_together(root: Path, monke
     first = decoded.copy()  # to know the shape
     for split in data.loaders:
         passes(data, split)
-    assert len(first) == 1 and sorted(decoded) == sorted([*first, *range(84)])
+    assert len(first) == 3 and sorted(decoded) == sorted([*first, *range(84)])
     decoded.clear()
     for split in data.loaders:
         passes(load(root), split)
@@ -155,15 +190,17 @@ def test_images_of_another_size_than_the_first_are_used_or_refused_as_without_ca
         passes(load_data(config), "test")
 
 
-def test_without_room_images_are_loaded_as_before(
+def test_a_split_for_which_there_is_no_room_is_loaded_as_before(
     root: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("CIM_DG_CACHE_GB", "0.00001")
+    monkeypatch.setenv("CIM_DG_CACHE_GB", "0.00001")  # enough for the 16 images of validation
     data = load(root)
-    assert all(isinstance(loader, DataLoader) for loader in data.loaders.values())
-    err = capfd.readouterr().err
-    assert err.count("\n") == 1 and "the decoded images of waterbirds-12x12 (0.0 GB)" in err
-    assert not list(cache.glob("*.lazy"))
+    assert {split for split, loader in data.loaders.items() if isinstance(loader, ThreadedLoader)} == {"val"}
+    train, test = capfd.readouterr().err.splitlines()
+    assert train.startswith("cim-dg: with the decoded images of waterbirds-train-12x12 (0.0 GB) the cache ")
+    assert "waterbirds-test-12x12" in test and "decoded at every use" in test
+    assert [path.name.partition("-12x12")[0] for path in cache.glob("*.lazy")] == ["waterbirds-val"]
+    assert len(passes(data, "test", 1)) == 4
 
 
 def test_a_pass_that_is_abandoned_leaves_no_thread(small_root: Path) -> None:
