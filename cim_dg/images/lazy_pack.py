@@ -66,6 +66,10 @@ class LazyPack:
             self._checked[index] = True
         return image
 
+    def has_read(self, index: int) -> bool:
+        """Whether this object has read the image before."""
+        return bool(self._checked[index])
+
     def write(self, index: int, image: np.ndarray, source: bytes) -> None:
         """Write an image (contiguous, of the file's shape), decoded from what `source` tells.
 

@@ -26,7 +26,6 @@ from cim_dg.data import own
 from cim_dg.data.present import sentence
 from cim_dg.errors import UserError
 from cim_dg.images.reading import keep_limit
-from cim_dg.nn.pixels import NAMED
 from cim_dg.runtime import checkpoint
 from cim_dg.wilds import compat
 from cim_dg.wilds.config import Config
@@ -106,7 +105,7 @@ def batches_after(loader: Loader, is_random: bool, partial: Mapping[str, Any]) -
 
     Args:
         loader: the training loader.
-        is_random: whether the images are changed at random.
+        is_random: whether images are changed at random.
         partial: the checkpoint. It has the number of batches done (`batches`) and the random states at the epoch's
             start (`random_at_start`) and at the checkpoint (`random`).
     """
@@ -275,15 +274,13 @@ def _grouper(dataset: WILDSDataset, fields: list[str]) -> CombinatorialGrouper:
 
 
 def _from_cache(splits: dict[str, ReadableSubset], loaders: dict[str, Loader]) -> dict[str, Loader]:
-    """The loaders, which take what the cache can keep from there: by threads, unless images are changed at random."""
+    """The loaders, by threads for each split whose images the cache can keep."""
+    threaded: dict[str, Loader] = {}
     for name, split in splits.items():
         split.decoded = decoded_images(split.dataset, name, split.indices, split.transform)
-    return {
-        name: loader
-        if split.decoded is None or split.transform.random
-        else ThreadedLoader(loader, split, split.decoded.shape, NAMED[split.transform.space])
-        for (name, loader), split in zip(loaders.items(), splits.values(), strict=True)
-    }
+        if split.decoded is not None:
+            threaded[name] = ThreadedLoader(loaders[name], split)
+    return loaders | threaded
 
 
 def _train_loader(

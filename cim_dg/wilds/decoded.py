@@ -14,6 +14,7 @@ from wilds.datasets.wilds_dataset import WILDSDataset
 
 from cim_dg.images.cache import ImageCache, image_cache
 from cim_dg.images.lazy_pack import LazyPack
+from cim_dg.runtime import checkpoint
 from cim_dg.runtime.provenance import version_of
 from cim_dg.wilds.transforms import Transform
 
@@ -29,8 +30,12 @@ class DecodedImages:
         dataset: the dataset.
         indices: those of the split's images in the dataset.
         files: those of the split's images.
-        transform: its fixed steps are applied. If random steps follow, use `image`, and otherwise `pixels`.
-        cache, pack: where the images are kept.
+        transform: the transform.
+        cache, pack: where the images are kept: (3, H, W), or (H, W, 3) if random steps follow.
+        shape: (3, H, W) of an image after all steps.
+
+    Attributes:
+        transform, shape: as above.
     """
 
     def __init__(
@@ -41,33 +46,44 @@ class DecodedImages:
         transform: Transform,
         cache: ImageCache,
         pack: LazyPack,
+        shape: tuple[int, ...],
     ) -> None:
-        self._dataset, self._indices, self._files, self._transform = dataset, indices, files, transform
+        self._dataset, self._indices, self._files = dataset, indices, files
+        self.transform, self.shape = transform, shape
         self._cache, self._pack = cache, pack
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of an image in the cache: (3, H, W), or (H, W, 3) if the transform is random."""
-        return self._pack.shape
+    def draw(self, position: int) -> Any:
+        """The random numbers of the transform for the image at a position of the split.
 
-    def pixels(self, position: int) -> np.ndarray:
-        """The image at a position of the split, (3, H, W), uint8; of another shape than `shape` if its file is.
+        Raises:
+            OSError: the file cannot be read.
+        """
+        if self.transform.random is None:
+            return None
+        if self._pack.has_read(position):
+            height, width, _ = self._pack.shape
+        else:
+            with Image.open(self._files[position]) as image:  # this reads only its header
+                height, width = image.height, image.width
+        return self.transform.draw(height, width)
+
+    def pixels(self, position: int, drawn: Any) -> np.ndarray:
+        """The image at a position of the split after all steps, (3, H, W), uint8.
 
         Raises:
             Exception: whatever the dataset raises for a file that cannot be read.
         """
-        pixels = self._read(position)
+        pixels = self._pack.read(position, lambda: self._source(position))
+        if self.transform.random is not None:
+            image = self._image(position) if pixels is None else Image.fromarray(pixels)
+            return _planes(self.transform.finish(image, drawn))
         if pixels is None:
             source = self._source(position)
-            pixels = planes(self._decode(position))
+            pixels = _planes(self._decode(position).convert("RGB"))
             self._keep(position, pixels, source)
         return pixels
 
-    def image(self, position: int) -> Any:
-        """The same as a PIL image, in the mode that it has after the fixed steps."""
-        pixels = self._read(position)
-        if pixels is not None:
-            return Image.fromarray(pixels)
+    def _image(self, position: int) -> Any:
         source = self._source(position)
         image = self._decode(position)
         if image.mode == "RGB":  # in another mode, resizing gives other pixels than after a conversion to RGB
@@ -75,13 +91,10 @@ class DecodedImages:
         return image
 
     def _decode(self, position: int) -> Any:
-        return self._transform.start(self._dataset.get_input(int(self._indices[position])))
-
-    def _read(self, position: int) -> np.ndarray | None:
-        return self._pack.read(position, lambda: self._source(position))
+        return self.transform.start(self._dataset.get_input(int(self._indices[position])))
 
     def _keep(self, position: int, pixels: np.ndarray, source: bytes) -> None:
-        if source and pixels.shape == self.shape:
+        if source and pixels.shape == self._pack.shape:
             self._cache.keep(self._pack, position, pixels, source)
 
     def _source(self, position: int) -> bytes:
@@ -96,9 +109,9 @@ class DecodedImages:
         return f"{status.st_size} {status.st_mtime_ns}".encode()
 
 
-def planes(image: Any) -> np.ndarray:
-    """A PIL image as (3, H, W), uint8."""
-    return np.ascontiguousarray(np.asarray(image.convert("RGB")).transpose(2, 0, 1))
+def _planes(image: Any) -> np.ndarray:
+    """A PIL image in RGB as (3, H, W), uint8."""
+    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
 
 def decoded_images(
@@ -122,13 +135,16 @@ def decoded_images(
         return None
     try:
         first = transform.start(dataset.get_input(int(indices[0])))
-        shape = np.shape(first.convert("RGB")) if transform.random else planes(first).shape
+        first.load()
     except Exception:  # what reads the split reports it, with the image's name
         return None
+    with checkpoint.preserved_randomness():
+        shape = _planes(transform.finish(first, transform.draw(first.height, first.width))).shape
+    kept = shape if transform.random is None else (first.height, first.width, 3)
     files = [names[index] for index in indices]
     label = f"{dataset.dataset_name}-{split}-{first.height}x{first.width}"
-    pack = cache.lazy_pack(label, _key(files, transform, shape), len(files), shape)
-    return None if pack is None else DecodedImages(dataset, indices, files, transform, cache, pack)
+    pack = cache.lazy_pack(label, _key(files, transform, kept), len(files), kept)
+    return None if pack is None else DecodedImages(dataset, indices, files, transform, cache, pack, shape)
 
 
 def _files(dataset: Any) -> list[str] | None:

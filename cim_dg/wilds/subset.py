@@ -29,21 +29,27 @@ class ReadableSubset(WILDSSubset):
 
     def __getitem__(self, index: int) -> tuple[Any, Tensor, Tensor]:
         with self._named(index):
-            if self.decoded is None or not self.transform.random:
-                return super().__getitem__(index)
-            place = self.indices[index]
-            x = self.transform.finish(self.decoded.image(index))
-            return x, self.dataset.y_array[place], self.dataset.metadata_array[place]
+            return super().__getitem__(index)
 
-    def pixels(self, index: int) -> np.ndarray:
-        """The image of item `index` before it is normalised, (3, H, W), uint8, from the cache.
+    def draw(self, index: int) -> Any:
+        """The random numbers of the transform for item `index`, if the cache has the images.
+
+        Raises:
+            UserError: its file cannot be read.
+        """
+        assert self.decoded is not None
+        with self._named(index):
+            return self.decoded.draw(index)
+
+    def pixels(self, index: int, drawn: Any) -> np.ndarray:
+        """The image of item `index` before it is normalised, (3, H, W), uint8, if the cache has the images.
 
         Raises:
             UserError: it cannot be read.
         """
         assert self.decoded is not None
         with self._named(index):
-            return self.decoded.pixels(index)
+            return self.decoded.pixels(index, drawn)
 
     @contextlib.contextmanager
     def _named(self, index: int) -> Iterator[None]:

@@ -119,7 +119,7 @@ class Trainer:
         seen, since_log = ([], []) if partial is None else ([partial["seen"]], partial["since_log"])
         first = 0 if partial is None else partial["batches"]
         loader = self.data.loaders["train"]
-        is_random = bool(self.data.splits["train"].transform.random)
+        is_random = self.data.splits["train"].transform.random is not None
         batches = loader if partial is None else batches_after(loader, is_random, partial)
         for index, (x, y, metadata) in enumerate(self._bar(batches, f"epoch {epoch}", first), start=first):
             x, y = x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
