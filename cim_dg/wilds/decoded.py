@@ -64,7 +64,7 @@ class DecodedImages:
             height, width, _ = self._pack.shape
         else:
             with Image.open(self._files[position]) as image:  # this reads only its header
-                height, width = image.height, image.width
+                height, width = image.height, image.width  # no transform has fixed steps before random ones
         return self.transform.draw(height, width)
 
     def pixels(self, position: int, drawn: Any) -> np.ndarray:
