@@ -18,6 +18,7 @@ POWER = 0.8
 MOST_TRIALS = 10_000  # a larger number is not practical
 _TWO_SIDED = (1 + CONFIDENCE) / 2
 _NO_SPREAD = 1e-9
+Values = Sequence[float] | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def t_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return centre - half, centre + half
 
 
-def paired(method: Sequence[float], baseline: Sequence[float], scale: float = 1.0) -> Difference:
+def paired(method: Values, baseline: Values, scale: float = 1.0) -> Difference:
     """The paired t test of two (n,) sequences that are matched trial by trial."""
     differences = scale * (np.asarray(method, dtype=np.float64) - np.asarray(baseline, dtype=np.float64))
     if differences.ndim != 1 or not len(differences):
@@ -115,7 +116,7 @@ def paired(method: Sequence[float], baseline: Sequence[float], scale: float = 1.
     return _tested(mean, spread / math.sqrt(n), spread, n - 1, n)
 
 
-def unpaired(method: Sequence[float], baseline: Sequence[float], scale: float = 1.0) -> Difference:
+def unpaired(method: Values, baseline: Values, scale: float = 1.0) -> Difference:
     """Welch's t test of two sequences, (n,) and (m,), of independent trials."""
     groups = [scale * np.asarray(values, dtype=np.float64) for values in (method, baseline)]
     if any(group.ndim != 1 or not len(group) for group in groups):

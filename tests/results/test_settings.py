@@ -93,8 +93,8 @@ def test_trials_are_paired_only_where_the_seed_draws_the_images(tmp_path: Path) 
     for seed in range(3):
         for method, lower in (("ERM", 0.05), ("CIM", 0.0)):
             for frac in (1.0, 0.5):
-                more = {"config": CONFIG | {"frac": frac}, "lower": lower + 0.01 * seed * (1 + lower)}
-                write_wilds_log(tmp_path / str(frac) / f"{method}{seed}", method, seed=seed, **more)
+                folder, worse = tmp_path / str(frac) / f"{method}{seed}", lower + 0.01 * seed * (1 + lower)
+                write_wilds_log(folder, method, seed=seed, lower=worse, config=CONFIG | {"frac": frac})
     whole, part = (_table(tmp_path / str(frac)) for frac in (1.0, 0.5))
     assert [comparison.difference.paired for comparison in whole.comparisons] == [False, False]
     assert [comparison.difference.paired for comparison in part.comparisons] == [True, True]
