@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from importlib import import_module
 from itertools import pairwise, product
 from pathlib import Path
 from types import SimpleNamespace
@@ -120,13 +121,11 @@ def their_loaders(root: Path) -> Loaders:
     from wilds.common.data_loaders import get_eval_loader, get_train_loader
 
     sys.path.insert(0, str(Path(os.environ["WILDS_ROOT"], "examples")))
-    from configs.data_loader import loader_defaults
-    from configs.datasets import dataset_defaults
-    from transforms import initialize_transform
-
-    config = SimpleNamespace(**dataset_defaults["waterbirds"], algorithm="ERM", target_resolution=None)
+    defaults = import_module("configs.datasets").dataset_defaults["waterbirds"]
+    kwargs = import_module("configs.data_loader").loader_defaults["loader_kwargs"]
+    initialize_transform = import_module("transforms").initialize_transform
+    config = SimpleNamespace(**defaults, algorithm="ERM", target_resolution=None)
     dataset = wilds.get_dataset("waterbirds", root_dir=str(root), download=False)
-    kwargs = loader_defaults["loader_kwargs"]
 
     def split(name: str) -> Any:
         transform = initialize_transform(config.transform, config, dataset, is_training=name == "train")

@@ -158,7 +158,8 @@ def test_images_are_normalised_as_by_torchvision_to_the_bit(space: str) -> None:
     mean, std = NAMED[space] if space == "imagenet" else ((0.0,) * 3, (1.0,) * 3)
     pixels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16).repeat(3, axis=0)
     out = np.empty(pixels.shape, dtype=np.float32)
-    normalise(pixels, *(np.array(values, dtype=np.float32).reshape(3, 1, 1) for values in (mean, std)), out)
+    by_channel = np.array([mean, std], dtype=np.float32).reshape(2, 3, 1, 1)
+    normalise(pixels, by_channel[0], by_channel[1], out)
     expected = transforms.ToTensor()(pixels.transpose(1, 2, 0))
     if space == "imagenet":
         expected = transforms.Normalize(mean, std)(expected)
