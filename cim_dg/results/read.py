@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cim_dg.errors import UserError
-from cim_dg.results import protocols, read_domainbed, read_subpopbench, read_wilds
+from cim_dg.results import primary, protocols, read_domainbed, read_subpopbench, read_wilds
 from cim_dg.results.records import VARIANTS, Collector, Records
 
 DATASET = "metadata.csv"
@@ -41,6 +41,8 @@ def read(folders: Sequence[str | os.PathLike[str]]) -> Records:
                 collector.variants |= _variants(absolute)
             if protocols.FILE in names and (protocol := protocols.read(absolute)):
                 collector.protocols[absolute] = protocol
+            if primary.FILE in names:
+                collector.primaries.append(primary.read(Path(path)))
             for reader in (read_subpopbench, read_domainbed, read_wilds):
                 if reader.is_run(names):
                     try:
