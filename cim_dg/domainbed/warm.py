@@ -77,6 +77,7 @@ def _run_and_exit(arguments: Sequence[str], warm: int) -> NoReturn:
 def train(arguments: Sequence[str]) -> int:
     """Run DomainBed's `train`, with what our hooks do in the process of a job; returns the exit code."""
     sys.argv[1:] = arguments
+    sys.stdout = sys.stderr  # DomainBed prints its errors on stdout, and the launcher tells the last line of stderr
     folder = output_dir_of(arguments)
     share_loaders()
     claim_for_train(folder)
