@@ -147,6 +147,7 @@ def theirs(side: str) -> Any:
         def begin() -> None:
             if side == "shared":
                 share_loaders()
+                keep_freed_memory()
 
         @staticmethod
         def dataset(root: str, augment: bool) -> Any:

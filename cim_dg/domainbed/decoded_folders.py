@@ -7,11 +7,14 @@ augmented are cached as they are after resizing, so that an item is a look-up of
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
 from PIL import Image
+from torch.utils.data import default_collate
 from torchvision import get_image_backend
 from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import default_loader
@@ -68,8 +71,15 @@ class DecodedFolder(ImageFolder):
 
     @property
     def is_a_copy_of_memory(self) -> bool:
-        """Whether an item takes little more than copying it, and has nothing random."""
-        return self._images.cached and self.transform is self._transform
+        """Whether `minibatch` takes little more than copying its images, and has nothing random."""
+        return self._images.cached and self.transform is self._transform and self.target_transform is None
+
+    def minibatch(self, indices: Sequence[int]) -> list[torch.Tensor]:
+        """The images (N, 3, 224, 224), float32, and classes (N,) at `indices`, as torch collates the items."""
+        if any(self.samples[index][0] != self._paths[index] for index in indices):
+            return default_collate([self[index] for index in indices])
+        images, _ = self._images.minibatch(indices, seed=0)
+        return [images.to("cpu"), torch.tensor([self.samples[index][1] for index in indices])]
 
     def __getitem__(self, index: int) -> Any:
         path, target = self.samples[index]

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, TensorDataset, default_collate, get_worker_info
+from torch.utils.data import DataLoader, Dataset, TensorDataset, get_worker_info
 from torch.utils.data._utils.worker import _generate_state  # torch has no public name for a process' NumPy seed
 
 AHEAD = 2
@@ -82,7 +82,7 @@ def _loads_in_this_process(dataset: Any) -> Callable[[list[int]], Any] | None:
         return lambda batch: [values[batch if keys is None else keys[batch]].contiguous() for values in tensors]
     if getattr(dataset, "is_a_copy_of_memory", False):
         positions = range(len(dataset)) if keys is None else keys.tolist()
-        return lambda batch: default_collate([dataset[positions[place]] for place in batch])
+        return lambda batch: dataset.minibatch([positions[place] for place in batch])
     return None
 
 

@@ -92,6 +92,7 @@ def test_other_files_and_transforms_are_read_as_without_the_cache(folder: Path) 
     for environment in (without, cached):
         environment.samples = environment.samples[::-1]
     assert torch.equal(cached[0][0], without[0][0])
+    assert torch.equal(cached.minibatch([0, 2])[0][1], without[2][0])
     without.transform = cached.transform = SMALLER
     assert not cached.is_a_copy_of_memory
     assert torch.equal(cached[1][0], without[1][0])
