@@ -23,7 +23,12 @@ from cim_dg.wilds.transforms import pixel_space
 
 IMAGES = (*OF_WILDS, "domainnet")  # WILDS' image classification datasets
 # run_expt.py's selection metrics and our names for them; other metrics keep their names.
-SELECTIONS = {"acc_wg": "worst-group", "acc_worst_region": "worst-group", "acc_avg": "average"}
+SELECTIONS = {
+    "acc_wg": "worst-group",
+    "acc_worst_region": "worst-group",
+    "acc_avg": "average",
+    "F1-macro_all": "macro-f1",
+}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -208,6 +208,7 @@ class Trainer:
             **{k: float(v) for k, v in results.items()},
             "acc_avg": report.average,
             "acc_worst_class": report.worst_class,
+            "F1-macro_all": report.macro_f1,
         }
         return row | ({"adj_acc_avg": report.adjusted_average} if report.adjusted_average is not None else {})
 

@@ -129,8 +129,8 @@ def test_a_run_of_run_expt_is_selected_with_groups(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("used", "rule", "labels"),
     [
-        (False, "average", "no"),
-        (False, "worst-class", "no"),
+        (False, "average", "no, but validation is balanced over backgrounds"),
+        (False, "worst-class", "no, but validation is balanced over backgrounds"),
         (False, "worst-group", "yes (selection)"),
         (True, "average", "yes (training)"),
         (True, "worst-group", "yes (training and selection)"),
