@@ -273,4 +273,6 @@ def _notes(runs: Mapping[int, Run], best: Mapping[int, Figures], rule: str) -> l
         counts = Counter(str(run.args[name]) for run in runs.values() if name in run.args)
         if len(counts) > 1:
             notes.append(f"Careful: the runs differ in --{name} ({', '.join(sorted(counts))}).")
+    if len({run.bf16 for run in runs.values()}) > 1:
+        notes.append("Careful: some of the runs computed in bfloat16 (bf16), others in float32.")
     return notes

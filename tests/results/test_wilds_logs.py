@@ -199,6 +199,16 @@ def test_runs_that_used_groups_and_runs_that_did_not_are_two_rows(tmp_path: Path
     }
 
 
+def test_runs_in_bf16_and_in_float32_are_told_apart(tmp_path: Path) -> None:
+    write_log(tmp_path / "a", VAL, TEST, _record("CIM", 0, config={"bf16": False}))
+    log = "Dataset: waterbirds\nAlgorithm: CIM\nSeed: 1\nN epochs: 3\nVal metric: acc_avg\nBf16: {}\n\n"
+    write_log(tmp_path / "b", VAL, TEST, log=log.format(False))
+    warning = "Careful: some of the runs computed in bfloat16 (bf16), others in float32."
+    assert warning not in _only(build.report([tmp_path]).tables).notes
+    write_log(tmp_path / "c", VAL, TEST, log=log.format(True))
+    assert warning in _only(build.report([tmp_path]).tables).notes
+
+
 def test_of_two_runs_with_one_seed_the_better_on_validation_counts(tmp_path: Path) -> None:
     better = [tuple(min(1.0, value + 0.05) for value in epoch) for epoch in VAL]
     other = [tuple(value / 2 for value in epoch) for epoch in TEST]
