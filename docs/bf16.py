@@ -1,6 +1,6 @@
 """Accuracy and speed in float32 and in bfloat16 (the hyper-parameter bf16), paired by trial, as a Markdown table.
 
-    python docs/bf16.py runs/bf16 --datasets NuisanceDigits [--data_dir DATA] [--trials 401 402 ...] [--float32_products]
+    python docs/bf16.py runs/bf16 [--datasets ...] [--data_dir DATA] [--trials 401 ...] [--float32_products]
 
 Jobs of the stand-in, with the default hyper-parameters of each method. The two jobs of a pair differ in bf16 alone:
 they have the same seed, images and batches. The checkpoint is chosen by training-domain validation. Jobs that are done

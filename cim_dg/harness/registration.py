@@ -58,7 +58,7 @@ def refuse_bf16(networks: Any) -> None:
     @functools.wraps(featurizer)
     def checked(*args: Any, **kwargs: Any) -> Any:
         hparams = kwargs.get("hparams", args[-1] if args else {})
-        if "bf16" in hparams and hparams["bf16"]:
+        if hparams.get("bf16"):
             raise UserError(
                 "bf16 is true, but the harness' own algorithms compute in float32; only methods of cim-dg take bf16"
             )

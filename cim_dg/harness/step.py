@@ -89,7 +89,7 @@ class TrainingStep:
         return torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16)
 
     def images(self, x: Tensor) -> Tensor:
-        """The images in the memory format that is faster in bfloat16: channels_last for small ones, see docs/bf16.md."""
+        """The images in the faster memory format: in bf16 channels_last for small ones (measured in docs/bf16.md)."""
         if self.bf16 and max(x.shape[-2:]) <= LARGEST_SMALL_SIDE:
             return x.contiguous(memory_format=torch.channels_last)
         return x

@@ -128,7 +128,7 @@ def test_the_stand_ins_own_algorithms_take_it(name: str) -> None:
     hparams = registry.with_overrides(defaults, '{"bf16": true}', name)
     algorithm = algorithms.get_algorithm_class(name)((3, 36, 36), 10, 2, hparams)
     assert algorithm._step.bf16
-    with pytest.raises(UserError, match="^bf16 is 1; accepted is true or false$"):
+    with pytest.raises(UserError, match=r"^bf16 is 1; accepted is true or false$"):
         registry.with_overrides(defaults, '{"bf16": 1}', name)
 
 
@@ -139,7 +139,7 @@ def test_a_harness_that_would_ignore_it_refuses_it() -> None:
     assert networks.Featurizer((3, 28, 28), hparams={}) == ((3, 28, 28), {})
     with pytest.raises(
         UserError,
-        match="^bf16 is true, but the harness' own algorithms compute in float32; only methods of cim-dg take bf16$",
+        match=r"^bf16 is true, but the harness' own algorithms compute in float32; only methods of cim-dg take bf16$",
     ):
         networks.Featurizer((3, 28, 28), {"bf16": True})
 
