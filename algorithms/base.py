@@ -173,6 +173,12 @@ class Algorithm(nn.Module):
             )
         return batch.domain
 
+    def see_domain_counts(self, counts: Tensor) -> None:
+        """Take note, before the first step, of the number of training images (num_domains,) of each domain.
+
+        An adapter calls it where domains may be absent from training, as in WILDS. By default it does nothing.
+        """
+
     def after_step(self) -> None:
         """Update step-dependent state (a warm-up, group weights). Call it after an optimising step, and only then.
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cim_dg.algorithms.base import Algorithm, Batch, Output, mean_over, register, share
+from cim_dg.algorithms.base import Algorithm, Batch, Output, register
 from cim_dg.algorithms.erm import ERM
 from cim_dg.nn.networks import TransformationNetwork
 from cim_dg.nn.pairing import choose_pairs
@@ -61,7 +61,6 @@ class InputMorphing(nn.Module):
             initial=hparams["cim_mask_initial"],
         )
         self.recent = RecentImages(hparams["cim_queue"]) if hparams["cim_queue"] else None
-        self._latest: tuple[Tensor, Tensor, Tensor | None] | None = None
 
     def forward(self, x: Tensor) -> Morph:
         """(N, C, H, W) in the harness' normalisation -> the morph."""
@@ -84,11 +83,11 @@ class InputMorphing(nn.Module):
         anchors = self._anchors(len(batch.y), batch.y.device)
         candidates, y, domain = morph.pixels, batch.y, batch.domain
         if self.recent is not None and self.training:
-            self._latest = candidates, y, domain
+            self.recent.see(candidates, y, domain)
             candidates, y, domain = self.recent.extend(candidates, y, domain)
         if hparams["cim_shuffle_labels"]:
             y = y[torch.randperm(len(y), device=y.device)] if self.training else y.roll(1)
-        positive, negative = choose_pairs(
+        pairs = choose_pairs(
             y,
             anchors,
             domain,
@@ -97,36 +96,38 @@ class InputMorphing(nn.Module):
             generator_free=not self.training,
         )
         with torch.set_grad_enabled(torch.is_grad_enabled() and hparams["cim_lambda"] > 0):
-            s_positive, s_negative = triplet_ms_ssim(
-                morph.morphed[anchors],
-                candidates,
-                positive,
-                negative,
-                window=hparams["cim_window"],
-                scales=hparams["cim_scales"],
-                backend=hparams["cim_backend"],
+            similarities = torch.stack(
+                triplet_ms_ssim(
+                    morph.morphed[anchors],
+                    candidates,
+                    *pairs,
+                    window=hparams["cim_window"],
+                    scales=hparams["cim_scales"],
+                    backend=hparams["cim_backend"],
+                )
             )
-        has_positive, has_negative = positive >= 0, negative >= 0
-        to_positive, to_negative = s_positive, s_negative
-        if hparams["cim_contrast"] == "distance":
-            to_positive, to_negative = 1.0 - s_positive, 1.0 - s_negative
-        term = to_positive - hparams["cim_negative_weight"] * has_negative * to_negative
+        exists = pairs >= 0
+        to_positive, to_negative = 1.0 - similarities if hparams["cim_contrast"] == "distance" else similarities
+        term = to_positive - hparams["cim_negative_weight"] * exists[1] * to_negative
         if hparams["cim_margin"] is not None:
             term = F.relu(term + hparams["cim_margin"])
+        # Few operations, since each is a kernel on a GPU. The similarity of a pair that does not exist is 0.
+        counts = exists.sum(dim=1)
+        divisors = counts.clamp_min(1)
+        similarity_positive, similarity_negative = similarities.detach().sum(dim=1) / divisors
         return {
-            "contrast": mean_over(term, has_positive),
-            "similarity_positive": mean_over(s_positive, has_positive),
-            "similarity_negative": mean_over(s_negative, has_negative),
-            "positives": share(has_positive),
+            "contrast": (term * exists[0]).sum() / divisors[0],
+            "similarity_positive": similarity_positive,
+            "similarity_negative": similarity_negative,
+            "positives": counts[0] / len(anchors),
             "mask_mean": morph.mask.mean(),
             "mask_spread": morph.mask.std(dim=(1, 2, 3)).mean(),
         }
 
     def after_step(self) -> None:
-        """Add the last training batch to the recent images, if `cim_queue` keeps any."""
-        if self.recent is not None and self._latest is not None:
-            self.recent.push(*self._latest)
-            self._latest = None
+        """Add the batches of this step to the recent images, if `cim_queue` keeps any."""
+        if self.recent is not None:
+            self.recent.push_seen()
 
     def _anchors(self, n: int, device: torch.device) -> Tensor:
         """The positions in the batch of at most `cim_anchors` anchors: random in training, evenly spaced otherwise."""

@@ -18,7 +18,8 @@ class GroupDRO(Algorithm):
     .. math:: L = \sum_g q_g L_g, \qquad q_g \leftarrow \frac{q_g e^{\eta L_g}}{\sum_h q_h e^{\eta L_h}}
 
     with :math:`L_g` the mean cross entropy of domain g in the batch (0 if the batch has no image of it). q is updated
-    before it weights the losses. Only `after_step` stores the new q, so that evaluation does not change it.
+    before it weights the losses. Only `after_step` stores the new q, so that evaluation does not change it. Domains
+    without training images have the weight 0 (`see_domain_counts`): with any other the loss would be too small.
     """
 
     q: Tensor
@@ -30,6 +31,16 @@ class GroupDRO(Algorithm):
         super().build(n_features, make_classifier)
         self.register_buffer("q", torch.ones(self.num_domains))
         self._next_q: Tensor | None = None
+
+    def see_domain_counts(self, counts: Tensor) -> None:
+        """Start from equal weights of those domains that have training images.
+
+        Raises:
+            ValueError: `counts` is not a count for each domain, or all are 0.
+        """
+        if counts.shape != self.q.shape or not counts.any():
+            raise ValueError(f"the counts {counts.tolist()} are not of {self.num_domains} domains, one with images")
+        self.q.copy_(counts > 0)
 
     def objective(self, features: Tensor, batch: Batch) -> Output:
         """The domains' losses weighted by the updated q, which `after_step` stores."""

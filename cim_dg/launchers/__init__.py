@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 
@@ -26,13 +27,16 @@ LAUNCHERS = {
 }
 SUBMITS = ("slurm",)
 """The launchers that return before the jobs have run."""
+DYING = 10.0
+"""Seconds that a killed process may take to end and to lose its lock."""
 
 
 def launch(name: str, jobs: Sequence[Job]) -> None:
     """Run jobs by a launcher. If one fails, the others still run. Jobs that are done are not run again.
 
-    A job that another process has is left to it. If that has ended at the end of all the others, and the job is not
-    done, it runs then: NFS keeps the locks of a machine that has died for a while, mostly 90 seconds.
+    A job that another process has is left to it. If that has ended when all the others have, or DYING seconds later,
+    and the job is not done, it runs then: NFS keeps the locks of a machine that has died for a while, mostly 90
+    seconds, and a killed process needs a moment to end.
 
     Raises:
         UserError: there is no such launcher, it cannot work here, or a setting is not accepted.
@@ -49,7 +53,7 @@ def launch(name: str, jobs: Sequence[Job]) -> None:
     given_up = {job: reason for job, (count, reason) in ((job, failures(job)) for job in missing) if count >= most}
     with announced([job for job in missing if job not in given_up]) as to_run:
         endings = dict(launcher(to_run) or {})
-        if freed := [job for job, ending in endings.items() if ending.code == LEFT and _is_free(job)]:
+        if freed := _freed([job for job, ending in endings.items() if ending.code == LEFT]):
             print(f"{len(freed)} jobs were left to processes that have ended since, and run now", file=sys.stderr)
             endings |= launcher(freed) or {}
     failed = {job: reason for job, ending in endings.items() if (reason := ending.failure(job)) is not None}
@@ -71,5 +75,9 @@ def launch(name: str, jobs: Sequence[Job]) -> None:
         raise LeftToAnother(sentence)
 
 
-def _is_free(job: Job) -> bool:
-    return not job.is_done() and not locks.is_claimed(job.folder)
+def _freed(left: Sequence[Job]) -> list[Job]:
+    """Those of the jobs left to other processes that no process has any more, and that are not done."""
+    deadline = time.monotonic() + DYING
+    while any(locks.is_claimed(job.folder) for job in left) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return [job for job in left if not job.is_done() and not locks.is_claimed(job.folder)]

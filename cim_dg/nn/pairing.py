@@ -13,7 +13,7 @@ def choose_pairs(
     positives: str = "any",
     negatives: str = "any",
     generator_free: bool = False,
-) -> tuple[Tensor, Tensor]:
+) -> Tensor:
     """Choose for every anchor an image of its class and one of another class, each uniformly at random.
 
     Args:
@@ -26,7 +26,7 @@ def choose_pairs(
             is deterministic and does not change the random state.
 
     Returns:
-        Positions of the positive and of the negative in `y`, (A,) int64 each, -1 if there is none. Nothing waits for a
+        (2, A) int64: positions of the positives and of the negatives in `y`, -1 if there is none. Nothing waits for a
         GPU: shapes do not depend on values.
     """
     order = torch.arange(len(y), device=y.device)
@@ -45,7 +45,6 @@ def choose_pairs(
             [~same_domain if positives == "other_domain" else none, same_domain if negatives == "same_domain" else none]
         )
         ranks = ranks + 2.0 * preferred
-    excluded = torch.stack([~same_class | is_anchor, same_class])
-    best, column = ranks.masked_fill(excluded, -1.0).max(dim=2)
-    positive, negative = torch.where(best >= 0, column, -1)
-    return positive, negative
+    is_excluded = torch.stack([same_class == is_anchor, same_class])  # an anchor is of its own class
+    best, column = ranks.masked_fill(is_excluded, -1.0).max(dim=2)
+    return column.masked_fill(best < 0, -1)

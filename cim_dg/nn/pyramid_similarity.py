@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from cim_dg.nn.device_constants import constants
+from cim_dg.nn.device_constants import constants, kept
 from cim_dg.nn.local_similarity import window_weights
 
 _ALIGNED = 4  # numbers: each scale's maps begin at a multiple of 16 bytes
@@ -53,7 +53,7 @@ class _Pyramid(torch.autograd.Function):
     ) -> Tensor:
         (k, n_anchors), (channels, *side) = index.shape, x.shape[1:]
         sides = [(-(-side[0] // 2**scale), -(-side[1] // 2**scale)) for scale in range(scales)]
-        band = _band(x, max(side), window)
+        band = _band((max(side), window), x)
         # C2 / 2 in numerator and denominator of cs: added to the pixels, where it costs no pass over the filtered maps.
         constant = c2 / 2 / sum(window_weights(window)) ** 2
         maps, start = _allocate(x, [(1 + 3 * k, n_anchors * channels, *side) for side in sides], constant)
@@ -99,7 +99,7 @@ class _Pyramid(torch.autograd.Function):
         pixels = [float(each[0, 0].numel()) for each in filtered]
         per_pixel = torch._foreach_div(list(grad_means.contiguous().unbind()), pixels)
         weights = [weight.view(k, -1, 1, 1) for weight in per_pixel]
-        by_luminance = 2 * weights[-1] * cs[-1] / denominator
+        by_luminance = weights[-1] * cs[-1] / denominator
         weights[-1] = weights[-1] * luminance
         by_moments, start = _allocate(y, [(1 + n_y + n_square + k, *each.shape[1:]) for each in filtered], 0.0)
         by_mu_x, by_mu_y, by_square, by_product = _split(by_moments, 1, n_y, n_square, k)
@@ -114,9 +114,11 @@ class _Pyramid(torch.autograd.Function):
         _set_sum_of_products(start, by_mu_x, mu_x, by_square)
         for j in range(k):
             _add_products(by_mu_x, _part(mu_y, j), _part(by_product, j), -1.0)
-        by_mu_x[-1].add_(((mu_y[-1] - luminance * mu_x[-1]) * by_luminance).sum(dim=0))
+        along_x = torch.addcmul(mu_y[-1], luminance, mu_x[-1], value=-1.0).mul_(by_luminance)
+        by_mu_x[-1].add_(along_x.sum(dim=0), alpha=2.0)
         if to_y:
-            by_mu_y[-1].addcmul_(mu_x[-1] - luminance * mu_y[-1], by_luminance)
+            along_y = torch.addcmul(mu_x[-1], luminance, mu_y[-1], value=-1.0)
+            by_mu_y[-1].addcmul_(along_y, by_luminance, value=2.0)
 
         adjoint = [_filter(each, band, window, adjoint=True) for each in by_moments]
         grad, by_square, by_product = _split(adjoint, 1 + n_y, n_square, k)
@@ -179,6 +181,9 @@ def _set_sum_of_products(start: Tensor, targets: Maps, a: Maps, b: Maps) -> None
 
 def _add_products(targets: Maps, a: Maps, b: Maps, value: float = 1.0) -> None:
     """Add value * a * b to the targets; a and b may have one map to several of the target."""
+    if targets[0].shape == a[0].shape == b[0].shape:
+        torch._foreach_addcmul_(targets, a, b, value=value)
+        return
     targets[0].addcmul_(a[0], b[0], value=value)
     _add_products_of_small(targets[1:], a[1:], b[1:], value)
 
@@ -206,11 +211,13 @@ def _pooling(images: Tensor) -> tuple[list[int], list[int], list[int], bool, boo
     return [2, 2], [2, 2], [height % 2, width % 2], False, True, None
 
 
-def _band(like: Tensor, size: int, window: int) -> Tensor:
+@kept
+def _band(size_and_window: tuple[int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
     """(size, size - window + 1), the window along the diagonal; its upper left part is the band of a smaller size."""
-    band = like.new_zeros(size, size - window + 1)
+    size, window = size_and_window
+    band = torch.zeros(size, size - window + 1, dtype=dtype, device=device)
     diagonals = band.as_strided((size - window + 1, window), (size - window + 2, size - window + 1))
-    diagonals.copy_(constants(tuple(window_weights(window)), like))
+    diagonals.copy_(constants(tuple(window_weights(window)), band))
     return band
 
 

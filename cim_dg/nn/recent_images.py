@@ -21,6 +21,8 @@ class RecentImages(nn.Module):
         super().__init__()
         self.size = size
         self._queue: dict[str, Tensor] = {}
+        # A list, which the replicas of DataParallel share with the module that they are copies of.
+        self._seen: list[tuple[Tensor, Tensor, Tensor | None]] = []
 
     def extend(self, pixels: Tensor, y: Tensor, domain: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
         """Append the queue to a batch: pixels (N, C, H, W), labels (N,), and domains (N,) or None.
@@ -35,6 +37,16 @@ class RecentImages(nn.Module):
             torch.cat([y, self._queue["y"].to(y)]),
             None if domain is None else torch.cat([domain, self._queue["domain"].to(domain)]),
         )
+
+    def see(self, pixels: Tensor, y: Tensor, domain: Tensor | None) -> None:
+        """Keep a batch (as in `extend`), or a replica's part of one, until `push_seen` pushes it."""
+        self._seen.append((pixels.detach(), y, domain))
+
+    def push_seen(self) -> None:
+        """Push the batches seen since the last call, those of replicas in the order of their devices."""
+        for batch in sorted(self._seen, key=lambda seen: seen[1].device.index or 0, reverse=True):
+            self.push(*batch)
+        self._seen.clear()
 
     def push(self, pixels: Tensor, y: Tensor, domain: Tensor | None) -> None:
         """Put a batch (as in `extend`) at the head of the queue; the oldest images leave it."""

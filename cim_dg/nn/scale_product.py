@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from cim_dg.nn.device_constants import constants
+from cim_dg.nn.device_constants import constants, is_diagonal
 
 
 def scale_product(means: Tensor, weights: Sequence[float], floor: float) -> Tensor:
@@ -34,18 +34,21 @@ def scale_product(means: Tensor, weights: Sequence[float], floor: float) -> Tens
 class _ScaleProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, means: Tensor, exponents: Tensor, lines: Tensor, floor: float) -> Tensor:
-        above = means > floor
-        powers = torch.where(above, means.clamp(min=floor) ** exponents, means.relu() * lines)
-        ctx.save_for_backward(means, exponents, lines, above, powers)
+        above_0 = means.relu()
+        powers = torch.minimum(above_0**exponents, above_0 * lines)  # the line is below the power until they meet
+        ctx.save_for_backward(means, exponents, powers)
+        ctx.floor = floor
         return powers.prod(dim=0).mean(dim=-1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """d of the product by means[j] is the product of the other powers times the slope of power j."""
-        means, exponents, lines, above, powers = ctx.saved_tensors
-        others = powers.repeat(len(powers), 1, 1, 1, 1)
-        others.diagonal(dim1=0, dim2=1).fill_(1.0)
-        slopes = torch.where(above, exponents * powers / means, lines * (means > 0))
+        means, exponents, powers = ctx.saved_tensors
+        itself = is_diagonal(len(powers), powers).view(*2 * powers.shape[:1], 1, 1, 1)
+        others = powers.expand(len(powers), -1, -1, -1, -1).masked_fill(itself, 1.0)
+        # The slope of the line is its quotient, and that of a power its exponent times the quotient.
+        quotients = powers / means.clamp(min=torch.finfo(means.dtype).tiny)
+        slopes = exponents.expand_as(means).masked_fill(means <= ctx.floor, 1.0).mul_(quotients)
         by_power = others.prod(dim=1).mul_(slopes)
         return by_power.mul_((grad / means.shape[-1]).unsqueeze(-1)), None, None, None

@@ -26,6 +26,7 @@ from cim_dg.results.tables import (
     flag_notes,
     method_order,
     published_rows,
+    same_baseline,
     summary_cell,
 )
 
@@ -94,7 +95,7 @@ def _table(
             trials[method, harness] = {**by_column, **({AVERAGE: averages} if AVERAGE in cells else {})}
             notes += _gaps(method, harness, by_column, columns) if len(of_dataset) else []
     notes += _settings(dataset, runs, records.variants)
-    comparisons = compare(trials, baseline, shown_columns)
+    comparisons = compare(trials, same_baseline(trials, baseline), shown_columns)
     return _finish(dataset, swad, rule, shown_columns, rows, comparisons, notes, baseline, with_published)
 
 

@@ -197,6 +197,10 @@ def _examples(path: Path) -> dict[str, Any] | None:
     }
 
 
+def _seed_or_0(seed: object) -> int:
+    return seed if type(seed) is int and 0 <= seed < 2**53 else 0
+
+
 def _is_seed(seed: object) -> bool:
     return type(seed) is int and abs(seed) < 2**53
 
@@ -220,6 +224,7 @@ def _run(
         dataset=dataset,
         algorithm=_METHODS.get(description["algorithm"], description["algorithm"]),
         trial=description["seed"],
+        hparams_seed=_seed_or_0(config.get("hparams_seed")),
         finished=finished,
         hparams={**{name: config[name] for name in config_names if name in config}, **hparams},
         args={**config, "seed": description["seed"]},

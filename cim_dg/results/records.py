@@ -202,13 +202,15 @@ def _named(run: Run) -> str:
 
 def _doubles(runs: list[Run]) -> list[str]:
     """A sentence if a cell has a job more than once. DomainBed pools them, and so does this module."""
-    cells = Counter(
-        (run.harness, run.dataset, run.algorithm, run.trial, run.hparams_seed, run.test_envs) for run in runs
-    )
+    cells: Counter[tuple[Any, ...]] = Counter()
+    for run in runs:
+        cell = run.harness, run.dataset, run.algorithm, run.trial, run.hparams_seed, run.test_envs
+        # Runs of WILDS with other settings are no doubles, though their hparams seeds are the same.
+        cells[(*cell, "" if run.test_envs else repr(sorted(run.hparams.items())))] += 1
     double = [cell for cell, count in cells.items() if count > 1]
     if not double:
         return []
-    harness, dataset, algorithm, trial, seed, envs = double[0]
+    harness, dataset, algorithm, trial, seed, envs, _ = double[0]
     return [
         f"The same job is there more than once: {len(double)} (first: {harness}, {dataset}, {algorithm}, trial "
         f"{trial}, hparams seed {seed}, test environments {list(envs)}); the one with the best validation "

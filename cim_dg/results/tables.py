@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cim_dg.results import published, statistics
@@ -102,18 +102,19 @@ def summary_cell(summary: Summary, mean: float | None = None, share: bool = True
 
 
 def compare(
-    trials: Mapping[tuple[str, str], Mapping[str, Trials]], baseline: str, columns: Sequence[str]
+    trials: Mapping[tuple[str, str], Mapping[str, Trials]],
+    baselines: Mapping[tuple[str, str], tuple[str, str]],
+    columns: Sequence[str],
 ) -> list[Comparison]:
-    """Every method against the baseline of the same source (harness), column by column.
+    """Rows against their baselines, column by column.
 
     Args:
         trials: (method, source) -> column -> trial -> value, 0 to 1.
+        baselines: the row with which a row is compared, of the same source (harness).
     """
     differences: dict[tuple[str, str, str], Difference] = {}
-    for (method, source), row in trials.items():
-        against = trials.get((baseline, source))
-        if method == baseline or against is None:
-            continue
+    for (method, source), other in baselines.items():
+        row, against = trials[method, source], trials[other]
         for column in columns:
             own, baseline_trials = row.get(column, {}), against.get(column, {})
             common = [trial for trial in own if trial in baseline_trials]
@@ -139,6 +140,12 @@ def compare(
         )
         for key, difference in differences.items()
     ]
+
+
+def same_baseline(keys: Iterable[tuple[str, str]], baseline: str) -> dict[tuple[str, str], tuple[str, str]]:
+    """The `baselines` of `compare` if the baseline has one row in each source: all other rows of the source."""
+    rows = list(keys)
+    return {key: (baseline, key[1]) for key in rows if key[0] != baseline and (baseline, key[1]) in rows}
 
 
 def published_rows(figures: Sequence[published.Figure]) -> list[Row]:

@@ -4,11 +4,10 @@ group for the others.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from cim_dg.results import published
+from cim_dg.results import published, settings
 from cim_dg.results.group_selection import Figures, best_epochs, by_rule, chosen_by, figures_at, is_subpopbench
 from cim_dg.results.read_wilds import EXAMPLES, GAP, group_labels
 from cim_dg.results.records import Records, Run
@@ -91,7 +90,7 @@ def _table(
     columns = _columns(name, datasets, [best[number] for number in runs if number in best], with_published, subpopbench)
     trials: dict[tuple[str, str], dict[str, dict[int, float]]] = {}
     labels: dict[tuple[str, str], str] = {}
-    names = _row_names(runs, rule)
+    names = settings.row_names(runs, rule)
     # Of two runs with the same seed, the better one on validation comes last and replaces the other. Of equals, the
     # highest hparams seed does, as in SubpopBench.
     for number in sorted(runs, key=lambda run: (best.get(run, {}).get(chosen_by(rule), -1.0), runs[run].hparams_seed)):
@@ -109,12 +108,12 @@ def _table(
             {column: cell(values, share=GAP not in columns[column][1]) for column, values in trials[key].items()},
             group_labels=labels[key],
         )
-        for key in _row_order(list(trials), baseline)
+        for key in _row_order({(names[number], run.harness): run.algorithm for number, run in runs.items()}, baseline)
     ]
-    comparisons = compare(trials, baseline, list(columns))
+    comparisons = compare(trials, settings.baselines(names, runs, baseline), list(columns))
     shown = {key for _, keys in columns.values() for key in keys}
     untested = [runs[number] for number in runs if number in best and not shown & best[number].keys()]
-    notes = [*_notes(runs, best, rule), *_untested(untested)]
+    notes = [*_notes(runs, best, rule), *settings.notes(names, runs), *_untested(untested)]
     return _finish(name, rule, list(columns), rows, comparisons, notes, baseline, with_published)
 
 
@@ -212,33 +211,10 @@ def _group_columns(datasets: Sequence[str]) -> list[str]:
     return [f"{dataset} {kind}" for dataset in datasets for kind in _GROUP_COLUMNS]
 
 
-def _row_names(runs: Mapping[int, Run], rule: str) -> dict[int, str]:
-    """The method's name. Runs of a method that differ in their use of group labels get two rows that name it."""
-    used: dict[tuple[str, str], set[str]] = {}
-    for run in runs.values():
-        used.setdefault((run.algorithm, run.harness), set()).add(_variant(run, rule))
-    return {
-        number: run.algorithm
-        if len(used[run.algorithm, run.harness]) == 1
-        else f"{run.algorithm} ({_variant(run, rule)})"
-        for number, run in runs.items()
-    }
-
-
-def _variant(run: Run, rule: str) -> str:
-    """What sets runs of one method apart: in SubpopBench whether they had attributes, else the use of group labels."""
-    if is_subpopbench(run):
-        return f"train_attr {run.args['train_attr']}"
-    return f"group labels: {group_labels(run, rule)}"
-
-
-def _row_order(keys: Sequence[tuple[str, str]], baseline: str) -> list[tuple[str, str]]:
-    """The rows by harness, and within a harness in the order of methods."""
-    return [
-        (method, harness)
-        for harness in sorted({harness for _, harness in keys})
-        for method in method_order([method for method, row_harness in keys if row_harness == harness], baseline)
-    ]
+def _row_order(methods: Mapping[tuple[str, str], str], baseline: str) -> list[tuple[str, str]]:
+    """The rows, given with their methods, by harness, and within a harness in the order of methods."""
+    order = method_order(list(methods.values()), baseline)
+    return sorted(methods, key=lambda key: (key[1], order.index(methods[key])))
 
 
 def _untested(runs: Sequence[Run]) -> list[str]:
@@ -269,10 +245,4 @@ def _notes(runs: Mapping[int, Run], best: Mapping[int, Figures], rule: str) -> l
         )
     if unofficial := sorted({run.dataset for run in runs.values() if "format" in run.dataset}):
         notes.append(f"{', '.join(unofficial)}: not the official data, so no published figure stands beside it.")
-    for name in ("model", "frac", "split_scheme", "image_arch", "steps"):
-        counts = Counter(str(run.args[name]) for run in runs.values() if name in run.args)
-        if len(counts) > 1:
-            notes.append(f"Careful: the runs differ in --{name} ({', '.join(sorted(counts))}).")
-    if len({run.bf16 for run in runs.values()}) > 1:
-        notes.append("Careful: some of the runs computed in bfloat16 (bf16), others in float32.")
     return notes

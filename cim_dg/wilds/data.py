@@ -176,6 +176,11 @@ class Data:
         names = (self.dataset.metadata_map or {}).get("y")
         return [str(name) for name in (range(self.num_classes) if names is None else names)]
 
+    def domain_counts(self) -> torch.Tensor:
+        """The number of images (n_groups,) of each domain that the run trains on."""
+        domain = self.domains.metadata_to_group(self.splits["train"].metadata_array)
+        return torch.bincount(domain, minlength=self.domains.n_groups)
+
     def train_shares(self) -> list[float]:
         """The groups' shares of the whole training split."""
         assert self.groups is not None

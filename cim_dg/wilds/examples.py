@@ -8,7 +8,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor, bincount, nn
 
 from cim_dg import hparams as spaces
 from cim_dg.algorithms import Algorithm, Batch, methods
@@ -93,6 +93,9 @@ def initialize(config: Any, datasets: Any, grouper: Any) -> Any:
         grouper.n_groups,
         config.hparams,
     )
+    if check_domains(config.algorithm, config.hparams, config.use_domains):
+        groups = grouper.metadata_to_group(train["dataset"].metadata_array)
+        method.see_domain_counts(bincount(groups, minlength=grouper.n_groups))
     steps = math.ceil(len(train["loader"]) / config.gradient_accumulation_steps) * config.n_epochs
     return _algorithm_class(base)(
         config,

@@ -60,6 +60,8 @@ def train(config: Config, keep_models: bool = True) -> dict[str, Any]:
         data.domains.n_groups,
         config.hparams,
     )
+    if sees_domains:
+        method.see_domain_counts(data.domain_counts())
     record = {
         "harness": "wilds",
         "runner": "cim-dg wilds train",

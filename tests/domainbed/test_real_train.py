@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -90,3 +91,18 @@ def test_a_job_that_another_process_runs_is_left_to_it(real: RealDomainBed, tmp_
         assert refused.returncode == 2 and "a GPU is required" in refused.stderr
     assert {path.name for path in folder.iterdir()} == {locks.NAME, "results.jsonl"}
     assert (folder / "results.jsonl").read_text() == "of the other\n"
+
+
+@pytest.mark.harness
+def test_a_single_logit_has_an_accuracy_of_4_in_domainbed(real: RealDomainBed) -> None:
+    """Which is why the stand-in refuses it."""
+    program = """
+        import torch
+        from domainbed.lib.misc import accuracy
+        class Single(torch.nn.Module):
+            def predict(self, x):
+                return torch.ones(len(x), 1)
+        print(accuracy(Single(), [(torch.zeros(4, 1), torch.ones(4))], None, "cpu"))
+    """
+    done = real.python("-c", textwrap.dedent(program))
+    assert done.stdout.split()[-1] == "4.0", done.stderr

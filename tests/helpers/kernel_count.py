@@ -17,9 +17,9 @@ class KernelCount(TorchDispatchMode):
     """Counts the operations within this context that are kernels on a GPU, and the bytes that they read and write.
 
     Views, allocations and what concerns the CPU's tensors alone are no kernels. The gradients of a convolution are a
-    kernel each. An operation on lists of tensors (`torch._foreach_*`) is one kernel; a GPU takes several where they
-    are long, which the optimisers' are and the losses' are not. Each tensor counts once per operation, in a list once
-    per place, without its expanded dimensions.
+    kernel each. An operation on lists of tensors (`torch._foreach_*`) is one kernel; a GPU takes several for lists of
+    more than some 20 million numbers, such as an optimiser's. Each tensor counts once per operation, in a list once per
+    place, without its expanded dimensions.
     """
 
     def __init__(self) -> None:

@@ -13,19 +13,30 @@ _ACCURACIES = {
 }
 
 
-def write_wilds_log(folder: Path, algorithm: str, counts: Sequence[int] = (10, 10, 10, 10), seed: int = 0) -> Path:
-    """A finished run of two epochs, of which the second is the best; `counts` are the test images of the groups."""
+def write_wilds_log(
+    folder: Path,
+    algorithm: str,
+    counts: Sequence[int] = (10, 10, 10, 10),
+    seed: int = 0,
+    lower: float = 0.0,
+    **more: object,
+) -> Path:
+    """A finished run of two epochs, of which the second is the best.
+
+    `counts` are the test images of the groups, `lower` is taken from every accuracy, `more` is put into its record.
+    """
     folder.mkdir(parents=True)
     for split, epochs in _ACCURACIES.items():
         names = ["epoch", *(f"acc_{group}" for group in GROUPS), *(f"count_{group}" for group in GROUPS)]
         lines = [",".join([*names, "acc_avg", "acc_wg"])]
-        for epoch, values in enumerate(epochs):
+        for epoch, made in enumerate(epochs):
+            values = [value - lower for value in made]
             average = sum(a * c for a, c in zip(values, counts, strict=True)) / sum(counts)
             lines.append(",".join(map(str, [epoch, *values, *counts, average, min(values)])))
         (folder / f"{split}_eval.csv").write_text("\n".join(lines) + "\n")
     content = {
         **{"harness": "wilds", "dataset": "waterbirds", "algorithm": algorithm, "seed": seed, "selection": "average"},
-        **{"selected_epoch": 1, "used_domains": False, "finished": True, "hparams": {}, "config": {}},
+        **{"selected_epoch": 1, "used_domains": False, "finished": True, "hparams": {}, "config": {}, **more},
     }
     (folder / "run.json").write_text(json.dumps(content))
     return folder

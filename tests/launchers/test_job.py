@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -63,6 +65,7 @@ def test_a_record_can_tell_that_it_is_done(tmp_path, record, done):
 
 def test_a_claimed_job_is_left_and_nothing_of_it_removed(tmp_path, monkeypatch):
     monkeypatch.setattr(locks, "PATIENCE", 0)
+    monkeypatch.setattr("cim_dg.launchers.DYING", 0)
     elsewhere = job(tmp_path / "a", "", resumes=False)
     (tmp_path / "a" / "results.jsonl").write_text("half\n")
     claimed = locks.claim(tmp_path / "a")
@@ -150,6 +153,21 @@ class TestLaunch:
         with pytest.raises(LeftToAnother):
             launch("parallel", [always])
         assert tried.read_text() == "xx"
+
+    def test_a_job_whose_killed_process_is_still_ending_runs(self, tmp_path, monkeypatch):
+        """As one that Ray gives to a new worker while the training of the killed worker still has the lock."""
+        monkeypatch.setattr(locks, "PATIENCE", 0)
+        held = job(tmp_path / "held", "", resumes=False)
+        (tmp_path / "held" / "results.jsonl").write_text("half\n")
+        dying = locks.claim(tmp_path / "held")
+        assert dying is not None
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(dying)
+            ending = threading.Timer(1, stack.close)
+            ending.start()
+            launch("parallel", [held])
+            ending.join()
+        assert held.is_done()
 
     def test_jobs_that_are_done_are_not_looked_at(self, tmp_path):
         (tmp_path / "a").mkdir()

@@ -24,7 +24,7 @@ def test_positives_share_the_class_negatives_do_not_and_nothing_pairs_with_itsel
 
 def test_every_candidate_is_drawn_about_as_often():
     torch.manual_seed(0)
-    drawn = torch.stack([torch.stack(choose_pairs(Y, torch.tensor([0]))) for _ in range(3000)])[:, :, 0]
+    drawn = torch.stack([choose_pairs(Y, torch.tensor([0])) for _ in range(3000)])[:, :, 0]
     for column, candidates in ((0, [2, 5]), (1, [1, 3, 4, 6])):
         counts = torch.bincount(drawn[:, column], minlength=7)
         assert counts[[i for i in range(7) if i not in candidates]].sum() == 0

@@ -42,3 +42,30 @@ def test_only_optimising_steps_move_it(make):
     method(batch)
     method.eval()(batch)
     assert method.train()(batch).terms["positives"] == 0
+
+
+def replica_of(module: torch.nn.Module) -> torch.nn.Module:
+    """What DataParallel computes with: a shallow copy of every module, which is thrown away after each pass."""
+    copy = module._replicate_for_data_parallel()
+    for name, child in module._modules.items():
+        copy._modules[name] = child and replica_of(child)
+    copy._parameters = dict(module._parameters)
+    return copy
+
+
+def test_replicas_of_data_parallel_fill_it_as_one_device_does(make):
+    alone, parallel = make("CIM", cim_queue=6), make("CIM", cim_queue=6)
+    for _ in range(3):
+        batch = Batch(torch.rand(4, 3, 16, 16), torch.arange(4))
+        alone(batch)
+        alone.after_step()
+        # Without device numbers to be ordered by, the last part comes first, as the queue begins with the newest.
+        for half in (slice(2, 4), slice(0, 2)):
+            replica_of(parallel)(Batch(batch.x[half], batch.y[half]))
+        parallel.after_step()
+    assert alone.morphing.recent is not None and parallel.morphing.recent is not None
+    for name, value in alone.morphing.recent.get_extra_state().items():
+        assert torch.equal(parallel.morphing.recent.get_extra_state()[name], value), name
+    # Each replica compares with the whole queue.
+    terms = replica_of(parallel)(Batch(torch.rand(2, 3, 16, 16), torch.tensor([0, 1]))).terms
+    assert terms["positives"] == 1

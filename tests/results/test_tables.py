@@ -13,7 +13,7 @@ from scipy import stats
 
 from cim_dg.errors import UserError
 from cim_dg.results import build, grids, render_text
-from cim_dg.results.tables import Table, compare, method_order
+from cim_dg.results.tables import Table, compare, method_order, same_baseline
 
 DIGITS = ("+90%", "+80%", "new")
 
@@ -77,7 +77,7 @@ def test_p_is_corrected_over_the_methods_of_a_column() -> None:
         ("CIM", "h"): {"a": {0: 0.55, 1: 0.57, 2: 0.56}},
         ("CIM", "other"): {"a": {0: 0.9, 1: 0.8, 2: 0.7}},
     }
-    actual = {one.method: one for one in compare(trials, "ERM", ["a"])}
+    actual = {one.method: one for one in compare(trials, same_baseline(trials, "ERM"), ["a"])}
     assert set(actual) == {"VIB", "CIM"}, "a method is compared within its own harness only"
     small, large = sorted(actual.values(), key=lambda one: one.difference.p or 0)
     assert small.corrected == pytest.approx(2 * (small.difference.p or 0))

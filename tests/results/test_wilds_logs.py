@@ -199,14 +199,21 @@ def test_runs_that_used_groups_and_runs_that_did_not_are_two_rows(tmp_path: Path
     }
 
 
-def test_runs_in_bf16_and_in_float32_are_told_apart(tmp_path: Path) -> None:
-    write_log(tmp_path / "a", VAL, TEST, _record("CIM", 0, config={"bf16": False}))
-    log = "Dataset: waterbirds\nAlgorithm: CIM\nSeed: 1\nN epochs: 3\nVal metric: acc_avg\nBf16: {}\n\n"
-    write_log(tmp_path / "b", VAL, TEST, log=log.format(False))
-    warning = "Careful: some of the runs computed in bfloat16 (bf16), others in float32."
-    assert warning not in _only(build.report([tmp_path]).tables).notes
-    write_log(tmp_path / "c", VAL, TEST, log=log.format(True))
-    assert warning in _only(build.report([tmp_path]).tables).notes
+def test_runs_in_bf16_and_in_float32_are_two_rows(tmp_path: Path) -> None:
+    """The examples' log says it as text; runs from before the option existed computed in float32."""
+    log = "Dataset: waterbirds\nAlgorithm: CIM\nSeed: {}\nN epochs: 3\nVal metric: acc_avg\nBf16: {}\n\n"
+    for seed, config in enumerate(({}, {"bf16": False}, {"bf16": True})):
+        write_log(tmp_path / f"wilds{seed}", VAL, TEST, _record("CIM", seed, config=config))
+    for seed, bf16 in enumerate((False, True)):
+        write_log(tmp_path / f"examples{seed}", VAL, TEST, log=log.format(seed, bf16))
+    table = _only(build.report([tmp_path], with_published=False).tables)
+    trials = {(row.method, row.source): row.cells["Waterbirds average"].trials for row in table.rows}
+    assert trials == {
+        ("CIM (bf16=False)", "wilds"): 2,
+        ("CIM (bf16=True)", "wilds"): 1,
+        ("CIM (bf16=False)", "wilds-examples"): 1,
+        ("CIM (bf16=True)", "wilds-examples"): 1,
+    }
 
 
 def test_of_two_runs_with_one_seed_the_better_on_validation_counts(tmp_path: Path) -> None:

@@ -183,6 +183,7 @@ def test_jobs_of_others_are_not_cleared(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setattr("cim_dg.sweeps.domainbed.is_standin", lambda: False)
     monkeypatch.setattr(locks, "PATIENCE", 0)
+    monkeypatch.setattr("cim_dg.launchers.DYING", 0)
     with locks.claim(claimed.folder), notes.announced([launchers.Job((), listed.folder, False)]):  # type: ignore[union-attr]
         left = domainbed.clear(_digits(tmp_path).jobs)
         assert [job.folder for job in left] == [waiting.folder, claimed.folder, listed.folder]

@@ -68,6 +68,13 @@ def test_every_dataset_trains(dataset: str, train: Train) -> None:
     assert "positives" in rows(folder / "train_algo.csv")[0]
 
 
+def test_group_dro_gives_hospitals_without_training_images_no_weight(train: Train) -> None:
+    folder = train("camelyon17", "GroupDRO")
+    q = torch.load(folder / "camelyon17_seed:0_epoch:last_model.pth", weights_only=True)["algorithm"]["q"]
+    assert (q > 0).tolist() == [True, False, False, True, True]
+    assert float(q.sum()) == pytest.approx(1)
+
+
 def test_class_mates_give_every_anchor_a_positive(train: Train, tmp_path: Path) -> None:
     alone = rows(train("iwildcam", "CIM", "--batch_size", 2, log_dir=tmp_path / "alone") / "train_algo.csv")
     arguments = ["--batch_size", 2, "--images_per_class", 2]

@@ -124,6 +124,15 @@ def test_accuracy_counts_images_not_batches() -> None:
     assert model.training
 
 
+def test_a_single_logit_is_refused_as_domainbed_counts_too_much() -> None:
+    class Single(torch.nn.Module):
+        def predict(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.ones(len(x), 1)
+
+    with pytest.raises(UserError, match="Single gives one logit per image"):
+        accuracy(Single(), [(torch.zeros(4, 1), torch.ones(4))], "cpu")
+
+
 def test_unknown_algorithm_has_no_hparams() -> None:
     with pytest.raises(UserError, match=r"'IRM'.*ERM, GroupDRO"):
         hparams_registry._space("IRM", "VLCS")

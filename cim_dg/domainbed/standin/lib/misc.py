@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, TensorDataset
 
+from cim_dg.errors import UserError
 from cim_dg.hparams import seed_hash as seed_hash
 from cim_dg.results.fixed_width import format_row
 
@@ -96,13 +97,23 @@ class Predictor(Protocol):
 def accuracy(
     algorithm: Predictor, batches: Iterable[tuple[Transferable, torch.Tensor]], device: str | torch.device
 ) -> float:
-    """The share of images that `algorithm` classifies correctly in eval mode. It leaves `algorithm` in train mode."""
+    """The share of images that `algorithm` classifies correctly in eval mode. It leaves `algorithm` in train mode.
+
+    Raises:
+        UserError: there is one logit per image. DomainBed compares every logit with every label then, and gives 4.0
+            for four correct images.
+    """
     correct = torch.zeros((), dtype=torch.int64, device=device)
     total = 0
     algorithm.eval()
     with torch.no_grad():
         for x, y in batches:
             logits = algorithm.predict(x.to(device))
+            if logits.shape[1] == 1:
+                raise UserError(
+                    f"{type(algorithm).__name__} gives one logit per image; accepted are one per class, since "
+                    "DomainBed's accuracy of a single logit can exceed 1"
+                )
             correct += (logits.argmax(1) == y.to(device)).sum()
             total += len(y)
     algorithm.train()
