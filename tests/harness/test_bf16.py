@@ -62,6 +62,7 @@ def test_weights_gradients_and_the_loss_stay_in_float32(
 def put_on_fake_gpu(module: torch.nn.Module) -> None:
     """Replace all parameters and buffers; `Module.to` cannot, as fake tensors refer to each other."""
     for part in module.modules():
+        tensors: dict[str, Any]
         for tensors in (part._parameters, part._buffers):
             for name, tensor in tensors.items():
                 if tensor is not None:
