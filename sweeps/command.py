@@ -74,6 +74,8 @@ def run(args: argparse.Namespace) -> int:
         for command in plan.commands:
             print(shlex.join(command.words))
         return 0
+    if spec.primary is not None:
+        planning.declare_primary(plan, args.output_dir)
     if plan.commands:
         if not args.skip_confirmation and not _confirmed():
             print("Nothing was run.")

@@ -14,6 +14,7 @@ from types import ModuleType
 
 from cim_dg.errors import LEFT, LeftToAnother, RunError, UserError
 from cim_dg.launchers import SUBMITS, watchdog
+from cim_dg.results import primary
 from cim_dg.runtime.files import write_atomically
 from cim_dg.sweeps import data, domainbed, wilds
 from cim_dg.sweeps.jobs import DONE, UNFINISHED, Command, Job, duration, seconds_left
@@ -93,6 +94,20 @@ def make_plan(spec: Spec, data_dir: str | None, output_dir: Path) -> Plan:
     harness = _HARNESS[spec.harness]
     jobs = harness.jobs(spec, data_dir, output_dir)
     return Plan(spec, jobs, harness.commands(spec, data_dir, output_dir, jobs))
+
+
+def declare_primary(plan: Plan, output_dir: Path) -> None:
+    """Record the primary comparison of a sweep in its folder, before its jobs run.
+
+    Raises:
+        UserError: the folder has another one, or cannot be written.
+    """
+    finished = sum(job.state == DONE for job in plan.jobs)
+    try:
+        if plan.spec.primary is not None:
+            primary.declare(output_dir, plan.spec.primary, plan.spec.selection, finished)
+    except OSError as error:
+        raise UserError(f"--output_dir {output_dir} cannot be used: {error.strerror}") from None
 
 
 def run(plan: Plan, output_dir: Path, printed: Path | None = None) -> None:

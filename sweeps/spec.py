@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, MinLen
 
 from cim_dg.errors import UserError
+from cim_dg.results.primary import Primary
 from cim_dg.runtime.schema import suggestion, validated
 
 Selection = Literal["iid", "leave-one-out", "oracle", "average", "worst-class", "worst-group"]
@@ -66,6 +67,8 @@ class Spec:
     """DomainBed: the environments that are tested on, by name; all if not given"""
     variants: dict[str, Variant] | None = None
     """DomainBed: methods with some hyper-parameters set, each with its own row"""
+    primary: Primary | None = None
+    """the one comparison that the sweep is about, which is tested alone"""
     options: dict[str, Any] | None = None
     """WILDS: further options of `cim-dg wilds train`"""
 
@@ -118,8 +121,23 @@ def load(name: str, changes: Mapping[str, Any] | None = None) -> Spec:
         known = f"there are {', '.join(names())}, or give a YAML file{suggestion(name, names())}"
         raise UserError(f"there is no sweep {name!r}; {known}")
     spec = _checked(name, entries)
+    _check_primary(name, spec)
     overrides = {key: value for key, value in (changes or {}).items() if value is not None}
     return _checked(name, {**entries, **overrides}) if overrides else spec
+
+
+def _check_primary(name: str, spec: Spec) -> None:
+    if spec.primary is None:
+        return
+    variants = spec.variants or {}
+    rows = [variants[row].label if row in variants else row for row in spec.algorithms]
+    for entry in ("method", "baseline"):
+        if (value := getattr(spec.primary, entry)) not in rows:
+            raise UserError(f"{name}: the {entry} of primary is {value!r}; accepted is one of {', '.join(rows)}")
+    if spec.primary.dataset not in ("", *spec.datasets) or (len(spec.datasets) > 1 and not spec.primary.dataset):
+        raise UserError(
+            f"{name}: the dataset of primary is {spec.primary.dataset!r}; accepted is one of {', '.join(spec.datasets)}"
+        )
 
 
 def _checked(name: str, entries: Any) -> Spec:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cim_dg.errors import UserError
-from cim_dg.results import best, data_copies, domain_tables, published, read_wilds, selection, wilds_tables
+from cim_dg.results import aggregates, best, data_copies, domain_tables, published, read_wilds, selection, wilds_tables
 from cim_dg.results.grids import Grid, grids
 from cim_dg.results.read import read
 from cim_dg.results.records import Records
@@ -27,7 +28,13 @@ class Report:
 
     def grids(self) -> list[Grid]:
         """All tables as grids of text, in the order of printing."""
-        return [grid for table in self.tables for grid in grids(table)] + self.best
+        of_tables = [grid for table in self.tables for grid in grids(table)]
+        return of_tables + [aggregates.grid(aggregate) for aggregate in self.over_datasets] + self.best
+
+    @functools.cached_property
+    def over_datasets(self) -> list[aggregates.Aggregate]:
+        """The methods over all datasets of a harness, if there are several."""
+        return aggregates.aggregates(self.tables)
 
 
 def report(
@@ -43,7 +50,8 @@ def report(
     Args:
         rules: selection rules of either harness; a harness without one has its default.
         names: only these tables; tables of published figures need no folder.
-        baseline: the method that the others are compared with; ERM if None.
+        baseline: the method that the others are compared with; by default that of the sweep's primary comparison, or
+            ERM.
 
     Raises:
         UserError: there is nothing to read, or a name is unknown.
@@ -61,9 +69,12 @@ def report(
     methods = sorted({run.algorithm for run in records.runs})
     if baseline is not None and baseline not in methods:
         raise UserError(f"--baseline {baseline}: no such method among the runs; there are {', '.join(methods)}.")
+    if baseline is None:
+        declared = [primary.baseline for primary in records.primaries if primary.baseline in methods]
+        baseline = declared[0] if declared else BASELINE
     tables = [
-        *domain_tables.domain_tables(records, domainbed_rules, baseline or BASELINE, with_published),
-        *wilds_tables.wilds_tables(records, group_rules, baseline or BASELINE, with_published),
+        *domain_tables.domain_tables(records, domainbed_rules, baseline, with_published),
+        *wilds_tables.wilds_tables(records, group_rules, baseline, with_published),
     ]
     if names:
         tables = _only(tables, names, domainbed_rules, with_published)

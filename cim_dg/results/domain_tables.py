@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pandas as pd
 
 from cim_dg.results import published, statistics
 from cim_dg.results.domains import domain_names
+from cim_dg.results.primary import find
 from cim_dg.results.read_swad import AVERAGED, is_averaged, is_family
 from cim_dg.results.records import Records, Run
 from cim_dg.results.selection import TITLES, select, unserved
@@ -25,9 +27,11 @@ from cim_dg.results.tables import (
     compare,
     flag_notes,
     method_order,
+    primary_note,
     published_rows,
     same_baseline,
     summary_cell,
+    tried_note,
 )
 
 NAMES = {"VLCS": "vlcs", "NuisanceDigits": "digits", "VLCSMini": "vlcs-mini"}
@@ -95,8 +99,11 @@ def _table(
             trials[method, harness] = {**by_column, **({AVERAGE: averages} if AVERAGE in cells else {})}
             notes += _gaps(method, harness, by_column, columns) if len(of_dataset) else []
     notes += _settings(dataset, runs, records.variants)
-    comparisons = compare(trials, same_baseline(trials, baseline), shown_columns)
-    return _finish(dataset, swad, rule, shown_columns, rows, comparisons, notes, baseline, with_published)
+    primary = find(records.primaries, dataset, rule, baseline)
+    comparisons = compare(trials, same_baseline(trials, baseline), shown_columns, primary=primary)
+    notes += primary_note(primary, comparisons)
+    table = _finish(dataset, swad, rule, shown_columns, rows, comparisons, notes, baseline, with_published)
+    return replace(table, trials=trials, headlines={dataset: (AVERAGE, "average over the test domains")})
 
 
 def _finish(
@@ -198,6 +205,12 @@ def _settings(dataset: str, runs: list[Run], variants: Sequence[str]) -> list[st
                 f"Careful: the runs of {dataset} differ in --{name} ({', '.join(values)}); they are pooled all the "
                 "same, as DomainBed pools them."
             )
+    seeds: dict[str, dict[tuple[object, ...], set[int]]] = {}
+    for run in runs:
+        cell = run.harness, run.test_envs, run.trial
+        seeds.setdefault(run.algorithm, {}).setdefault(cell, set()).add(run.hparams_seed)
+    if seeds:
+        notes.append(tried_note({name: str(max(map(len, cells.values()))) for name, cells in seeds.items()}, ""))
     if any(run.harness == "domainbed-standin" for run in runs):
         notes.append("domainbed-standin is the small stand-in of this package, not the real DomainBed.")
     return notes

@@ -76,7 +76,7 @@ def figure(cell: Cell | None) -> list[str]:
 
 
 def _comparisons(table: Table) -> Grid:
-    header = ["Method", "From", "Column", "Difference", "95% interval", "p (Holm)", "", "Trials for 1 point"]
+    header = ["Method", "From", "Column", "Difference", "95% interval", "p (Holm)", "", "Trials for 1 point [95%]"]
     order = {column: number for number, column in enumerate(table.columns)}
     rows = [
         [[text] for text in _comparison(row)]
@@ -86,10 +86,11 @@ def _comparisons(table: Table) -> Grid:
     row_number = {(row.method, row.source): number for number, row in enumerate(table.rows)}
     rows.sort(key=lambda cells: row_number[cells[0][0], cells[1][0]])
     notes = [
-        f"Differences to {table.baseline} in points, paired over trials; p by a paired t test, corrected over the "
-        "methods of a column (Holm), not over the columns.",
+        f"Differences to {table.baseline} in points, {_test(table)}; the interval is of each comparison alone. "
+        + _correction(table),
         f"Trials for 1 point: how many it would take to see a true difference of one point ({statistics.POWER:.0%} "
-        "power, at the 5% level divided by the number of methods), if differences spread as these do.",
+        "power, at the 5% level divided by the number of tests corrected together), if trials spread as these do, and "
+        "what it would be at the ends of the spread's 95% interval.",
     ]
     numeric = [False, False, False, True, True, True, False, True]
     return Grid(
@@ -108,8 +109,27 @@ def _comparison(row: Comparison) -> list[str]:
         MISSING if difference.interval is None else f"[{difference.interval[0]:+.1f}, {difference.interval[1]:+.1f}]"
     )
     p = MISSING if row.corrected is None else f"{row.corrected:.3f}" if row.corrected >= 0.001 else "< 0.001"
+    needed = MISSING
     if row.needed is not None:
-        needed = str(row.needed)
-    else:
-        needed = f"over {statistics.MOST_TRIALS}" if difference.spread > 0 else MISSING
+        estimate, low, high = map(_count, (row.needed.estimate, row.needed.low, row.needed.high))
+        needed = f"{estimate} [{low}, {high}]"
     return [row.method, row.source, row.column, f"{difference.mean:+.1f}", interval, p, row.verdict, needed]
+
+
+def _count(trials: int | None) -> str:
+    return f">{statistics.MOST_TRIALS}" if trials is None else str(trials)
+
+
+def _test(table: Table) -> str:
+    if all(comparison.difference.paired for comparison in table.comparisons):
+        return "paired over trials; p by a paired t test"
+    return (
+        "of means over trials; p by Welch's t test, unpaired, since the images of training and test are the same in "
+        "every trial"
+    )
+
+
+def _correction(table: Table) -> str:
+    if any(comparison.is_primary for comparison in table.comparisons):
+        return "The primary comparison is tested alone; all others are corrected together (Holm)."
+    return "p is corrected over the methods of a column (Holm), not over the columns."

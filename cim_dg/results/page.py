@@ -10,7 +10,7 @@ import jinja2
 import pandas as pd
 
 import cim_dg
-from cim_dg.results import curves, fit, plots, run_facts
+from cim_dg.results import aggregates, curves, fit, plots, run_facts
 from cim_dg.results.build import Report
 from cim_dg.results.grids import Grid, grids
 from cim_dg.results.morphs import Picture, morph_pictures
@@ -42,6 +42,10 @@ def render(report: Report) -> str:
     return template.render(
         version=cim_dg.__version__,
         sections=[(table, grids(table), _plots(table, report)) for table in report.tables],
+        aggregates=[
+            (aggregate.title, [aggregates.grid(aggregate)], _over_datasets(aggregate))
+            for aggregate in report.over_datasets
+        ],
         left_out=report.left_out,
         best=report.best,
         pictures=_pictures(report),
@@ -82,6 +86,13 @@ def _plots(table: Table, report: Report) -> list[_Plot]:
     return [
         _Plot(caption, alt, _data("image/svg+xml", svg.encode())) for caption, alt, svg in candidates if svg is not None
     ]
+
+
+def _over_datasets(aggregate: aggregates.Aggregate) -> list[_Plot]:
+    datasets = ", ".join(aggregate.datasets)
+    alt = f"Dot plots of each method's mean and probability of improvement over {datasets}, with 95% intervals."
+    svg = plots.over_datasets(aggregate).encode()
+    return [_Plot(f"Over {datasets}, with 95% intervals", alt, _data("image/svg+xml", svg))]
 
 
 def _curves(table: Table, report: Report) -> list[tuple[str, pd.DataFrame]]:

@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from cim_dg.results.aggregates import Aggregate
 from cim_dg.results.tables import Table
 
 # Okabe and Ito's palette, readable with any colour vision. Black is first, for the baseline.
@@ -102,6 +103,30 @@ def worst_against_average(table: Table) -> str | None:
             axes.grid(color="#dddddd", linewidth=0.6)
 
     return _svg(draw, 3.6 * len(panels))
+
+
+def over_datasets(aggregate: Aggregate) -> str:
+    """The mean of each method and its probability of improvement over the baseline, with 95% intervals."""
+    methods = list(aggregate.means)
+    panels = [(aggregate.means, f"{aggregate.kind} (%)")]
+    if aggregate.improvements:
+        panels.append((aggregate.improvements, f"P(better than {aggregate.baseline})"))
+
+    def draw(figure: Figure) -> None:
+        for axes, (estimates, label) in zip(figure.subplots(len(panels), 1, squeeze=False)[:, 0], panels, strict=True):
+            for number, method in enumerate(methods):
+                if method in estimates:
+                    value, low, high = estimates[method]
+                    axes.plot((low, high), (number, number), color=_style(number)["color"], linewidth=1.4)
+                    axes.plot(value, number, markersize=5.5, linestyle="none", **_style(number))
+            axes.set_yticks(range(len(methods)), methods)
+            axes.set_ylim(len(methods) - 0.5, -0.5)
+            axes.set_xlabel(label)
+            axes.grid(axis="x", color="#dddddd", linewidth=0.6)
+            if estimates is aggregate.improvements:
+                axes.axvline(0.5, color="#444444", linewidth=1, linestyle=":")
+
+    return _svg(draw, len(panels) * (1.0 + _ROW * len(methods)))
 
 
 def _forest(points: Points, table: Table, label: str, line: float | None = None) -> str:

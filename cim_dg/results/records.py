@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from cim_dg.errors import UserError
+from cim_dg.results.primary import Declared
 from cim_dg.runtime.files import write_atomically
 
 VARIANTS = "variants.json"
@@ -45,7 +46,7 @@ class Run:
 class Records:
     """All evaluations (`frame`), their runs (`runs`), and unusable lines and folders (`skipped`).
 
-    `variants` are the labels of variants, in the order of their sweeps.
+    `variants` are the labels of variants, in the order of their sweeps; `primaries` are what sweeps have declared.
 
     The frame has a row per evaluation, in the order in which the harness would read them: run (position in `runs`),
     harness, dataset, algorithm, hparams_seed, trial, test_envs ("0" or "0,2"), checkpoint (counts all checkpoints),
@@ -56,6 +57,7 @@ class Records:
     runs: list[Run]
     skipped: dict[str, list[str]]
     variants: Sequence[str] = ()
+    primaries: Sequence[Declared] = ()
 
     def report(self) -> list[str]:
         """A sentence for each kind of skipped or incomplete result; empty if there are none."""
@@ -111,6 +113,7 @@ class Collector:
         self.runs: list[Run] = []
         self.skipped: dict[str, list[str]] = {}
         self.variants: dict[str, str] = {}  # folder -> label
+        self.primaries: list[Declared] = []
         self._layouts: dict[Names, int] = {}
         self._checkpoints = array("q")  # (run, step, layout) of each, flat
         self._values = array("d")
@@ -166,7 +169,7 @@ class Collector:
                 "value": np.array(self._values, dtype=np.float64),
             }
         )
-        return Records(frame, self.runs, self.skipped, list(dict.fromkeys(self.variants.values())))
+        return Records(frame, self.runs, self.skipped, list(dict.fromkeys(self.variants.values())), self.primaries)
 
 
 def _spread(texts: list[list[str]], kind: np.ndarray) -> pd.Categorical:

@@ -11,7 +11,8 @@ from cim_dg.results.tables import Cell, Row, Table
 FIELDS = (
     *("table", "dataset", "selection", "column", "method", "source", "protocol", "published", "group_labels"),
     *("value", "stderr", "low", "high", "trials", "flag"),
-    *("baseline", "difference", "difference_low", "difference_high", "p_holm", "verdict", "trials_for_one_point"),
+    *("baseline", "difference", "difference_low", "difference_high", "p_holm", "verdict", "test", "primary"),
+    *("trials_for_one_point", "trials_for_one_point_low", "trials_for_one_point_high"),
 )
 
 
@@ -37,8 +38,15 @@ def render(report: Report) -> str:
                         "difference_high": high,
                         "p_holm": "" if comparison.corrected is None else comparison.corrected,
                         "verdict": comparison.verdict,
-                        "trials_for_one_point": comparison.needed or "",
+                        "test": "paired t" if comparison.difference.paired else "Welch",
+                        "primary": "yes" if comparison.is_primary else "no",
                     }
+                    if (needed := comparison.needed) is not None:
+                        line |= {
+                            "trials_for_one_point": needed.estimate or "",
+                            "trials_for_one_point_low": needed.low or "",
+                            "trials_for_one_point_high": needed.high or "",
+                        }
                 writer.writerow(line)
     return out.getvalue()
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from cim_dg.results.group_selection import is_subpopbench
 from cim_dg.results.read_wilds import group_labels
 from cim_dg.results.records import Run
+from cim_dg.results.tables import Key, tried_note
 
 _SEARCHED = ("lr", "weight_decay", "batch_size")
 """Options of a run that `hparams_seed` draws."""
@@ -19,7 +20,6 @@ _OPTIONS = (
     *("gradient_accumulation_steps", "frac", "split_scheme"),
 )
 WEIGHTS = "weights"
-Key = tuple[str, str]  # (row name, harness)
 
 
 def settings(run: Run) -> dict[str, str]:
@@ -103,13 +103,26 @@ def notes(names: Mapping[int, str], runs: Mapping[int, Run]) -> list[str]:
             seeds = max(len(s) for s in _seeds(names, members).values())
             tried[label] = f"{rows * seeds}" + (f" in {rows} rows" if rows > 1 else "")
             differing.append(_fixed(next(iter(members.values())), of_dataset.values()))
-        counts = ", ".join(f"{label} {count}" for label, count in sorted(tried.items()))
-        unequal = "; unequal, which favours who had more" if len(set(tried.values())) > 1 else ""
-        sentences.append(f"Settings tried on {dataset}: {counts}{unequal}.")
+        sentences.append(tried_note(tried, f" on {dataset}"))
         for name in _differing(differing, common=True):
             values = sorted({values[name] for values in differing})
             sentences.append(f"Careful: the methods on {dataset} differ in {name} ({', '.join(values)}).")
     return sentences
+
+
+def share_data(runs: Iterable[Run]) -> bool:
+    """Whether runs of one seed share what pairing needs: images that the seed draws, by --frac.
+
+    Otherwise the splits of WILDS and SubpopBench are the same in every trial.
+    """
+    return all(0 < _number(run.args.get("frac")) < 1 for run in runs)
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return 1.0
 
 
 def _seeds(names: Mapping[int, str], runs: Mapping[int, Run]) -> dict[tuple[str, int], set[int]]:

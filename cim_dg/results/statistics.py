@@ -1,7 +1,7 @@
-"""Uncertainty over few trials: intervals, paired differences, correction, and the number of trials needed.
+"""Uncertainty over few trials: Student's t intervals and tests, paired or Welch's, correction, and trials needed.
 
-The t distribution comes from scipy.special: importing scipy.stats and statsmodels takes longer than reading three
-thousand jobs. The tests compare every function here with those two.
+The t and chi-squared distributions come from scipy.special: importing scipy.stats and statsmodels takes longer than
+reading three thousand jobs. The tests compare every function here with those two.
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ from scipy import special
 
 CONFIDENCE = 0.95
 POWER = 0.8
-BOOTSTRAP_FROM = (
-    10  # trials; with fewer, a bootstrap interval is too short: at three trials it covers the truth 73% of the time
-)
-_RESAMPLES = 10_000
 MOST_TRIALS = 10_000  # a larger number is not practical
+_TWO_SIDED = (1 + CONFIDENCE) / 2
+_NO_SPREAD = 1e-9
+Values = Sequence[float] | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -34,13 +33,33 @@ class Summary:
 
 @dataclass(frozen=True)
 class Difference:
-    """The difference of a method to the baseline, paired over trials. p is uncorrected; None if there is no spread."""
+    """The difference of a method to the baseline. p is uncorrected, and below 5% exactly if the interval excludes 0.
+
+    Attributes:
+        mean, interval, p: the difference, its 95% interval and p; None without spread.
+        spread: the standard deviation of a difference of two trials: of the pairs' differences, or, unpaired, of two
+            independent trials.
+        df: the degrees of freedom of the test and of `spread`; 0 if there is no test.
+        trials: of the method that has fewer.
+        paired: whether trials were matched.
+    """
 
     mean: float
     interval: tuple[float, float] | None
     p: float | None
     spread: float
+    df: float
     trials: int
+    paired: bool = True
+
+
+@dataclass(frozen=True)
+class Needed:
+    """A number of trials, and what it is at the ends of the spread's 95% interval; None stands for above 10,000."""
+
+    estimate: int | None
+    low: int | None
+    high: int | None
 
 
 def summarise(values: Sequence[float], scale: float = 1.0) -> Summary:
@@ -66,49 +85,56 @@ def mean_and_stderr(values: Sequence[float], scale: float = 1.0) -> tuple[float,
 
 
 def interval(values: np.ndarray) -> tuple[float, float] | None:
-    """95% interval of the mean of (n,) values: Student's t below ten of them, the bootstrap (BCa, fixed seed) from ten
-    on.
+    """Student's t interval (95%) of the mean of (n,) values.
 
     None for one value, and for values without spread, which do not show how uncertain the mean is.
     """
     if len(values) < 2 or np.ptp(values) == 0:
         return None
-    if len(values) < BOOTSTRAP_FROM:
-        low, high = t_interval(values)
-        return float(low), float(high)
-    from scipy.stats import bootstrap
-
-    rng = np.random.default_rng(0)
-    result = bootstrap((values,), np.mean, n_resamples=_RESAMPLES, confidence_level=CONFIDENCE, rng=rng)
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+    low, high = t_interval(values)
+    return float(low), float(high)
 
 
 def t_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Student's t interval of the mean along the last axis, (..., n) with n >= 2 -> low and high (...)."""
     n = values.shape[-1]
     centre = values.mean(axis=-1)
-    half = special.stdtrit(n - 1, (1 + CONFIDENCE) / 2) * values.std(axis=-1, ddof=1) / math.sqrt(n)
+    half = special.stdtrit(n - 1, _TWO_SIDED) * values.std(axis=-1, ddof=1) / math.sqrt(n)
     return centre - half, centre + half
 
 
-def paired(method: Sequence[float], baseline: Sequence[float], scale: float = 1.0) -> Difference:
+def paired(method: Values, baseline: Values, scale: float = 1.0) -> Difference:
     """The paired t test of two (n,) sequences that are matched trial by trial."""
     differences = scale * (np.asarray(method, dtype=np.float64) - np.asarray(baseline, dtype=np.float64))
     if differences.ndim != 1 or not len(differences):
         raise ValueError("at least one pair of trials is needed")
-    spread = float(differences.std(ddof=1)) if len(differences) > 1 else 0.0
-    if spread < 1e-9 * scale:  # one trial, or the same difference in all: no test is possible
-        return Difference(float(differences.mean()), None, None, 0.0, len(differences))
-    return Difference(
-        float(differences.mean()), interval(differences), float(t_test(differences)), spread, len(differences)
-    )
+    n = len(differences)
+    spread = float(differences.std(ddof=1)) if n > 1 else 0.0
+    mean = float(differences.mean())
+    if spread < _NO_SPREAD * scale:  # one trial, or the same difference in all: no test is possible
+        return Difference(mean, None, None, 0.0, 0.0, n)
+    return _tested(mean, spread / math.sqrt(n), spread, n - 1, n)
 
 
-def t_test(differences: np.ndarray) -> np.ndarray:
-    """Two-sided p of Student's t test that the mean along the last axis is 0, (..., n) -> (...)."""
-    n = differences.shape[-1]
-    t = differences.mean(axis=-1) / (differences.std(axis=-1, ddof=1) / math.sqrt(n))
-    return 2 * special.stdtr(n - 1, -np.abs(t))
+def unpaired(method: Values, baseline: Values, scale: float = 1.0) -> Difference:
+    """Welch's t test of two sequences, (n,) and (m,), of independent trials."""
+    groups = [scale * np.asarray(values, dtype=np.float64) for values in (method, baseline)]
+    if any(group.ndim != 1 or not len(group) for group in groups):
+        raise ValueError("at least one trial of each is needed")
+    mean, fewest = float(groups[0].mean() - groups[1].mean()), min(map(len, groups))
+    variances = [float(group.var(ddof=1)) if fewest > 1 else 0.0 for group in groups]
+    if sum(variances) < (_NO_SPREAD * scale) ** 2:
+        return Difference(mean, None, None, 0.0, 0.0, fewest, paired=False)
+    shares = [variance / len(group) for variance, group in zip(variances, groups, strict=True)]
+    # Welch-Satterthwaite.
+    df = sum(shares) ** 2 / sum(share**2 / (len(group) - 1) for share, group in zip(shares, groups, strict=True))
+    return _tested(mean, math.sqrt(sum(shares)), math.sqrt(sum(variances)), df, fewest, paired=False)
+
+
+def _tested(mean: float, stderr: float, spread: float, df: float, trials: int, paired: bool = True) -> Difference:
+    half = float(special.stdtrit(df, _TWO_SIDED)) * stderr
+    p = float(2 * special.stdtr(df, -abs(mean) / stderr))
+    return Difference(mean, (mean - half, mean + half), p, spread, df, trials, paired)
 
 
 def holm(p: Sequence[float]) -> np.ndarray:
@@ -121,20 +147,38 @@ def holm(p: Sequence[float]) -> np.ndarray:
     return corrected
 
 
-def trials_needed(spread: float, difference: float, methods: int = 1) -> int | None:
-    """The number of trials at which a paired t test detects a true `difference` with 80% power, if differences have the
-    standard deviation `spread`.
+def needed(tested: Difference, difference: float, tests: int = 1) -> Needed | None:
+    """How many trials it would take to detect a true `difference`, and how far that is known; None without a spread.
 
-    The level is 5% divided by the number of methods compared, Holm's level for the first of them. None if above
-    10,000.
+    The uncertainty is that of the spread: the 95% interval of a standard deviation with `df` degrees of freedom,
+    by the chi-squared distribution.
     """
-    level = (1 - CONFIDENCE) / methods
+    if tested.spread <= 0:
+        return None
+    factors = [math.sqrt(tested.df / special.chdtri(tested.df, tail)) for tail in (1 - _TWO_SIDED, _TWO_SIDED)]
+    low, high = (trials_needed(factor * tested.spread, difference, tests, tested.paired) for factor in factors)
+    return Needed(trials_needed(tested.spread, difference, tests, tested.paired), low, high)
+
+
+def trials_needed(spread: float, difference: float, tests: int = 1, paired: bool = True) -> int | None:
+    """The number of trials (of each method) at which a t test detects a true `difference` with 80% power.
+
+    Args:
+        spread: the standard deviation of a difference of two trials, paired or independent (`Difference.spread`).
+        tests: the number of tests that share the level of 5% equally, which is Holm's level for the first of them.
+        paired: whether trials are matched; if not, it is the t test of two groups of one variance.
+
+    Returns:
+        The number, or None if above 10,000.
+    """
+    level = (1 - CONFIDENCE) / tests
     effect = abs(difference) / spread
 
     def power(n: int) -> float:
-        critical = special.stdtrit(n - 1, 1 - level / 2)
+        df = n - 1 if paired else 2 * (n - 1)
+        critical = special.stdtrit(df, 1 - level / 2)
         shift = effect * math.sqrt(n)
-        return float(special.nctdtr(n - 1, shift, -critical) + 1 - special.nctdtr(n - 1, shift, critical))
+        return float(special.nctdtr(df, shift, -critical) + 1 - special.nctdtr(df, shift, critical))
 
     low, high = 1, 2
     while power(high) < POWER:

@@ -6,8 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cim_dg.results import published, statistics
-from cim_dg.results.statistics import Difference, Summary
+from cim_dg.results.primary import Declared, Primary
+from cim_dg.results.statistics import Difference, Needed, Summary
 
+Key = tuple[str, str]  # (method, source)
+Trials = Mapping[int, float]  # trial -> value, 0 to 1
 LEVEL = 1 - statistics.CONFIDENCE
 OURS = ("GroupDRO", "VIB", "SCL", "CCSA", "DCoDR", "TransformInvariance", "CIM", "CIM_VIB")
 
@@ -38,9 +41,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A method against the baseline in one column: the paired difference, and its p, corrected by Holm.
+    """A method against the baseline in one column: the difference, and its p, corrected by Holm.
 
-    `needed` is the number of trials to detect a true difference of one point; None without a spread, or if too many.
+    `needed` is the number of trials to detect a true difference of one point; None without a spread. The primary
+    comparison is tested alone: its p is not corrected.
     """
 
     method: str
@@ -48,15 +52,21 @@ class Comparison:
     column: str
     difference: Difference
     corrected: float | None
-    needed: int | None
+    needed: Needed | None
+    is_primary: bool = False
 
     @property
     def verdict(self) -> str:
         """The result of the test in words."""
+        return self._result + (" (primary)" if self.is_primary else "")
+
+    @property
+    def _result(self) -> str:
         if self.difference.trials < 2:
             return "one trial: cannot be tested"
         if self.corrected is None:
-            return "equal in every trial" if self.difference.mean == 0 else "no spread between trials: cannot be tested"
+            equal = self.difference.paired and self.difference.mean == 0
+            return "equal in every trial" if equal else "no spread between trials: cannot be tested"
         if self.corrected >= LEVEL:
             return "no significant difference"
         return "significantly higher" if self.difference.mean > 0 else "significantly lower"
@@ -64,7 +74,11 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Table:
-    """A comparison under one selection rule. `name` is the value of --table."""
+    """A comparison under one selection rule. `name` is the value of --table.
+
+    `trials` are the values of own rows by (method, source), column and trial, 0 to 1. `headlines` are the figures by
+    which aggregates over datasets are made: dataset -> its column, and the name of the figure.
+    """
 
     name: str
     title: str
@@ -76,9 +90,8 @@ class Table:
     notes: Sequence[str] = ()
     group_labels: bool = False
     dataset: str = field(default="")
-
-
-Trials = Mapping[int, float]  # trial -> value, 0 to 1
+    trials: Mapping[Key, Mapping[str, Trials]] = field(default_factory=dict)
+    headlines: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
 def method_order(methods: Sequence[str], baseline: str, variants: Sequence[str] = ()) -> list[str]:
@@ -102,47 +115,91 @@ def summary_cell(summary: Summary, mean: float | None = None, share: bool = True
 
 
 def compare(
-    trials: Mapping[tuple[str, str], Mapping[str, Trials]],
-    baselines: Mapping[tuple[str, str], tuple[str, str]],
+    trials: Mapping[Key, Mapping[str, Trials]],
+    baselines: Mapping[Key, Key],
     columns: Sequence[str],
+    paired: bool = True,
+    primary: Primary | None = None,
 ) -> list[Comparison]:
     """Rows against their baselines, column by column.
+
+    p is corrected by Holm over the methods of a column. With a primary comparison, which is tested alone, all others
+    of its source are one family.
 
     Args:
         trials: (method, source) -> column -> trial -> value, 0 to 1.
         baselines: the row with which a row is compared, of the same source (harness).
+        paired: whether trials of one number are matched (a paired t test), or independent (Welch's).
+        primary: the primary comparison, if the table has one.
     """
     differences: dict[tuple[str, str, str], Difference] = {}
     for (method, source), other in baselines.items():
-        row, against = trials[method, source], trials[other]
         for column in columns:
-            own, baseline_trials = row.get(column, {}), against.get(column, {})
-            common = [trial for trial in own if trial in baseline_trials]
-            if common:
-                differences[method, source, column] = statistics.paired(
-                    [own[t] for t in common], [baseline_trials[t] for t in common], scale=100.0
-                )
+            own, against = trials[method, source].get(column, {}), trials[other].get(column, {})
+            if paired:
+                common = [trial for trial in own if trial in against]
+                values = [own[trial] for trial in common], [against[trial] for trial in common]
+            else:
+                values = list(own.values()), list(against.values())
+            if all(values):
+                test = statistics.paired if paired else statistics.unpaired
+                differences[method, source, column] = test(*values, scale=100.0)
+    families = _families(differences, primary)
     corrected: dict[tuple[str, str, str], float] = {}
-    family_size: dict[tuple[str, str], int] = {}
-    for source, column in {(source, column) for _, source, column in differences}:
-        family = [
-            key for key, difference in differences.items() if key[1:] == (source, column) and difference.p is not None
-        ]
-        family_size[source, column] = len(family)
-        ps = statistics.holm([p for key in family if (p := differences[key].p) is not None])
-        corrected.update(zip(family, ps.tolist(), strict=True))
+    size: dict[tuple[str, str, str], int] = {}
+    for family in families:
+        tested = {key: p for key in family if (p := differences[key].p) is not None}
+        corrected.update(zip(tested, statistics.holm(list(tested.values())).tolist(), strict=True))
+        size |= dict.fromkeys(family, max(len(tested), 1))
     return [
         Comparison(
             *key,
             difference,
             corrected.get(key),
-            statistics.trials_needed(difference.spread, 1.0, family_size[key[1:]]) if difference.spread > 0 else None,
+            statistics.needed(difference, 1.0, size[key]),
+            _is_primary(key, primary),
         )
         for key, difference in differences.items()
     ]
 
 
-def same_baseline(keys: Iterable[tuple[str, str]], baseline: str) -> dict[tuple[str, str], tuple[str, str]]:
+def _families(keys: Iterable[tuple[str, str, str]], primary: Primary | None) -> list[list[tuple[str, str, str]]]:
+    """The comparisons that are corrected together."""
+    keys = list(keys)
+    with_primary = {source for key in keys if _is_primary(key, primary) for source in key[1:2]}
+    families: dict[tuple[str, ...], list[tuple[str, str, str]]] = {}
+    for key in keys:
+        method, source, column = key
+        name = (source, column) if source not in with_primary else (source, method if _is_primary(key, primary) else "")
+        families.setdefault((*name, "primary" if _is_primary(key, primary) else ""), []).append(key)
+    return list(families.values())
+
+
+def _is_primary(key: tuple[str, str, str], primary: Primary | None) -> bool:
+    return primary is not None and (key[0], key[2]) == (primary.method, primary.column)
+
+
+def primary_note(primary: Declared | None, comparisons: Sequence[Comparison]) -> list[str]:
+    """What the table's primary comparison is, and when it was declared; empty without one."""
+    if primary is None:
+        return []
+    what = f"{primary.method} against {primary.baseline} in the column {primary.column}"
+    if not any(comparison.is_primary for comparison in comparisons):
+        return [f"The primary comparison, {what}, is not in this table."]
+    when = f"after {primary.finished_before} of its runs" if primary.finished_before else "before any of its runs"
+    return [f"Primary comparison: {what}, declared by the sweep {when} had finished."]
+
+
+def tried_note(tried: Mapping[str, str], where: str) -> str:
+    """A sentence on how many settings each row's method was tried with."""
+    counts = set(tried.values())
+    if len(counts) == 1:
+        return f"Settings tried{where}: {counts.pop()} of each method."
+    each = ", ".join(f"{label} {count}" for label, count in tried.items())
+    return f"Settings tried{where}: {each}; unequal, which favours who had more."
+
+
+def same_baseline(keys: Iterable[Key], baseline: str) -> dict[Key, Key]:
     """The `baselines` of `compare` if the baseline has one row in each source: all other rows of the source."""
     rows = list(keys)
     return {key: (baseline, key[1]) for key in rows if key[0] != baseline and (baseline, key[1]) in rows}

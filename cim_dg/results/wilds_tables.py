@@ -9,9 +9,20 @@ from dataclasses import replace
 
 from cim_dg.results import published, settings
 from cim_dg.results.group_selection import Figures, best_epochs, by_rule, chosen_by, figures_at, is_subpopbench
+from cim_dg.results.primary import find
 from cim_dg.results.read_wilds import EXAMPLES, GAP, group_labels
 from cim_dg.results.records import Records, Run
-from cim_dg.results.tables import Comparison, Row, Table, cell, compare, flag_notes, method_order, published_rows
+from cim_dg.results.tables import (
+    Comparison,
+    Row,
+    Table,
+    cell,
+    compare,
+    flag_notes,
+    method_order,
+    primary_note,
+    published_rows,
+)
 
 SUBGROUPS = "subgroups"
 _PAPER = ("CelebA", "Waterbirds")
@@ -57,7 +68,7 @@ def wilds_tables(records: Records, rules: Sequence[str], baseline: str, with_pub
             # Runs on other numbers of images (--frac, say) have a table each.
             by_table.setdefault((name, "" if name == SUBGROUPS else run.dataset), {})[number] = run
         tables += [
-            _table(key[0], by_table[key], rule, best, baseline, with_published)
+            _table(key[0], by_table[key], rule, best, baseline, with_published, records)
             for key in sorted(by_table, key=lambda key: (key[0] != SUBGROUPS, key))
         ]
     return tables
@@ -81,7 +92,13 @@ def table_name(dataset: str) -> str:
 
 
 def _table(
-    name: str, runs: Mapping[int, Run], rule: str, best: Mapping[int, Figures], baseline: str, with_published: bool
+    name: str,
+    runs: Mapping[int, Run],
+    rule: str,
+    best: Mapping[int, Figures],
+    baseline: str,
+    with_published: bool,
+    records: Records,
 ) -> Table:
     datasets = sorted({run.dataset for run in runs.values()})
     subpopbench = any(map(is_subpopbench, runs.values()))
@@ -110,11 +127,15 @@ def _table(
         )
         for key in _row_order({(names[number], run.harness): run.algorithm for number, run in runs.items()}, baseline)
     ]
-    comparisons = compare(trials, settings.baselines(names, runs, baseline), list(columns))
+    primary = find(records.primaries, "" if name == SUBGROUPS else name, rule, baseline)
+    pairs = settings.baselines(names, runs, baseline)
+    comparisons = compare(trials, pairs, list(columns), settings.share_data(runs.values()), primary)
     shown = {key for _, keys in columns.values() for key in keys}
     untested = [runs[number] for number in runs if number in best and not shown & best[number].keys()]
     notes = [*_notes(runs, best, rule), *settings.notes(names, runs), *_untested(untested)]
-    return _finish(name, rule, list(columns), rows, comparisons, notes, baseline, with_published)
+    notes += primary_note(primary, comparisons)
+    table = _finish(name, rule, list(columns), rows, comparisons, notes, baseline, with_published)
+    return replace(table, trials=trials, headlines=_headlines(columns))
 
 
 def _columns(
@@ -145,6 +166,19 @@ def _columns(
         for split in _SPLITS
         if (split, metric) in available
     }
+
+
+def _headlines(
+    columns: Mapping[str, tuple[str, list[tuple[str, str]]]],
+) -> dict[str, tuple[str, str]]:
+    """Each data set's test figure that its leaderboard or paper ranks by: its column, and its name."""
+    ranked = {}
+    for column, (dataset, keys) in columns.items():
+        group_column = column.endswith(_GROUP_COLUMNS[0]) and not column.endswith(f"val {_GROUP_COLUMNS[0]}")
+        metric = "worst_group" if group_column else _HEADLINES.get(dataset, ("average",))[0]
+        if keys[0] == ("test", metric) and dataset not in ranked:
+            ranked[dataset] = column, f"test {metric.replace('_', ' ')}"
+    return ranked
 
 
 def _finish(

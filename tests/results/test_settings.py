@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 from made_wilds_logs import write_wilds_log
+from scipy import stats
 
 from cim_dg.results import build
+from cim_dg.results.grids import grids
 from cim_dg.results.tables import Table
 
 CONFIG = {"optimizer": "SGD", "lr": 1e-3, "weight_decay": 1e-4, "batch_size": 128, "n_epochs": 300, "model": "resnet50"}
@@ -85,6 +87,24 @@ def test_a_search_is_one_row_of_the_best_on_validation(tmp_path: Path) -> None:
     assert _worst(table) == {"ERM": (pytest.approx(10), 2), "CIM": (pytest.approx(10), 2)}
     assert any("Settings tried on" in note and "CIM 3, ERM 1; unequal" in note for note in table.notes)
     assert not any("more than once" in sentence for sentence in report.left_out)
+
+
+def test_trials_are_paired_only_where_the_seed_draws_the_images(tmp_path: Path) -> None:
+    for seed in range(3):
+        for method, lower in (("ERM", 0.05), ("CIM", 0.0)):
+            for frac in (1.0, 0.5):
+                folder, worse = tmp_path / str(frac) / f"{method}{seed}", lower + 0.01 * seed * (1 + lower)
+                write_wilds_log(folder, method, seed=seed, lower=worse, config=CONFIG | {"frac": frac})
+    whole, part = (_table(tmp_path / str(frac)) for frac in (1.0, 0.5))
+    assert [comparison.difference.paired for comparison in whole.comparisons] == [False, False]
+    assert [comparison.difference.paired for comparison in part.comparisons] == [True, True]
+    own, other = (list(whole.trials[method, "wilds"]["worst group"].values()) for method in ("CIM", "ERM"))
+    expected = stats.ttest_ind(own, other, equal_var=False).pvalue
+    (actual,) = [comparison for comparison in whole.comparisons if comparison.column == "worst group"]
+    assert actual.difference.p == pytest.approx(expected, rel=1e-9)
+    notes = [" ".join(note for grid in grids(table) for note in grid.notes) for table in (whole, part)]
+    assert "Welch's t test, unpaired, since the images of training and test are the same" in notes[0]
+    assert "paired over trials; p by a paired t test" in notes[1]
 
 
 def test_a_row_is_compared_with_the_baseline_of_its_settings(tmp_path: Path) -> None:
