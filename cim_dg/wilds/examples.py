@@ -122,7 +122,7 @@ def _algorithm_class(base: ModuleType) -> type:
     class MethodAlgorithm(parent):
         def __init__(self, config: Any, model: Model, grouper: Any, loss: Any, metric: Any, n_steps: int) -> None:
             # Where there is an optimiser already, the harness takes it.
-            self.optimizer = with_parts(base.initialize_optimizer(config, model), model.method)  # type: ignore[attr-defined]
+            self.optimizer = with_parts(base.initialize_optimizer(config, model), model.method)
             super().__init__(config, model, grouper, loss, metric, n_steps)
             self.method = [model.method]  # in a list: it is part of `model` already
             self.sees_domains = check_domains(config.algorithm, config.hparams, config.use_domains)
