@@ -119,7 +119,8 @@ class Trainer:
         seen, since_log = ([], []) if partial is None else ([partial["seen"]], partial["since_log"])
         first = 0 if partial is None else partial["batches"]
         loader = self.data.loaders["train"]
-        batches = loader if partial is None else batches_after(loader, self.config.transform, partial)
+        is_random = self.data.splits["train"].transform.random is not None
+        batches = loader if partial is None else batches_after(loader, is_random, partial)
         for index, (x, y, metadata) in enumerate(self._bar(batches, f"epoch {epoch}", first), start=first):
             x, y = x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
             domain = self.data.domains.metadata_to_group(metadata).to(self.device) if self.sees_domains else None
