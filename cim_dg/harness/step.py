@@ -6,12 +6,12 @@ An adapter only defines the harness' batches, optimiser and results; see docs/ha
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
@@ -19,6 +19,8 @@ from cim_dg.algorithms import Algorithm, Batch, Output
 from cim_dg.errors import RunError
 from cim_dg.harness.few_positives import FewPositives
 from cim_dg.nn.networks import LARGEST_SMALL_SIDE
+
+_Optimizer = TypeVar("_Optimizer", bound=Optimizer)
 
 
 class TrainingStep:
@@ -42,7 +44,7 @@ class TrainingStep:
 
         Args:
             batch: the batch, on the method's device.
-            optimizer: an optimiser of `parameter_groups(method)`.
+            optimizer: an optimiser of the method's parameters (see `with_parts`).
             where: the position in the run, for error messages; by default the number of steps so far.
 
         Raises:
@@ -104,9 +106,27 @@ class TrainingStep:
         self.few_positives.load_state_dict(state["few_positives"])
 
 
-def parameter_groups(method: Algorithm) -> Iterable[nn.Parameter]:
-    """The arguments of an optimiser of the method, in every harness."""
-    return method.parameters()
+def with_parts(optimizer: _Optimizer, method: Algorithm) -> _Optimizer:
+    """The optimiser of a method's parameters, with parameter groups of their own for the parts that the method adds.
+
+    The hyper-parameters `parts_lr_factor` and `parts_decay` determine them. With their defaults, or in a method without
+    them, nothing changes. Call it before a learning rate schedule is made.
+    """
+    factor = method.hparams.get("parts_lr_factor", 1.0)
+    decays_all = method.hparams.get("parts_decay", "all") == "all"
+    if factor == 1.0 and decays_all:
+        return optimizer
+    parts = set(method.parts())
+    groups = []
+    for group in optimizer.param_groups:
+        own = [p for p in group["params"] if p not in parts]
+        decaying = [p for p in group["params"] if p in parts and (decays_all or p.ndim > 1)]
+        others = [p for p in group["params"] if p in parts and not (decays_all or p.ndim > 1)]
+        of_parts = group | {"lr": group["lr"] * factor}
+        groups += [group | {"params": own}, of_parts | {"params": decaying}]
+        groups += [of_parts | {"params": others, "weight_decay": 0.0}]
+    optimizer.param_groups[:] = [group for group in groups if group["params"]]
+    return optimizer
 
 
 def join_domains(images: Sequence[Tensor], labels: Sequence[Tensor]) -> Batch:

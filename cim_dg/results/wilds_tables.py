@@ -14,6 +14,7 @@ from cim_dg.results.read_wilds import EXAMPLES, GAP, group_labels
 from cim_dg.results.records import Records, Run
 from cim_dg.results.tables import (
     Comparison,
+    Keys,
     Row,
     Table,
     cell,
@@ -107,6 +108,7 @@ def _table(
     columns = _columns(name, datasets, [best[number] for number in runs if number in best], with_published, subpopbench)
     trials: dict[tuple[str, str], dict[str, dict[int, float]]] = {}
     labels: dict[tuple[str, str], str] = {}
+    chosen: dict[tuple[tuple[str, str], str, int], int] = {}
     names = settings.row_names(runs, rule)
     # Of two runs with the same seed, the better one on validation comes last and replaces the other. Of equals, the
     # highest hparams seed does, as in SubpopBench.
@@ -118,6 +120,7 @@ def _table(
             value = next((best[number][key] for key in keys if key in best.get(number, {})), None)
             if run.dataset == dataset and value is not None:
                 row.setdefault(column, {})[run.trial] = value
+                chosen[key, column, run.trial] = number
     rows = [
         Row(
             *key,
@@ -135,12 +138,20 @@ def _table(
     notes = [*_notes(runs, best, rule), *settings.notes(names, runs), *_untested(untested)]
     notes += primary_note(primary, comparisons)
     table = _finish(name, rule, list(columns), rows, comparisons, notes, baseline, with_published)
-    return replace(table, trials=trials, headlines=_headlines(columns))
+    row_of = {number: (names[number], run.harness) for number, run in runs.items()}
+    return replace(
+        table,
+        trials=trials,
+        headlines=_headlines(columns),
+        runs=row_of,
+        selected={number: row_of[number] for number in sorted(set(chosen.values()))},
+        keys=columns,
+    )
 
 
 def _columns(
     name: str, datasets: Sequence[str], figures: Sequence[Figures], with_published: bool, subpopbench: bool
-) -> dict[str, tuple[str, list[tuple[str, str]]]]:
+) -> dict[str, Keys]:
     """Column -> its data set and its (split, metric) pairs, of which the first that a run has is shown."""
     worst, average = [("test", "worst_group")], [("test", "adjusted_average"), ("test", "average")]
     if subpopbench:  # which has no adjusted average
@@ -168,10 +179,10 @@ def _columns(
     }
 
 
-def _headlines(
-    columns: Mapping[str, tuple[str, list[tuple[str, str]]]],
-) -> dict[str, tuple[str, str]]:
+def _headlines(columns: Mapping[str, Keys]) -> dict[str, tuple[str, str]]:
     """Each data set's test figure that its leaderboard or paper ranks by: its column, and its name."""
+    if "MR" in columns:  # of the Backgrounds Challenge
+        return {columns["MR"][0]: ("MR", "mixed random")}
     ranked = {}
     for column, (dataset, keys) in columns.items():
         group_column = column.endswith(_GROUP_COLUMNS[0]) and not column.endswith(f"val {_GROUP_COLUMNS[0]}")

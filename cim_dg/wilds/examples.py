@@ -13,7 +13,7 @@ from torch import Tensor, bincount, nn
 from cim_dg import hparams as spaces
 from cim_dg.algorithms import Algorithm, Batch, methods
 from cim_dg.errors import UserError
-from cim_dg.harness.step import TrainingStep
+from cim_dg.harness.step import TrainingStep, with_parts
 from cim_dg.wilds.adapter import ALIASES, add_hparam_options, check_domains, read_hparam_options
 from cim_dg.wilds.config import OF_WILDS
 from cim_dg.wilds.models import Featurizer
@@ -123,6 +123,8 @@ def _algorithm_class(base: ModuleType) -> type:
 
     class MethodAlgorithm(parent):
         def __init__(self, config: Any, model: Model, grouper: Any, loss: Any, metric: Any, n_steps: int) -> None:
+            # Where there is an optimiser already, the harness takes it.
+            self.optimizer = with_parts(base.initialize_optimizer(config, model), model.method)
             super().__init__(config, model, grouper, loss, metric, n_steps)
             self.method = [model.method]  # in a list: it is part of `model` already
             self.sees_domains = check_domains(config.algorithm, config.hparams, config.use_domains)

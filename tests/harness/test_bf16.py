@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from cim_dg.algorithms import REGISTRY, Algorithm, Batch
 from cim_dg.errors import UserError
 from cim_dg.harness.registration import refuse_bf16
-from cim_dg.harness.step import TrainingStep, parameter_groups
+from cim_dg.harness.step import TrainingStep
 
 ROUNDING = 2.0**-9
 """The relative error of rounding to bf16, which has 8 bits of precision."""
@@ -31,7 +31,7 @@ TOLERANCE = 2 * 3 * PRODUCTS * ROUNDING
 def step(method: Algorithm, batch: Batch, bf16: bool) -> tuple[dict[str, float], torch.Tensor]:
     """The terms of an SGD step, and its change of the weights as a vector."""
     before = weights(method)
-    optimizer = torch.optim.SGD(parameter_groups(method), lr=1.0)
+    optimizer = torch.optim.SGD(method.parameters(), lr=1.0)
     torch.manual_seed(1)
     _, terms = TrainingStep(method, bf16)(batch, optimizer)
     return terms, weights(method) - before
@@ -53,7 +53,7 @@ def test_weights_gradients_and_the_loss_stay_in_float32(
     make: Callable[..., Algorithm], batch: Batch, name: str
 ) -> None:
     method = make(name)
-    output, _ = TrainingStep(method, bf16=True)(batch, torch.optim.SGD(parameter_groups(method), lr=0.1))
+    output, _ = TrainingStep(method, bf16=True)(batch, torch.optim.SGD(method.parameters(), lr=0.1))
     assert output.terms["loss"].dtype == torch.float32
     assert {parameter.dtype for parameter in method.parameters()} == {torch.float32}
     assert {p.grad.dtype for p in method.parameters() if p.grad is not None} == {torch.float32}
