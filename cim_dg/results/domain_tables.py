@@ -205,6 +205,8 @@ def _settings(dataset: str, runs: list[Run], variants: Sequence[str]) -> list[st
                 f"Careful: the runs of {dataset} differ in --{name} ({', '.join(values)}); they are pooled all the "
                 "same, as DomainBed pools them."
             )
+    if len({run.bf16 for run in runs if run.algorithm not in variants}) > 1:
+        notes.append(f"Careful: of the runs of {dataset}, some computed in bfloat16 (bf16), others in float32.")
     seeds: dict[str, dict[tuple[object, ...], set[int]]] = {}
     for run in runs:
         cell = run.harness, run.test_envs, run.trial

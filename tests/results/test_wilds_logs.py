@@ -199,6 +199,23 @@ def test_runs_that_used_groups_and_runs_that_did_not_are_two_rows(tmp_path: Path
     }
 
 
+def test_runs_in_bf16_and_in_float32_are_two_rows(tmp_path: Path) -> None:
+    """The examples' log says it as text; runs from before the option existed computed in float32."""
+    log = "Dataset: waterbirds\nAlgorithm: CIM\nSeed: {}\nN epochs: 3\nVal metric: acc_avg\nBf16: {}\n\n"
+    for seed, config in enumerate(({}, {"bf16": False}, {"bf16": True})):
+        write_log(tmp_path / f"wilds{seed}", VAL, TEST, _record("CIM", seed, config=config))
+    for seed, bf16 in enumerate((False, True)):
+        write_log(tmp_path / f"examples{seed}", VAL, TEST, log=log.format(seed, bf16))
+    table = _only(build.report([tmp_path], with_published=False).tables)
+    trials = {(row.method, row.source): row.cells["Waterbirds average"].trials for row in table.rows}
+    assert trials == {
+        ("CIM (bf16=False)", "wilds"): 2,
+        ("CIM (bf16=True)", "wilds"): 1,
+        ("CIM (bf16=False)", "wilds-examples"): 1,
+        ("CIM (bf16=True)", "wilds-examples"): 1,
+    }
+
+
 def test_of_two_runs_with_one_seed_the_better_on_validation_counts(tmp_path: Path) -> None:
     better = [tuple(min(1.0, value + 0.05) for value in epoch) for epoch in VAL]
     other = [tuple(value / 2 for value in epoch) for epoch in TEST]
