@@ -59,8 +59,10 @@ def domain_tables(records: Records, rules: Sequence[str], baseline: str, with_pu
 
 def published_tables(name: str, rules: Sequence[str]) -> list[Table]:
     """A table with published figures only, under each rule."""
-    dataset = published.figures(name)[0].dataset
-    columns = [*_PAPER_COLUMNS.get(dataset, ()), AVERAGE]
+    figures = published.figures(name)
+    dataset = figures[0].dataset
+    domains = dict.fromkeys(figure.column for figure in figures if figure.column != AVERAGE)
+    columns = [*_PAPER_COLUMNS.get(dataset, domains), AVERAGE]
     kinds = [(swad, rule) for swad in (False, True) for rule in rules if _published(dataset, rule, swad)]
     return [_finish(dataset, swad, rule, columns, [], [], [], "", True) for swad, rule in kinds or [(True, "iid")]]
 

@@ -211,6 +211,7 @@ def _finish(
         notes = [
             *notes,
             *flag_notes(printed_rows),
+            *([note] if name == SUBGROUPS and (note := published.celeba_note()) else []),
             "† Published, as printed. Settings and selection differ between sources, and most do not state whether "
             "group labels were used in selection: published rows and your own are not comparable."
             if name == SUBGROUPS
