@@ -47,7 +47,7 @@ def add_parser(subparsers: Any) -> None:
     change.add_argument("--n_hparams", type=int, help="of DomainBed: the default hparams and random ones")
     change.add_argument("--steps", type=int, help="of DomainBed")
     change.add_argument(
-        "--selection", help="iid, leave-one-out or oracle; average, worst-class or worst-group for WILDS"
+        "--selection", help="iid, leave-one-out or oracle; average, worst-class, worst-group or macro-f1 for WILDS"
     )
     change.add_argument("--command_launcher", help="local, parallel, multi_gpu, pool, ray or slurm")
     parser.set_defaults(run=run)

@@ -23,6 +23,7 @@ from cim_dg.errors import UserError
 from cim_dg.images import augmentation
 from cim_dg.images.augmentation import SIDE, Colours
 from cim_dg.images.cache import ImageCache
+from cim_dg.images.levels import normalise
 from cim_dg.images.pack import Damaged, Pack
 from cim_dg.images.reading import keep_limit
 from cim_dg.nn.pixels import NAMED
@@ -67,14 +68,12 @@ class ImageBatch:
 
 def _normalised(pixels: torch.Tensor) -> torch.Tensor:
     """The same as torchvision's ToTensor and Normalize, to the bit."""
-    # There are only 256 levels, so a table needs one pass over an image instead of four. Unlike torch, NumPy does not
-    # synchronise threads at every image, and it uses huge pages: allocating memory can cost as much as filling it.
-    mean, std = (torch.tensor(value).view(3, 1) for value in (IMAGENET_MEAN, IMAGENET_STD))
-    table = torch.arange(256).float().div(255).repeat(3, 1).sub_(mean).div_(std).numpy()
+    # Unlike torch, NumPy does not synchronise threads at every image, and it uses huge pages: allocating memory can
+    # cost as much as filling it.
+    mean, std = (np.array(value, dtype=np.float32).reshape(3, 1, 1) for value in (IMAGENET_MEAN, IMAGENET_STD))
     images = np.empty(pixels.shape, dtype=np.float32)
     for image, levels in zip(images, pixels.numpy(), strict=True):
-        for channel in range(3):
-            np.take(table[channel], levels[channel], out=image[channel], mode="clip")
+        normalise(levels, mean, std, image)
     return torch.from_numpy(images)
 
 

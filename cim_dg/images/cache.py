@@ -15,7 +15,9 @@ from pathlib import Path
 import numpy as np
 import platformdirs
 
+from cim_dg.images import lazy_pack as lazy
 from cim_dg.images import pack as image_pack
+from cim_dg.images.lazy_pack import LazyPack
 from cim_dg.images.pack import Damaged, Pack
 from cim_dg.runtime import locks, settings
 
@@ -23,7 +25,7 @@ FOLDER, LIMIT = "CIM_DG_CACHE", "CIM_DG_CACHE_GB"
 GB = 10**9
 PATIENCE, SILENCE = 300.0, 10.0
 """Seconds to wait without progress for a process that writes a pack, and seconds before a wait is reported."""
-SUFFIX = ".pack"
+SUFFIX, LAZY_SUFFIX = ".pack", ".lazy"
 TEMPORARY = Path("/var/tmp")
 
 
@@ -89,7 +91,7 @@ class ImageCache:
             count, num_bytes, images: the number of images, their total size in bytes, and the images.
             suspect: the index of an image that was damaged when read. The pack is written again if it still is.
         """
-        path = self.folder / f"{re.sub(r'[^A-Za-z0-9.-]+', '_', label)}-{key}{SUFFIX}"
+        path = self._path(label, key, SUFFIX)
         try:
             if suspect is None and (pack := _intact(path, suspect)):
                 return pack
@@ -112,9 +114,45 @@ class ImageCache:
                     image_pack.write(path, images(), count)
                     return Pack(path)
         except (OSError, locks.NoLocks) as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-            self._close(f"the decoded images of {label} cannot be kept in {self.folder} ({reason})")
+            self._refuse(label, error)
         return None
+
+    def lazy_pack(self, label: str, key: str, count: int, shape: tuple[int, ...]) -> LazyPack | None:
+        """The lazy pack of a key; None if it cannot be cached. Its whole size counts from the start.
+
+        Args:
+            label, key: as in `pack`.
+            count, shape: the number of images, and the shape of each.
+        """
+        path, size = self._path(label, key, LAZY_SUFFIX), lazy.size(count, shape)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with locks.wait_for(path.with_suffix(".lock"), PATIENCE):
+                if not path.exists() or path.stat().st_size != size:
+                    path.unlink(missing_ok=True)
+                    if not self._has_room(label, size):
+                        return None
+                    lazy.create(path, count, shape)
+            return LazyPack(path, count, shape)
+        except (OSError, locks.NoLocks) as error:
+            self._refuse(label, error)
+        return None
+
+    def keep(self, pack: LazyPack, index: int, image: np.ndarray, source: bytes) -> None:
+        """Write an image into a lazy pack. After a failure, which one sentence reports, no more are written."""
+        if self._closed:
+            return
+        try:
+            pack.write(index, image, source)
+        except OSError as error:
+            self._refuse(pack.path.stem, error)
+
+    def _path(self, label: str, key: str, suffix: str) -> Path:
+        return self.folder / f"{re.sub(r'[^A-Za-z0-9.-]+', '_', label)}-{key}{suffix}"
+
+    def _refuse(self, label: str, error: Exception) -> None:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        self._close(f"the decoded images of {label} cannot be kept in {self.folder} ({reason})")
 
     def _has_room(self, label: str, needed: int) -> bool:
         used = sum(_size(entry) for entry in os.scandir(self.folder))
@@ -132,6 +170,8 @@ class ImageCache:
         return not self._closed
 
     def _close(self, reason: str) -> None:
+        if self._closed:  # by another thread
+            return
         self._closed = True
         _warn(f"{reason}; they are decoded at every use, which is slower and changes no result")
 

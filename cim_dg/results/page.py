@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from importlib import resources
 
 import jinja2
-import pandas as pd
 
 import cim_dg
 from cim_dg.results import aggregates, curves, fit, plots, run_facts
 from cim_dg.results.build import Report
 from cim_dg.results.grids import Grid, grids
 from cim_dg.results.morphs import Picture, morph_pictures
-from cim_dg.results.selection import TITLES, select
+from cim_dg.results.records import Records
 from cim_dg.results.tables import Table
-from cim_dg.results.wilds_tables import table_name
 
 # Characters that fit in a line of a table, whose padding takes some too.
 _DESKTOP, _PHONE = 150, 50
@@ -69,14 +67,7 @@ def _plots(table: Table, report: Report) -> list[_Plot]:
             f"Dot plot of each method's difference to {table.baseline} in {_list(table)}. {same}",
             plots.differences(table),
         ),
-        *(
-            (
-                f"Learning curves{suffix}: mean over the selected runs, shaded one standard error",
-                f"Line plots of accuracy over training{suffix} for each method.",
-                plots.learning_curves(table, learning_curves),
-            )
-            for suffix, learning_curves in _curves(table, report)
-        ),
+        *_of_runs(table, report.records),
         (
             "Worst group against average accuracy (published figures hollow)",
             f"Scatter plot of worst-group against average accuracy. {same}",
@@ -95,20 +86,28 @@ def _over_datasets(aggregate: aggregates.Aggregate) -> list[_Plot]:
     return [_Plot(f"Over {datasets}, with 95% intervals", alt, _data("image/svg+xml", svg))]
 
 
-def _curves(table: Table, report: Report) -> list[tuple[str, pd.DataFrame]]:
-    """The learning curves of a table's runs, one for each of its data sets, with their titles' suffixes."""
-    records = report.records
+def _of_runs(table: Table, records: Records | None) -> list[tuple[str, str, str | None]]:
+    """Caption, alternative text and picture of the plots that are made of the runs behind the table."""
     if records is None:
         return []
-    if table.selection in TITLES:
-        selected = select(records, table.selection)
-        of_table = selected["harness"].isin([row.source for row in table.rows])
-        return [("", curves.domain_curves(records, selected[of_table], table.dataset))]
-    by_dataset: dict[str, list[int]] = {}
-    for number, run in enumerate(records.runs):
-        if not run.test_envs and table_name(run.dataset) == table.name:
-            by_dataset.setdefault(run.dataset, []).append(number)
-    return [(f" on {dataset}", curves.group_curves(records, runs)) for dataset, runs in sorted(by_dataset.items())]
+    return [
+        (
+            "Learning curves of the selected runs: mean, shaded one standard error",
+            "Line plots over training, for each method, of the figures of the table above.",
+            plots.learning_curves(table, curves.learning(table, records)),
+        ),
+        (
+            "In-domain against out-of-domain accuracy of all checkpoints and settings, on probit axes, with the slope "
+            "of each method's line",
+            "Scatter plots of out-of-domain against in-domain accuracy; the slopes are in their legends.",
+            plots.in_and_out(table, curves.in_and_out(table, records)),
+        ),
+        (
+            "Settings tried against the best found: the expected test figure of the setting that is best on validation",
+            "Line plot, for each method, of the expected test figure by the number of settings tried.",
+            plots.best_found(table, curves.best_found(table, records)),
+        ),
+    ]
 
 
 def _pictures(report: Report) -> list[_Plot]:

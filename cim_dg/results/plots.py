@@ -6,9 +6,11 @@ import io
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from scipy import special
 
 from cim_dg.results.aggregates import Aggregate
 from cim_dg.results.tables import Table
@@ -18,6 +20,7 @@ _COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#8A6D00", "#
 _MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
 _WIDTH = 5.2  # inches
 _ROW = 0.2
+_PERCENT = (1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 98, 99, 99.5)
 
 
 Method = tuple[str, str]  # (method, source)
@@ -48,8 +51,21 @@ def learning_curves(table: Table, curves: pd.DataFrame) -> str | None:
     """A plot per panel of the curves: mean over runs by step, shaded one standard error; None for single steps.
 
     Args:
-        curves: from `cim_dg.results.curves`.
+        curves: `cim_dg.results.curves.learning`.
     """
+    return _lines(table, curves, "epoch" if table.group_labels else "step")
+
+
+def best_found(table: Table, curves: pd.DataFrame) -> str | None:
+    """The expected test figure of the best on validation by the number of settings tried; None for one setting.
+
+    Args:
+        curves: `cim_dg.results.curves.best_found`.
+    """
+    return _lines(table, curves, "settings tried")
+
+
+def _lines(table: Table, curves: pd.DataFrame, label: str) -> str | None:
     if curves.empty or curves["step"].nunique() < 2:
         return None
     methods, styles = _methods(table), _styles(table)
@@ -70,10 +86,58 @@ def learning_curves(table: Table, curves: pd.DataFrame) -> str | None:
             axes.set_title(title, loc="left", fontsize=10)
             axes.set_ylabel("accuracy (%)")
             axes.grid(color="#dddddd", linewidth=0.6)
-        panels[-1].set_xlabel("epoch" if table.group_labels else "step")
+        panels[-1].set_xlabel(label)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=3, frameon=False)
 
     return _svg(draw, 0.8 + 2.3 * len(titles))
+
+
+def in_and_out(table: Table, points: pd.DataFrame) -> str | None:
+    """Out-of-domain against in-domain accuracy, a plot per panel, with each method's line; None without such points.
+
+    Both axes are on the probit scale, on which Miller et al. 2021, "Accuracy on the Line", find lines; accuracies of 0
+    and 1 have no place on it.
+
+    Args:
+        points: `cim_dg.results.curves.in_and_out`.
+    """
+    points = points[points["inside"].between(0, 1, "neither") & points["outside"].between(0, 1, "neither")]
+    if len(points) < 2:
+        return None
+    methods, styles = _methods(table), _styles(table)
+    titles = list(dict.fromkeys(points["panel"]))
+
+    def draw(figure: Figure) -> None:
+        for axes, title in zip(figure.subplots(len(titles), 1, squeeze=False)[:, 0], titles, strict=True):
+            panel = points[points["panel"] == title]
+            for method in methods:
+                of_method = panel[(panel["method"] == method[0]) & (panel["source"] == method[1])]
+                x, y = (special.ndtri(of_method[name].to_numpy()) for name in ("inside", "outside"))
+                line = probit_line(x, y)
+                name = _label(method, methods) + (f": slope {line[0]:.2f}" if line else "")
+                look = styles[method]
+                axes.plot(x, y, linestyle="none", markersize=3, alpha=0.5, rasterized=True, label=name, **look)
+                if line:
+                    ends = np.array([x.min(), x.max()])
+                    axes.plot(ends, line[0] * ends + line[1], color=look["color"], linewidth=1.2)
+            axes.set_title(title, loc="left", fontsize=10)
+            for axis, values in ((axes.xaxis, panel["inside"]), (axes.yaxis, panel["outside"])):
+                shown = [tick for tick in _PERCENT if values.min() <= tick / 100 <= values.max()] or [50]
+                axis.set_ticks(special.ndtri(np.array(shown) / 100), [f"{tick:g}" for tick in shown])
+            axes.set_xlabel("in-domain accuracy (%)")
+            axes.set_ylabel("out of domain (%)")
+            axes.grid(color="#dddddd", linewidth=0.6)
+            axes.legend(fontsize=7, frameon=False)
+
+    return _svg(draw, 3.4 * len(titles))
+
+
+def probit_line(x: np.ndarray, y: np.ndarray) -> tuple[float, float] | None:
+    """Slope and intercept of the least-squares line of points (n,); None for fewer than three, or one x."""
+    if len(x) < 3 or np.ptp(x) == 0:
+        return None
+    slope, intercept = np.polyfit(x, y, 1)
+    return float(slope), float(intercept)
 
 
 def worst_against_average(table: Table) -> str | None:

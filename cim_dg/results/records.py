@@ -41,6 +41,11 @@ class Run:
     args: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def bf16(self) -> bool:
+        """Whether it computed in bfloat16: an hparam, and in WILDS an option, which run_expt.py logs as text."""
+        return str(self.args.get("bf16", self.hparams.get("bf16"))) == "True"
+
 
 @dataclass(frozen=True)
 class Records:

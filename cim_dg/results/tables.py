@@ -11,6 +11,7 @@ from cim_dg.results.statistics import Difference, Needed, Summary
 
 Key = tuple[str, str]  # (method, source)
 Trials = Mapping[int, float]  # trial -> value, 0 to 1
+Keys = tuple[str, list[tuple[str, str]]]  # a dataset, and (split, metric) pairs
 LEVEL = 1 - statistics.CONFIDENCE
 OURS = ("GroupDRO", "VIB", "SCL", "CCSA", "DCoDR", "TransformInvariance", "CIM", "CIM_VIB")
 
@@ -77,7 +78,9 @@ class Table:
     """A comparison under one selection rule. `name` is the value of --table.
 
     `trials` are the values of own rows by (method, source), column and trial, 0 to 1. `headlines` are the figures by
-    which aggregates over datasets are made: dataset -> its column, and the name of the figure.
+    which aggregates over datasets are made: dataset -> its column, and the name of the figure. For WILDS, `runs` are
+    all runs of own rows (number in the records -> row), `selected` those whose figures are shown, and `keys` says what
+    a column is: its dataset, and the (split, metric) pairs of which the first that a run has is shown.
     """
 
     name: str
@@ -92,6 +95,9 @@ class Table:
     dataset: str = field(default="")
     trials: Mapping[Key, Mapping[str, Trials]] = field(default_factory=dict)
     headlines: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    runs: Mapping[int, Key] = field(default_factory=dict)
+    selected: Mapping[int, Key] = field(default_factory=dict)
+    keys: Mapping[str, Keys] = field(default_factory=dict)
 
 
 def method_order(methods: Sequence[str], baseline: str, variants: Sequence[str] = ()) -> list[str]:

@@ -14,9 +14,8 @@ from typing import Any
 
 import torch
 import wilds
-from PIL.Image import DecompressionBombError
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler, default_collate
+from torch.utils.data import DataLoader, Sampler
 from wilds.common.data_loaders import get_eval_loader, get_train_loader
 from wilds.common.grouper import CombinatorialGrouper
 from wilds.datasets.wilds_dataset import WILDSDataset, WILDSSubset
@@ -30,43 +29,13 @@ from cim_dg.images.reading import keep_limit
 from cim_dg.runtime import checkpoint
 from cim_dg.wilds import compat
 from cim_dg.wilds.config import Config
+from cim_dg.wilds.decoded import decoded_images
+from cim_dg.wilds.loading import ThreadedLoader
 from cim_dg.wilds.own_dataset import OwnDataset
-from cim_dg.wilds.transforms import RANDOM_TRANSFORMS, make_transform
+from cim_dg.wilds.subset import ReadableSubset
+from cim_dg.wilds.transforms import make_transform
 
-
-class ReadableSubset(WILDSSubset):
-    """A split that raises a `UserError` with the file's name for an unreadable image."""
-
-    def __getitem__(self, index: int) -> tuple[Any, Tensor, Tensor]:
-        try:
-            return super().__getitem__(index)
-        except UserError:
-            raise
-        # PIL's errors, and that of a table without the file's name.
-        except (OSError, SyntaxError, ValueError, TypeError, MemoryError, DecompressionBombError) as error:
-            names = getattr(self.dataset, "_input_array", None)
-            name = f"image {self.indices[index]}" if names is None else f"image {names[self.indices[index]]}"
-            raise UserError(f"{name} of {self.dataset_name} cannot be read: {error}") from None
-
-    @property
-    def collate(self) -> Callable[[list[Any]], Any]:
-        """What makes a batch of items."""
-        return super().collate or collate
-
-
-def collate(items: list[Any]) -> Any:
-    """Items (x, y, metadata) as a batch.
-
-    Raises:
-        UserError: the images differ in size.
-    """
-    if len(sizes := sorted({tuple(x.shape[-2:]) for x, *_ in items})) > 1:
-        (height, width), (other_height, other_width), *_ = sizes
-        raise UserError(
-            f"images have different sizes, such as {height} x {width} and {other_height} x {other_width}; give "
-            "--target_resolution HEIGHT WIDTH"
-        )
-    return default_collate(items)
+Loader = DataLoader | ThreadedLoader
 
 
 class ClassMates(Sampler[list[int]]):
@@ -131,19 +100,19 @@ class EpochBatches(Sampler[list[int]]):
         yield from batches
 
 
-def batches_after(loader: DataLoader, transform: str, partial: Mapping[str, Any]) -> Iterator[Any]:
+def batches_after(loader: Loader, is_random: bool, partial: Mapping[str, Any]) -> Iterator[Any]:
     """The batches of an epoch after a checkpoint within it, the same as in an uninterrupted run.
 
     Args:
         loader: the training loader.
-        transform: the name of the loader's transform.
+        is_random: whether images are changed at random.
         partial: the checkpoint. It has the number of batches done (`batches`) and the random states at the epoch's
             start (`random_at_start`) and at the checkpoint (`random`).
     """
     epoch = loader.batch_sampler
     assert isinstance(epoch, EpochBatches)
     checkpoint.restore_random_state(partial["random_at_start"])
-    if loader.num_workers == 0 or transform not in RANDOM_TRANSFORMS:
+    if loader.num_workers == 0 or not is_random:
         epoch.skip = partial["batches"]
         epoch.drawn = lambda: checkpoint.restore_random_state(partial["random"])
         return iter(loader)
@@ -160,8 +129,8 @@ class Data:
     """A dataset ready for a run: its splits and loaders by name, its groupings, and the final challenge."""
 
     dataset: WILDSDataset
-    splits: dict[str, WILDSSubset]
-    loaders: dict[str, DataLoader]
+    splits: dict[str, ReadableSubset]
+    loaders: dict[str, Loader]
     domains: CombinatorialGrouper
     groups: CombinatorialGrouper | None
     challenge: Challenge | None = None
@@ -267,7 +236,7 @@ def load_data(config: Config, pin_memory: bool = False) -> Data:
             raise UserError(
                 f"{config.dataset} has no split {split!r}; accepted is one of {', '.join(dataset.split_dict)}"
             )
-    splits = {}
+    splits: dict[str, ReadableSubset] = {}
     for split in dict.fromkeys(["train", "val", *evaluated]):
         transform = make_transform(
             config.transform,
@@ -284,7 +253,7 @@ def load_data(config: Config, pin_memory: bool = False) -> Data:
     kwargs: dict[str, Any] = {"num_workers": min(4, os.cpu_count() or 1), "pin_memory": pin_memory}
     kwargs |= config.loader_kwargs
     try:
-        loaders = {"train": _train_loader(config, splits["train"], domains, kwargs)}
+        loaders: dict[str, Loader] = {"train": _train_loader(config, splits["train"], domains, kwargs)}
         for split in list(splits)[1:]:
             # With a separate generator, evaluation does not change the random stream of training.
             loaders[split] = get_eval_loader(
@@ -292,6 +261,7 @@ def load_data(config: Config, pin_memory: bool = False) -> Data:
             )
     except (ValueError, TypeError, AttributeError) as error:
         raise UserError(f"the loaders cannot be made: {' '.join(str(error).split())}") from None
+    loaders = _from_cache(splits, loaders)
     groups = _grouper(dataset, config.report_groups) if config.report_groups else None
     size = config.target_resolution or []  # given, if `adversarial` is
     challenge = Challenge(config.root_dir, size) if config.adversarial else None
@@ -306,6 +276,16 @@ def _grouper(dataset: WILDSDataset, fields: list[str]) -> CombinatorialGrouper:
     except ValueError:
         known = ", ".join(dataset.metadata_fields)
         raise UserError(f"groups are by {', '.join(fields)}; accepted are fields among {known}") from None
+
+
+def _from_cache(splits: dict[str, ReadableSubset], loaders: dict[str, Loader]) -> dict[str, Loader]:
+    """The loaders, by threads for each split whose images the cache can keep."""
+    threaded: dict[str, Loader] = {}
+    for name, split in splits.items():
+        split.decoded = decoded_images(split.dataset, name, split.indices, split.transform)
+        if split.decoded is not None:
+            threaded[name] = ThreadedLoader(loaders[name], split)
+    return loaders | threaded
 
 
 def _train_loader(

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from cim_dg.algorithms import Algorithm, Batch
 from cim_dg.backgrounds.adversarial import Challenge
 from cim_dg.errors import UserError
-from cim_dg.harness.step import TrainingStep, parameter_groups
+from cim_dg.harness.step import TrainingStep, with_parts
 from cim_dg.runtime import checkpoint
 from cim_dg.wilds.config import Config
 from cim_dg.wilds.data import Data, batches_after
@@ -78,7 +78,7 @@ class Trainer:
         self.config, self.data, self.sees_domains = config, data, sees_domains
         self.folder, self.record, self.device = folder, record, device
         self.method = method.to(device)
-        self.optimizer = make_optimizer(config, parameter_groups(self.method))
+        self.optimizer = with_parts(make_optimizer(config, self.method.parameters()), self.method)
         self.schedule = Schedule(config, self.optimizer, len(data.loaders["train"]) * config.n_epochs)
         self.step = TrainingStep(self.method, config.bf16, config.max_grad_norm)
         self.shares = data.train_shares() if config.adjust_average else None
@@ -119,7 +119,8 @@ class Trainer:
         seen, since_log = ([], []) if partial is None else ([partial["seen"]], partial["since_log"])
         first = 0 if partial is None else partial["batches"]
         loader = self.data.loaders["train"]
-        batches = loader if partial is None else batches_after(loader, self.config.transform, partial)
+        is_random = self.data.splits["train"].transform.random is not None
+        batches = loader if partial is None else batches_after(loader, is_random, partial)
         for index, (x, y, metadata) in enumerate(self._bar(batches, f"epoch {epoch}", first), start=first):
             x, y = x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
             domain = self.data.domains.metadata_to_group(metadata).to(self.device) if self.sees_domains else None
@@ -208,6 +209,7 @@ class Trainer:
             **{k: float(v) for k, v in results.items()},
             "acc_avg": report.average,
             "acc_worst_class": report.worst_class,
+            "F1-macro_all": report.macro_f1,
         }
         return row | ({"adj_acc_avg": report.adjusted_average} if report.adjusted_average is not None else {})
 

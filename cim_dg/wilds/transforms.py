@@ -7,6 +7,7 @@ statistics, and standardises each image of RxRx1 separately.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,9 +18,85 @@ from torchvision.transforms import functional as TF
 from cim_dg.errors import UserError
 from cim_dg.nn.pixels import NAMED, PixelSpace
 
-Transform = Callable[[Any], Tensor]
-RANDOM_TRANSFORMS = ("imagenet", "rxrx1")
-"""The transforms that draw random numbers in training."""
+Step = Callable[[Any], Any]
+
+
+class CropAndFlip:
+    """A random part of the image, resized, and mirrored in half of the cases, as by torchvision's transforms.
+
+    Args:
+        size: height and width of the result.
+    """
+
+    def __init__(self, size: Sequence[int]) -> None:
+        self._crop = transforms.RandomResizedCrop(size)
+
+    def draw(self, height: int, width: int) -> Any:
+        """The part and whether to mirror it, for an image of this size, from torch's global generator."""
+        size = torch.empty(1, height, width, device="meta")
+        return self._crop.get_params(size, self._crop.scale, self._crop.ratio), _flips()
+
+    def __call__(self, image: Any, drawn: Any) -> Any:
+        """The PIL image, changed as drawn."""
+        (top, left, height, width), flip = drawn
+        crop = self._crop
+        image = TF.resized_crop(image, top, left, height, width, crop.size, crop.interpolation, crop.antialias)
+        return TF.hflip(image) if flip else image
+
+
+class TurnAndFlip:
+    """The image rotated by 0, 90, 180 or 270 degrees, and mirrored in half of the cases."""
+
+    def draw(self, height: int, width: int) -> Any:
+        """The quarter turns and whether to mirror, from torch's global generator."""
+        return int(torch.randint(4, ())), _flips()
+
+    def __call__(self, image: Any, drawn: Any) -> Any:
+        """The PIL image, changed as drawn."""
+        turns, flip = drawn
+        image = TF.rotate(image, 90 * turns) if turns else image
+        return TF.hflip(image) if flip else image
+
+
+def _flips() -> bool:
+    """What torchvision's RandomHorizontalFlip draws."""
+    return bool(torch.rand(1) < 0.5)
+
+
+@dataclass(frozen=True)
+class Transform:
+    """From a PIL image to the (3, H, W) tensor that the network sees.
+
+    Attributes:
+        fixed: steps from a PIL image to another, the same at every use.
+        random: what follows and is drawn at every use; None for nothing.
+        space: the name of the pixel space (`cim_dg.nn.pixels.NAMED`) that it ends in.
+    """
+
+    fixed: tuple[Step, ...] = ()
+    random: CropAndFlip | TurnAndFlip | None = None
+    space: str = "imagenet"
+
+    def __call__(self, image: Any) -> Tensor:
+        """The image as the network sees it."""
+        image = self.start(image)
+        image = self.finish(image, self.draw(image.height, image.width))
+        pixels = TF.to_tensor(image)
+        return pixels if self.space == "unit" else TF.normalize(pixels, *NAMED[self.space], inplace=True)
+
+    def start(self, image: Any) -> Any:
+        """The PIL image after the fixed steps."""
+        for step in self.fixed:
+            image = step(image)
+        return image
+
+    def draw(self, height: int, width: int) -> Any:
+        """The random numbers for an image that has this size after the fixed steps."""
+        return None if self.random is None else self.random.draw(height, width)
+
+    def finish(self, image: Any, drawn: Any) -> Any:
+        """The PIL image in RGB after all steps, from that after the fixed ones."""
+        return (image if self.random is None else self.random(image, drawn)).convert("RGB")
 
 
 def make_transform(
@@ -43,17 +120,17 @@ def make_transform(
     Raises:
         UserError: the transform needs a resolution or the scale and it is missing.
     """
-    steps: list[Callable[[Any], Any]] = []
+    steps: list[Step] = []
     size = list(target_resolution) if target_resolution is not None else None
     if name == "rxrx1":
         # Not standardised here: see `Standardize`.
-        return transforms.Compose([*([quarter_turn, transforms.RandomHorizontalFlip()] if training else []), rgb])
+        return Transform(random=TurnAndFlip() if training else None, space="unit")
     if name == "imagenet":
         if training and size is None:
             raise UserError("transform imagenet needs target_resolution, to which it resizes random parts")
-        if training:
-            steps += [transforms.RandomResizedCrop(size), transforms.RandomHorizontalFlip()]
-        elif size is not None:
+        if training and size is not None:
+            return Transform(random=CropAndFlip(size))
+        if size is not None:
             steps.append(transforms.Resize(size))
     elif name == "image_base":
         if original_resolution is not None and len(set(original_resolution)) > 1:
@@ -66,19 +143,7 @@ def make_transform(
         steps.append(transforms.Resize([int(side * resize_scale) for side in original_resolution]))
         if name == "image_resize_and_center_crop":
             steps.append(transforms.CenterCrop(size or list(original_resolution)))
-    mean, std = NAMED["imagenet"]
-    return transforms.Compose([*steps, rgb, transforms.Normalize(mean, std)])
-
-
-def rgb(image: Any) -> Tensor:
-    """A PIL image -> (3, H, W) pixels in [0, 1]."""
-    return TF.to_tensor(image.convert("RGB"))
-
-
-def quarter_turn(image: Any) -> Any:
-    """The image rotated by 0, 90, 180 or 270 degrees at random."""
-    angle = 90 * int(torch.randint(4, ()))
-    return TF.rotate(image, angle) if angle else image
+    return Transform(fixed=tuple(steps))
 
 
 def pixel_space(transform: str) -> PixelSpace:

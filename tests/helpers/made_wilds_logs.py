@@ -19,20 +19,23 @@ def write_wilds_log(
     counts: Sequence[int] = (10, 10, 10, 10),
     seed: int = 0,
     lower: float = 0.0,
+    adjusted: Sequence[float] = (),
     **more: object,
 ) -> Path:
     """A finished run of two epochs, of which the second is the best.
 
-    `counts` are the test images of the groups, `lower` is taken from every accuracy, `more` is put into its record.
+    `counts` are the test images of the groups, `lower` is taken from every accuracy, `adjusted`, if given, has the
+    adjusted average of each epoch, `more` is put into its record.
     """
     folder.mkdir(parents=True)
     for split, epochs in _ACCURACIES.items():
         names = ["epoch", *(f"acc_{group}" for group in GROUPS), *(f"count_{group}" for group in GROUPS)]
-        lines = [",".join([*names, "acc_avg", "acc_wg"])]
+        lines = [",".join([*names, "acc_avg", "acc_wg", *(["adj_acc_avg"] if adjusted else [])])]
         for epoch, made in enumerate(epochs):
             values = [value - lower for value in made]
             average = sum(a * c for a, c in zip(values, counts, strict=True)) / sum(counts)
-            lines.append(",".join(map(str, [epoch, *values, *counts, average, min(values)])))
+            figures = [epoch, *values, *counts, average, min(values), *adjusted[epoch : epoch + 1]]
+            lines.append(",".join(map(str, figures)))
         (folder / f"{split}_eval.csv").write_text("\n".join(lines) + "\n")
     content = {
         **{"harness": "wilds", "dataset": "waterbirds", "algorithm": algorithm, "seed": seed, "selection": "average"},

@@ -95,7 +95,8 @@ def test_it_can_be_read_without_eyes(read: _Reader) -> None:
 
 def test_everything_is_there(text: str, report: Report, read: _Reader) -> None:
     assert len(read.of("table")) == len(report.grids()) + len(read.of("details"))
-    assert len(read.of("img")) == 3 * 2 + 1  # accuracies, differences, learning curves; and the picture
+    # Accuracies, differences, learning curves, in-domain against out-of-domain; and the picture.
+    assert len(read.of("img")) == 4 * 2 + 1
     assert "98.21" in text
     assert "2.9.9" in text
     assert "&lt;b&gt;odd&lt;/b&gt;" in text

@@ -11,7 +11,7 @@ import torch
 from small_datasets import QUICK
 
 from cim_dg.errors import UserError
-from cim_dg.wilds.data import collate
+from cim_dg.wilds.subset import collate
 
 Command = Callable[..., int]
 Train = Callable[..., Path]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision import transforms
 from torchvision.transforms import functional as TF
 
 from cim_dg.errors import UserError
@@ -52,6 +53,23 @@ def test_rxrx1_training_images_are_only_turned_and_mirrored() -> None:
     drawn = [transform(square) for _ in range(60)]
     seen = {next(i for i, e in enumerate(expected) if torch.equal(x, e)) for x in drawn}
     assert len(seen) > 4
+
+
+def test_random_images_are_those_of_torchvisions_transforms_to_the_bit() -> None:
+    to_network = [transforms.ToTensor(), transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])]
+    crop = transforms.Compose([transforms.RandomResizedCrop([12, 14]), transforms.RandomHorizontalFlip(), *to_network])
+
+    def turn(image: Image.Image) -> torch.Tensor:
+        image = TF.rotate(image, 90 * int(torch.randint(4, ())))
+        return transforms.ToTensor()(transforms.RandomHorizontalFlip()(image))
+
+    for name, expected in (("imagenet", crop), ("rxrx1", turn)):
+        transform = make_transform(name, None, [12, 14], None, training=True)
+        drawn = []
+        for one in (transform, expected):
+            torch.manual_seed(0)
+            drawn.append([*(one(picture(side, 18)) for side in (18, 24, 90)), torch.get_rng_state()])
+        assert all(map(torch.equal, *drawn))
 
 
 def test_class_mates_bring_a_positive_to_every_image_that_can_have_one() -> None:

@@ -203,7 +203,7 @@ class Stopped(BaseException):
         ("CCSA", ["--train_loader", "group", "--n_groups_per_batch", "2"]),
         ("ERM", ["--transform", "imagenet"]),
         pytest.param("ERM", ["--transform", "imagenet", "--loader_kwargs", "num_workers=2"], marks=pytest.mark.slow),
-        pytest.param("VIB", ["--loader_kwargs", "num_workers=2"], marks=pytest.mark.slow),
+        ("VIB", ["--loader_kwargs", "num_workers=2"]),
     ],
 )
 def test_a_run_stopped_within_an_epoch_ends_as_one_in_peace(
