@@ -188,5 +188,5 @@ class Morphing(Algorithm):
 class CIM(Morphing, ERM):
     r"""Minimises :math:`L_{CIM} = \lambda L_{con}(\phi) + L_{sup}(\theta)`; predicts from the morphed image.
 
-    See `InputMorphing` for the contrast and hparams/CIM.yaml for the choices that the paper leaves open.
+    See `InputMorphing` for the contrast and hparams/CIM.yaml for our choices.
     """

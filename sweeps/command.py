@@ -54,7 +54,7 @@ def add_parser(subparsers: Any) -> None:
     )
     change.add_argument("--steps", type=int, help="of DomainBed")
     change.add_argument(
-        "--selection", help="iid, leave-one-out or oracle; average, worst-class or worst-group for WILDS"
+        "--selection", help="iid, leave-one-out or oracle; average, worst-class, worst-group or macro-f1 for WILDS"
     )
     change.add_argument("--command_launcher", help="local, parallel, multi_gpu, pool, ray or slurm")
     parser.set_defaults(run=run)

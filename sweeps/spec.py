@@ -16,8 +16,11 @@ from cim_dg.errors import UserError
 from cim_dg.results.primary import Primary
 from cim_dg.runtime.schema import suggestion, validated
 
-Selection = Literal["iid", "leave-one-out", "oracle", "average", "worst-class", "worst-group"]
-SELECTIONS = {"domainbed": ("iid", "leave-one-out", "oracle"), "wilds": ("average", "worst-class", "worst-group")}
+Selection = Literal["iid", "leave-one-out", "oracle", "average", "worst-class", "worst-group", "macro-f1"]
+SELECTIONS = {
+    "domainbed": ("iid", "leave-one-out", "oracle"),
+    "wilds": ("average", "worst-class", "worst-group", "macro-f1"),
+}
 Protocol = Literal["random-search", "search-then-seeds"]
 Count = Annotated[int, Ge(1)]
 Text = Annotated[str, MinLen(1)]

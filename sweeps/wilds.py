@@ -52,7 +52,8 @@ def chosen(spec: Spec, folder: Path) -> list[Choice]:
         candidates = sorted(
             (figures[number][chosen_by(spec.selection)], run.hparams_seed, number)
             for number, run in runs.items()
-            if (run.args.get("dataset"), run.algorithm) == (dataset, algorithm) and number in figures
+            if (run.args.get("dataset"), run.algorithm) == (dataset, algorithm)
+            and chosen_by(spec.selection) in figures.get(number, ())
         )
         if not candidates:
             raise UserError(f"{folder} has no run of {algorithm} on {dataset} that {spec.selection} can select")

@@ -48,6 +48,11 @@ class Run:
         """The label of its protocol; empty if none is recorded."""
         return self.protocol.label if self.protocol else ""
 
+    @property
+    def bf16(self) -> bool:
+        """Whether it computed in bfloat16: an hparam, and in WILDS an option, which run_expt.py logs as text."""
+        return str(self.args.get("bf16", self.hparams.get("bf16"))) == "True"
+
 
 @dataclass(frozen=True)
 class Records:

@@ -25,7 +25,7 @@ Optimizer = Literal["SGD", "Adam", "AdamW"]
 Scheduler = Literal[
     "linear_schedule_with_warmup", "cosine_schedule_with_warmup", "ReduceLROnPlateau", "StepLR", "MultiStepLR"
 ]
-Selection = Literal["average", "worst-class", "worst-group"]
+Selection = Literal["average", "worst-class", "worst-group", "macro-f1"]
 MODELS, TRANSFORMS, OPTIMIZERS = get_args(Model), get_args(Transform), get_args(Optimizer)
 SCHEDULERS, SELECTIONS = get_args(Scheduler), get_args(Selection)
 Count = Annotated[int, Ge(1), Le(2**31 - 1)]
@@ -95,7 +95,9 @@ class Config:
 
     def __post_init__(self) -> None:
         if self.selection == "worst-group" and not self.report_groups:
-            raise UserError(f"{self.dataset} has no groups to select by; accepted is selection average or worst-class")
+            raise UserError(
+                f"{self.dataset} has no groups to select by; accepted is selection average, worst-class or macro-f1"
+            )
         if self.adjust_average and not self.report_groups:
             raise UserError("adjust_average needs report_groups, whose shares of the training split it takes")
         if self.adversarial and self.dataset != "backgrounds":

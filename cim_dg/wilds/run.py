@@ -12,7 +12,7 @@ from typing import Any
 
 from cim_dg.errors import UserError
 from cim_dg.runtime import devices, settings
-from cim_dg.runtime.arguments import Parser
+from cim_dg.runtime.arguments import Parser, flag
 from cim_dg.tracking.sidecar import track
 from cim_dg.wilds import config as options
 from cim_dg.wilds.config import FIELDS, Config, make_config
@@ -71,7 +71,6 @@ def add_parser(subparsers: Any) -> None:
     group = parser.add_argument_group("running")
     add = group.add_argument
     add("--device", help="cpu, or the number of a GPU (default the first GPU, if there is one)")
-    flag(group, "--bf16", help="autocast to bfloat16; worth it on a GPU")
     flag(group, "--resume", help="go on from the last epoch in log_dir")
     flag(group, "--progress_bar")
     group.add_argument("--require_gpu", action="store_true", help="fail where no GPU can be used")
@@ -98,18 +97,6 @@ def _add_hparam_options(parser: argparse.ArgumentParser) -> None:
     from cim_dg.wilds.adapter import add_hparam_options
 
     add_hparam_options(parser)
-
-
-def flag(parser: Any, name: str, **kwargs: Any) -> None:
-    """An option that is true without a value, as in run_expt.py, or takes true or false."""
-    parser.add_argument(name, nargs="?", const=True, type=boolean, metavar="BOOL", **kwargs)
-
-
-def boolean(text: str) -> bool:
-    """true or false, in any case."""
-    if text.lower() not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
-    return text.lower() == "true"
 
 
 class KeyValues(argparse.Action):

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from cim_dg.algorithms import Algorithm, Batch
 from cim_dg.backgrounds.adversarial import Challenge
 from cim_dg.errors import UserError
-from cim_dg.harness.step import TrainingStep, parameter_groups
+from cim_dg.harness.step import TrainingStep, with_parts
 from cim_dg.runtime import checkpoint
 from cim_dg.wilds.config import Config
 from cim_dg.wilds.data import Data, batches_after
@@ -79,7 +79,7 @@ class Trainer:
         self.config, self.data, self.sees_domains = config, data, sees_domains
         self.folder, self.record, self.device = folder, record, device
         self.method = method.to(device)
-        self.optimizer = make_optimizer(config, parameter_groups(self.method))
+        self.optimizer = with_parts(make_optimizer(config, self.method.parameters()), self.method)
         self.schedule = Schedule(config, self.optimizer, len(data.loaders["train"]) * config.n_epochs)
         self.step = TrainingStep(self.method, config.bf16, config.max_grad_norm)
         self.shares = data.train_shares() if config.adjust_average else None
@@ -210,6 +210,7 @@ class Trainer:
             **{k: float(v) for k, v in results.items()},
             "acc_avg": report.average,
             "acc_worst_class": report.worst_class,
+            "F1-macro_all": report.macro_f1,
         }
         return row | ({"adj_acc_avg": report.adjusted_average} if report.adjusted_average is not None else {})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
+import math
 import os
 import subprocess
 import sys
@@ -153,10 +154,14 @@ def test_options_in_run_expt(
         in python(*arguments, "--algorithm", "ERM", "--cim_lambda", 3, code=2).stderr
     )
     assert "cim_lambda is 'x'" in python(*arguments, "--algorithm", "CIM", "--cim_lambda", "x", code=2).stderr
-    done = python(*arguments, "--algorithm", "CIM", "--cim_lambda", 3, "--cim_width", 4, "--use_domains")
+    words = ("--cim_lambda", 3, "--cim_width", 4, "--use_domains", "--parts_lr_factor", 0, "--cim_mask_initial", 0.8)
+    done = python(*arguments, "--algorithm", "CIM", *words)
     assert "Cim lambda: 3.0" in done.stdout and "Cim anchors: 32" in done.stdout
     made = json.loads((log / "run.json").read_text())
     assert made["hparams"]["cim_lambda"] == 3.0 and made["used_domains"] is True
+    state = torch.load(log / "rxrx1_seed:0_epoch:last_model.pth", weights_only=False)["algorithm"]
+    (bias,) = (value for name, value in state.items() if name.endswith("morphing.network.head.bias"))
+    assert bias.item() == pytest.approx(math.log(0.8 / 0.2))  # as at the start: its learning rate was 0
 
 
 @pytest.mark.harness
