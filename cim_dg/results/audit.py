@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from cim_dg.results import data_copies, protocols, published, statistics
@@ -59,16 +59,16 @@ def findings(report: Report) -> list[Finding]:
         for dataset, runs in sorted(by_dataset.items()):
             name = dataset + (f" ({label})" if label else "")
             methods = _by_method(runs)
-            checks: list[Callable[[], Iterator[tuple[str, str, str]]]] = [
-                lambda methods=methods: _settings_and_trials(methods),
-                lambda methods=methods: _jobs(methods),
-                lambda runs=runs, methods=methods: _facts(runs, methods),
-                lambda runs=runs: _harnesses(runs),
-                lambda methods=methods: _groups(methods),
-                lambda runs=runs: _known(runs),
-                lambda runs=runs: (("data", text, "cim-dg data verify") for text in data_copies.sentences(runs)),
-            ]
-            found += [Finding(kind, name, text, mend) for check in checks for kind, text, mend in check()]
+            for kind, text, mend in itertools.chain(
+                _settings_and_trials(methods),
+                _jobs(methods),
+                _facts(runs, methods),
+                _harnesses(runs),
+                _groups(methods),
+                _known(runs),
+                (("data", sentence, "cim-dg data verify") for sentence in data_copies.sentences(runs)),
+            ):
+                found.append(Finding(kind, name, text, mend))
     for table in report.tables:
         found += [
             Finding(kind, f"{table.title} [{table.selection}]", *rest) for kind, *rest in _of_table(table, report)
@@ -76,7 +76,7 @@ def findings(report: Report) -> list[Finding]:
     return found
 
 
-def text(found: Sequence[Finding]) -> str:
+def as_text(found: Sequence[Finding]) -> str:
     """All findings, or that there is none."""
     if not found:
         return "Nothing unfair was found.\n"

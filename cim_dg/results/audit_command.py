@@ -41,5 +41,5 @@ def run(args: argparse.Namespace) -> int:
     found = audit.findings(report)
     for sentence in report.left_out:
         print(sentence, file=sys.stderr)
-    print(audit.text(found), end="")
+    print(audit.as_text(found), end="")
     return 1 if found and args.strict else 0
