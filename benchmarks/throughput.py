@@ -5,6 +5,7 @@ scikit-learn's digits, enlarged and written in its format; both harnesses read t
 clone of the real one; without it only the stand-in is timed. Both run from the command to the end, imports included.
 The last line is a limit for every harness: only the floating-point operations of the jobs' network, at this machine's
 rate for matrix products. Small batches and few digits, --batch_size 8 --digits 700, show the overhead.
+On a machine that does other things, too, compare the CPU seconds.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -47,7 +49,7 @@ def main() -> None:
         print("DOMAINBED_ROOT is not set: the real DomainBed is not timed.", file=sys.stderr)
         kinds.clear()
     kinds["stand-in, pool"] = None
-    seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
+    seconds: dict[str, list[tuple[float, float]]] = {kind: [] for kind in kinds}
     with tempfile.TemporaryDirectory() as folder:
         write_mnist(Path(folder, "data"), arguments.digits)
         for repeat in range(arguments.repeats):
@@ -55,13 +57,15 @@ def main() -> None:
                 launcher = ["--command_launcher", kind.split()[-1]]
                 words = ["--steps", str(arguments.steps), "--hparams", json.dumps({"batch_size": arguments.batch_size})]
                 seconds[kind].append(sweep(Path(folder), f"{kind}{repeat}", where, [*words, *launcher]))
-    seconds["the operations alone"] = [arithmetic(arguments.steps, arguments.batch_size, arguments.digits)]
+    operations = arithmetic(arguments.steps, arguments.batch_size, arguments.digits)
+    seconds["the operations alone"] = [(operations, operations * torch.get_num_threads())]
     title = f"{JOBS} jobs: {arguments.steps} steps of 2 x {arguments.batch_size} images, {arguments.digits} digits"
-    table = Table("harness, launcher", "s", "jobs / hour", "ratio", title=title)
-    first = min(next(iter(seconds.values())))
+    table = Table("harness, launcher", "s", "jobs / hour", "ratio", "CPU s", "ratio", title=title)
+    first, first_of_cpu = min(next(iter(seconds.values())))
     for kind, durations in seconds.items():
-        best = min(durations)
-        table.add_row(kind, f"{best:.1f}", f"{JOBS * 3600 / best:.0f}", f"{first / best:.2f}")
+        best, cpu = min(durations)
+        rate = [f"{best:.1f}", f"{JOBS * 3600 / best:.0f}", f"{first / best:.2f}"]
+        table.add_row(kind, *rate, f"{cpu:.1f}", f"{first_of_cpu / cpu:.2f}")
     Console().print(table)
 
 
@@ -82,15 +86,15 @@ def arithmetic(steps: int, batch_size: int, digits: int) -> float:
     return JOBS * operations * min(durations) / (2 * 2048**3)
 
 
-def sweep(folder: Path, name: str, root: str | None, words: list[str]) -> float:
-    """The seconds of a sweep with these flags, in the clone `root`, or outside any."""
+def sweep(folder: Path, name: str, root: str | None, words: list[str]) -> tuple[float, float]:
+    """The seconds of a sweep with these flags, in the clone `root`, or outside any, and those of its processors."""
     output = folder / name.replace(", ", "-").replace(" ", "-")
     words = [*words, "--datasets", "ColoredMNIST", "--algorithms", *ALGORITHMS, "--n_hparams", "1", "--n_trials", "1"]
     words += ["--single_test_envs", "--data_dir", str(folder / "data")]
     words += ["--output_dir", str(output)]
     # DomainBed starts its jobs as `python`. PATH makes that the interpreter that runs this.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    start = time.perf_counter()
+    start, cpu_before = time.perf_counter(), cpu_seconds()
     subprocess.run(
         [sys.executable, "-m", "domainbed.scripts.sweep", "launch", *words, "--skip_confirmation"],
         cwd=root or folder,
@@ -103,7 +107,13 @@ def sweep(folder: Path, name: str, root: str | None, words: list[str]) -> float:
     done = len(list(output.glob("*/done")))
     if done != JOBS:
         raise SystemExit(f"{done} of {JOBS} jobs of {name} are done; see {output}")
-    return elapsed
+    return elapsed, cpu_seconds() - cpu_before
+
+
+def cpu_seconds() -> float:
+    """What the processes that this one has started, and that have ended, have used of the processors."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def write_mnist(folder: Path, digits: int) -> None:
