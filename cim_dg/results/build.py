@@ -44,12 +44,14 @@ def report(
     baseline: str | None = None,
     with_published: bool = True,
     best_hparams: bool = False,
+    metrics: Sequence[str] | None = None,
 ) -> Report:
     """Read `folders` and compute their tables.
 
     Args:
         rules: selection rules of either harness; a harness without one has its default.
         names: only these tables; tables of published figures need no folder.
+        metrics: further metrics of runs that kept their logits, of `cim_dg.results.metrics.METRICS`.
         baseline: the method that the others are compared with; by default that of the sweep's primary comparison, or
             ERM.
 
@@ -78,10 +80,18 @@ def report(
     ]
     if names:
         tables = _only(tables, names, domainbed_rules, with_published)
+    left_out = [*records.report(), *data_copies.sentences(records.runs)]
+    if metrics is not None:
+        from cim_dg.results.metrics import metric_tables
+
+        further = metric_tables(tables, records, metrics)
+        if not further:
+            left_out.append("--metrics: no selected model has kept its logits; the runners of this package keep them.")
+        tables += further
     selected = []
     if best_hparams:
         selected = [*best.best_hparams(records, domainbed_rules), *best.best_epochs(records, group_rules)]
-    return Report(tables, records, selected, [*records.report(), *data_copies.sentences(records.runs)])
+    return Report(tables, records, selected, left_out)
 
 
 def _published(name: str, rules: Sequence[str]) -> list[Table]:
