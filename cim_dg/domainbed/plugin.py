@@ -24,6 +24,7 @@ from cim_dg.domainbed.own_datasets import make_own_dataset
 from cim_dg.harness.endings import end_in_a_sentence
 from cim_dg.harness.registration import Asked, add, extend_registry, need, ours_in, refuse_bf16
 from cim_dg.launchers import LAUNCHERS
+from cim_dg.runtime import settings
 from cim_dg.tracking.sidecar import track_domainbed
 
 DATASETS: dict[str, Callable[[ModuleType], type]] = {
@@ -67,8 +68,12 @@ def on_datasets(datasets: ModuleType) -> None:
         kind.ENVIRONMENT_NAMES = kind.ENVIRONMENTS  # as DomainBed called it in 2020
         if counts is not None:
             counts[name] = len(kind.ENVIRONMENTS)
-    if not is_standin():  # the stand-in's own jobs record it and its errors explain it
+    if not is_standin():  # the stand-in's own jobs record it, its errors explain it, and it has the cache
         watch(datasets)
+        if settings.get("CIM_DG_CACHE_DOMAINBED"):
+            from cim_dg.domainbed import decoded_folders  # it imports torchvision
+
+            decoded_folders.watch(datasets)
 
 
 def on_reporting(reporting: ModuleType) -> None:

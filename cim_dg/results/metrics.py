@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from cim_dg.results import group_selection, outputs, selection
+from cim_dg.results import group_selection, outputs, protocols, selection
 from cim_dg.results.outputs import Outputs
 from cim_dg.results.records import Records
 from cim_dg.results.tables import Cell, Key, Row, Table, Trials, cell, compare, same_baseline
@@ -91,7 +91,7 @@ METRICS: dict[str, tuple[str, Callable[[Outputs], float]]] = {
 
 def metric_tables(tables: Sequence[Table], records: Records, names: Sequence[str]) -> list[Table]:
     """A table of metrics of the selected models for each table whose runs have kept their logits."""
-    made = [_table(table, records, names) for table in tables]
+    made = [_table(table, protocols.of(records, table.protocol), names) for table in tables]
     return [table for table in made if table is not None]
 
 
@@ -136,6 +136,7 @@ def _table(table: Table, records: Records, names: Sequence[str]) -> Table | None
         notes=[*table.notes[:1], *notes],
         group_labels=table.group_labels,
         dataset=table.dataset,
+        protocol=table.protocol,
     )
 
 

@@ -26,10 +26,11 @@ from cim_dg.wilds.evaluation import Report, format_report, make_report
 from cim_dg.wilds.optimisers import Schedule, make_optimizer
 from cim_dg.wilds.record import RunFolder
 
-# Options that may change when a run is resumed: paths, device, output, length and the final challenge.
+# Options that may change when a run is resumed: paths, device, output, length, the final challenge, and the seed of
+# hyper-parameters that are compared themselves.
 FREE = (
     *("root_dir", "log_dir", "download", "device", "log_every", "progress_bar", "resume", "loader_kwargs", "n_epochs"),
-    "adversarial",
+    *("adversarial", "hparams_seed"),
 )
 
 
