@@ -17,6 +17,7 @@ COMMANDS = (
     "cim_dg.sweeps.command",
     "cim_dg.commands.status",
     "cim_dg.results.command",
+    "cim_dg.results.audit_command",
     "cim_dg.tracking.command",
     "cim_dg.wilds.cli",
     "cim_dg.wilds.submission",

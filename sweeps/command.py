@@ -44,16 +44,23 @@ def add_parser(subparsers: Any) -> None:
     change = parser.add_argument_group("instead of what the sweep says")
     change.add_argument("--algorithms", nargs="+")
     change.add_argument("--n_trials", type=int)
-    change.add_argument("--n_hparams", type=int, help="of DomainBed: the default hparams and random ones")
+    change.add_argument(
+        "--n_hparams", type=int, help="how many settings to search: the default hparams and random ones"
+    )
+    change.add_argument(
+        "--protocol",
+        help="random-search: all settings in every trial, as in DomainBed; search-then-seeds: in one trial, then the "
+        "selected setting of each method and test environment in the others",
+    )
     change.add_argument("--steps", type=int, help="of DomainBed")
     change.add_argument(
-        "--selection", help="iid, leave-one-out or oracle; average, worst-class or worst-group for WILDS"
+        "--selection", help="iid, leave-one-out or oracle; average, worst-class, worst-group or macro-f1 for WILDS"
     )
     change.add_argument("--command_launcher", help="local, parallel, multi_gpu, pool, ray or slurm")
     parser.set_defaults(run=run)
 
 
-_CHANGES = ("algorithms", "n_trials", "n_hparams", "steps", "selection", "command_launcher")
+_CHANGES = ("algorithms", "n_trials", "n_hparams", "protocol", "steps", "selection", "command_launcher")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -85,10 +92,16 @@ def run(args: argparse.Namespace) -> int:
         for flag in ("require_gpu", "skip_model_save"):  # DomainBed's sweep does not have these
             if getattr(args, flag):
                 os.environ[f"CIM_DG_{flag.upper()}"] = "1"
+    while plan.commands:
         planning.run(plan, args.output_dir)
         if plan.only_submits() and plan.still_missing():
-            print("The jobs are submitted. The same command again shows the table when they are done.")
+            print("The jobs are submitted. The same command again shows what follows when they are done.")
             return 0
+        if not plan.later:
+            break
+        plan = planning.make_plan(spec, args.data_dir, args.output_dir)
+        plan.check()
+        print(plan.describe())
     _show(args.output_dir, spec.selection, spec.table)
     return 0
 

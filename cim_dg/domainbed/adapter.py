@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from cim_dg.algorithms import Algorithm
 from cim_dg.domainbed import diwa
 from cim_dg.errors import UserError
-from cim_dg.harness.registration import split_hparams
+from cim_dg.harness.registration import split_hparams, without_bf16
 from cim_dg.harness.step import TrainingStep, join_domains, with_parts
 from cim_dg.nn.pixels import PixelSpace
 
@@ -37,7 +37,7 @@ def make_adapter(method: type[Algorithm], algorithms: ModuleType) -> type:
             if len(input_shape) != 3:
                 raise UserError(f"{method.name} takes images (C, H, W); this dataset's inputs are {input_shape}")
             common, own = _split(method.name, hparams)
-            featurizer = networks.Featurizer(input_shape, self.hparams)
+            featurizer = networks.Featurizer(input_shape, without_bf16(self.hparams))
             self.method = method(
                 featurizer,
                 lambda n_features: _classifier(networks, n_features, num_classes, hparams),

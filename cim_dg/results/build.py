@@ -5,10 +5,20 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cim_dg.errors import UserError
-from cim_dg.results import aggregates, best, data_copies, domain_tables, published, read_wilds, selection, wilds_tables
+from cim_dg.results import (
+    aggregates,
+    best,
+    data_copies,
+    domain_tables,
+    protocols,
+    published,
+    read_wilds,
+    selection,
+    wilds_tables,
+)
 from cim_dg.results.grids import Grid, grids
 from cim_dg.results.read import read
 from cim_dg.results.records import Records
@@ -33,8 +43,10 @@ class Report:
 
     @functools.cached_property
     def over_datasets(self) -> list[aggregates.Aggregate]:
-        """The methods over all datasets of a harness, if there are several."""
-        return aggregates.aggregates(self.tables)
+        """The methods over all datasets of a harness and a protocol, if there are several."""
+        labels = dict.fromkeys(table.protocol for table in self.tables)
+        of_protocols = [[table for table in self.tables if table.protocol == label] for label in labels]
+        return [aggregate for tables in of_protocols for aggregate in aggregates.aggregates(tables)]
 
 
 def report(
@@ -72,16 +84,31 @@ def report(
     if baseline is None:
         declared = [primary.baseline for primary in records.primaries if primary.baseline in methods]
         baseline = declared[0] if declared else BASELINE
-    tables = [
-        *domain_tables.domain_tables(records, domainbed_rules, baseline, with_published),
-        *wilds_tables.wilds_tables(records, group_rules, baseline, with_published),
-    ]
+    tables, selected, left_out = [], [], []
+    for protocol, part in protocols.parts(records):
+        part_rules = domainbed_rules, group_rules
+        if protocol is not None:
+            rule = protocol.selection
+            if rules and rule not in rules:
+                left_out.append(f"Left out: runs whose seeds were planned by {rule}, which have no other table.")
+                continue
+            part_rules = ([rule], []) if rule in selection.TITLES else ([], [rule])
+        of_part = [
+            *domain_tables.domain_tables(part, part_rules[0], baseline, with_published),
+            *wilds_tables.wilds_tables(part, part_rules[1], baseline, with_published),
+        ]
+        tables += of_part if protocol is None else [_labelled(table, protocol.label) for table in of_part]
+        if best_hparams:
+            selected += [*best.best_hparams(part, part_rules[0]), *best.best_epochs(part, part_rules[1])]
     if names:
         tables = _only(tables, names, domainbed_rules, with_published)
-    selected = []
-    if best_hparams:
-        selected = [*best.best_hparams(records, domainbed_rules), *best.best_epochs(records, group_rules)]
-    return Report(tables, records, selected, [*records.report(), *data_copies.sentences(records.runs)])
+    return Report(tables, records, selected, [*records.report(), *data_copies.sentences(records.runs), *left_out])
+
+
+def _labelled(table: Table, protocol: str) -> Table:
+    """The table with the protocol of its own runs in their rows."""
+    rows = [row if row.published else replace(row, protocol=protocol) for row in table.rows]
+    return replace(table, rows=rows, protocol=protocol)
 
 
 def _published(name: str, rules: Sequence[str]) -> list[Table]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("text", "markdown", "latex", "csv", "html")
 DOMAINBED_RULES = ("iid", "leave-one-out", "oracle")
-WILDS_RULES = ("average", "worst-class", "worst-group")
+WILDS_RULES = ("average", "worst-class", "worst-group", "macro-f1")
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

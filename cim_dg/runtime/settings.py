@@ -157,6 +157,7 @@ _ALL = (
         "the user's cache folder; `$SCRATCH/cim-dg`, or else `/var/tmp`, where a home is small",
     ),
     Setting("CIM_DG_CACHE_GB", GIGABYTES, 20.0, "the most that cache may hold, in gigabytes (10^9 bytes)", "20"),
+    Setting("CIM_DG_CACHE_DOMAINBED", SWITCH, False, "1 lets a real DomainBed's image folders use that cache", "0"),
     Setting("CIM_DG_CHECKPOINT_SECONDS", _whole(0), 30, "seconds of training between two checkpoints, at least"),
     Setting("CIM_DG_LOCKS", SWITCH, True, "0 does without file locks, on a file system that has none", "1"),
     Setting("CIM_DG_LOG", NAMES, (), "where a run's curves go while it runs: tensorboard, wandb, or both", "nowhere"),

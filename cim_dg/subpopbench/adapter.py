@@ -10,7 +10,7 @@ from torch import Tensor
 from cim_dg.algorithms import Algorithm, Batch
 from cim_dg.errors import UserError
 from cim_dg.harness.domains import claims_domains
-from cim_dg.harness.registration import split_hparams
+from cim_dg.harness.registration import split_hparams, without_bf16
 from cim_dg.harness.step import TrainingStep, with_parts
 from cim_dg.nn.pixels import PixelSpace
 
@@ -46,7 +46,7 @@ def make_adapter(method: type[Algorithm], algorithms: ModuleType) -> type:
                 raise UserError(f"{method.name} takes images; this dataset is {data_type} of shape {input_shape}")
             harness = {*hparams_registry.default_hparams(method.name, "Waterbirds"), *ADDED}
             common, own = split_hparams(method.name, hparams, harness)
-            featurizer = networks.Featurizer(data_type, input_shape, self.hparams)
+            featurizer = networks.Featurizer(data_type, input_shape, without_bf16(self.hparams))
             self.method = method(
                 featurizer,
                 lambda n_features: networks.Classifier(n_features, num_classes, hparams["nonlinear_classifier"]),

@@ -24,10 +24,11 @@ from cim_dg.wilds.evaluation import Report, format_report, make_report
 from cim_dg.wilds.optimisers import Schedule, make_optimizer
 from cim_dg.wilds.record import RunFolder
 
-# Options that may change when a run is resumed: paths, device, output, length and the final challenge.
+# Options that may change when a run is resumed: paths, device, output, length, the final challenge, and the seed of
+# hyper-parameters that are compared themselves.
 FREE = (
     *("root_dir", "log_dir", "download", "device", "log_every", "progress_bar", "resume", "loader_kwargs", "n_epochs"),
-    "adversarial",
+    *("adversarial", "hparams_seed"),
 )
 
 
@@ -209,6 +210,7 @@ class Trainer:
             **{k: float(v) for k, v in results.items()},
             "acc_avg": report.average,
             "acc_worst_class": report.worst_class,
+            "F1-macro_all": report.macro_f1,
         }
         return row | ({"adj_acc_avg": report.adjusted_average} if report.adjusted_average is not None else {})
 
