@@ -142,6 +142,7 @@ def test_pairs_without_a_gradient_are_counted_and_the_simple_normalisation_has_n
         assert terms["active_positive"] == active
         assert terms["similarity_positive"].item() == pytest.approx(0.5)
         terms["contrast"].backward()
+        assert mask.grad is not None
         without = mask.grad.flatten(1).abs().sum(1) == 0
         assert (1 - without.float().mean()).item() >= active
 
