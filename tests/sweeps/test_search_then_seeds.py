@@ -19,7 +19,7 @@ from worker_jobs import until
 from cim_dg.domainbed.standin import hparams_registry
 from cim_dg.errors import UserError
 from cim_dg.hparams import seed_hash
-from cim_dg.results import build
+from cim_dg.results import audit, build
 from cim_dg.results.read import read
 from cim_dg.sweeps.jobs import DONE, Job
 from cim_dg.sweeps.plan import Plan, make_plan
@@ -95,7 +95,9 @@ def test_both_stages_and_the_table(tmp_path: Path) -> None:
     _finish(seeds)
     assert _plan(tmp_path).commands == [] and all(job.state == DONE for job in _plan(tmp_path).jobs)
 
-    (table,) = build.report([tmp_path]).tables
+    report = build.report([tmp_path])
+    assert audit.findings(report) == []
+    (table,) = report.tables
     for row in table.rows:
         assert row.protocol == f"iid, search-then-seeds ({SETTINGS} settings)"
         for env, column in enumerate(("+90%", "+80%", "new")):
@@ -110,6 +112,9 @@ def test_both_stages_and_the_table(tmp_path: Path) -> None:
 
     more = _plan(tmp_path, n_trials=4, algorithms=["ERM", "CIM", "VIB"])
     assert {job.algorithm for job in more.missing()} == {"VIB"}, "the search of the new method comes first"
+    (seeds.jobs[-1].folder / "done").unlink()
+    assert [finding.kind for finding in audit.findings(build.report([tmp_path]))] == ["missing"]
+    (seeds.jobs[-1].folder / "done").touch()
     more = _plan(tmp_path, n_trials=4)
     assert {job.args["trial_seed"] for job in more.missing()} == {3}
 
