@@ -7,8 +7,8 @@ processes that both have by default. Then whole runs, in seconds of an epoch wit
 because then nothing is in the cache.
 
 Each side runs in processes of its own, in turn; the fastest of each counts. Processor time (Linux only) depends less on
-what else the machine does. WILDS_ROOT names a clone of p-lambda/wilds,
-which also needs the package transformers; without it only our own side is timed.
+what else the machine does. WILDS_ROOT names a clone of p-lambda/wilds, which also needs the package transformers;
+without it only our own side is timed.
 """
 
 from __future__ import annotations
