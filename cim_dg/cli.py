@@ -17,6 +17,7 @@ COMMANDS = {
     "sweep": "cim_dg.sweeps.command",
     "status": "cim_dg.commands.status",
     "collect": "cim_dg.results.command",
+    "audit": "cim_dg.results.audit_command",
     "log": "cim_dg.tracking.command",
     "wilds": "cim_dg.wilds.cli",
     "submission": "cim_dg.wilds.submission",

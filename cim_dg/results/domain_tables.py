@@ -197,11 +197,13 @@ def _gaps(method: str, harness: str, by_column: dict[str, Trials], columns: list
 
 
 def _settings(dataset: str, runs: list[Run], variants: Sequence[str]) -> list[str]:
-    """A warning for each of the harness' settings that differs between the runs. Variants may differ in hparams."""
+    """A warning for each of the harness' settings that differs between the runs. Variants may differ in hparams,
+    and the seeds of a search have those that it selected."""
     notes = []
     for name in ("steps", "holdout_fraction", "uda_holdout_fraction", "task", "hparams"):
         exempt = variants if name == "hparams" else ()
-        values = sorted({str(run.args.get(name)) for run in runs if run.algorithm not in exempt})
+        compared = [run for run in runs if run.algorithm not in exempt and not (name == "hparams" and run.protocol)]
+        values = sorted({str(run.args.get(name)) for run in compared})
         if len(values) > 1:
             notes.append(
                 f"Careful: the runs of {dataset} differ in --{name} ({', '.join(values)}); they are pooled all the "

@@ -9,7 +9,7 @@ from importlib import resources
 import jinja2
 
 import cim_dg
-from cim_dg.results import aggregates, curves, fit, plots, run_facts
+from cim_dg.results import aggregates, audit, curves, fit, plots, protocols, run_facts
 from cim_dg.results.build import Report
 from cim_dg.results.grids import Grid, grids
 from cim_dg.results.morphs import Picture, morph_pictures
@@ -46,6 +46,7 @@ def render(report: Report) -> str:
         ],
         left_out=report.left_out,
         best=report.best,
+        findings=audit.findings(report),
         pictures=_pictures(report),
         groups=run_facts.groups(report.records.runs) if report.records else [],
         runs=len(report.records.runs) if report.records else 0,
@@ -90,6 +91,7 @@ def _of_runs(table: Table, records: Records | None) -> list[tuple[str, str, str 
     """Caption, alternative text and picture of the plots that are made of the runs behind the table."""
     if records is None:
         return []
+    records = protocols.of(records, table.protocol)
     return [
         (
             "Learning curves of the selected runs: mean, shaded one standard error",

@@ -80,10 +80,10 @@ def _versions(run: Run) -> str:
     versions = _mapping(run.provenance.get("versions"))
     if versions:
         return ", ".join(f"{name} {version}" for name, version in versions.items() if version)
-    return ", ".join(_printed_versions(run)) or UNKNOWN
+    return ", ".join(printed_versions(run)) or UNKNOWN
 
 
-def _printed_versions(run: Run) -> list[str]:
+def printed_versions(run: Run) -> list[str]:
     """The versions that DomainBed prints at the start of a job's out.txt, and its SWAD forks of log.txt."""
     for name in ("out.txt", "log.txt"):
         try:

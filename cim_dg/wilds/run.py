@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import importlib.util
 import io
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ def add_parser(subparsers: Any) -> None:
     add("--log_dir", help="folder of this run (default logs)")
     add("--defaults", help="named defaults or a YAML file instead of the dataset's, such as waterbirds-group_dro")
     add("--seed", type=int)
+    add("--hparams_seed", type=int, help="0 for the defaults (default), others for random values in DomainBed's stream")
     add("--selection", choices=options.SELECTIONS, help="which epoch counts as best on validation (default average)")
     flag(parser, "--use_domains", help="let the method see the domain labels, which on some datasets are the groups")
 
@@ -122,10 +124,13 @@ def run(arguments: argparse.Namespace) -> int:
     if importlib.util.find_spec("wilds") is None:
         raise UserError("wilds train needs the package wilds: pip install wilds")
     from cim_dg.wilds.experiment import train
+    from cim_dg.wilds.search import warning
 
     if arguments.require_gpu:
         devices.check_required(always=True)
     config = config_of(arguments)
+    if problem := warning(vars(config)):
+        print(f"warning: {problem}", file=sys.stderr)
     with track(config.log_dir):
         train(config, keep_models=not (arguments.skip_model_save or settings.get("CIM_DG_SKIP_MODEL_SAVE")))
     return 0
