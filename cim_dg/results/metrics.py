@@ -6,11 +6,11 @@ All but the calibration error are scikit-learn's; that is put together from its 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from cim_dg.results import group_selection, outputs, protocols, selection
+from cim_dg.results import outputs, protocols
 from cim_dg.results.outputs import Outputs
 from cim_dg.results.records import Records
 from cim_dg.results.tables import Cell, Key, Row, Table, Trials, cell, compare, same_baseline
@@ -98,7 +98,8 @@ def metric_tables(tables: Sequence[Table], records: Records, names: Sequence[str
 def _table(table: Table, records: Records, names: Sequence[str]) -> Table | None:
     trials: dict[Key, dict[str, dict[int, float]]] = {}
     lacking = 0
-    for key, dataset, trial, models in _selected(table, records):
+    for key, dataset, trial, by_domain in outputs.selected(table, records):
+        models = list(by_domain.values())
         if any(found is None for found in models):
             lacking += 1
             continue
@@ -142,23 +143,3 @@ def _table(table: Table, records: Records, names: Sequence[str]) -> Table | None
 
 def _cells(row: Mapping[str, Trials]) -> dict[str, Cell]:
     return {column: cell(values, share="NLL" not in column) for column, values in row.items()}
-
-
-def _selected(table: Table, records: Records) -> Iterator[tuple[Key, str, int, list[Outputs | None]]]:
-    """Row, data set (empty for one), trial and the selected models' outputs: one for each test domain."""
-    if table.selection in selection.TITLES and not table.runs:
-        chosen = selection.select(records, table.selection)
-        chosen = chosen[(chosen["dataset"] == table.dataset) & chosen["harness"].isin([key[1] for key in table.trials])]
-        for (harness, method, trial), part in chosen.groupby(["harness", "algorithm", "trial"], observed=True):
-            models = [
-                outputs.of_run(records.runs[run], step) for run, step in zip(part["run"], part["step"], strict=True)
-            ]
-            yield (str(method), str(harness)), "", int(trial), models
-        return
-    runs = {number: records.runs[number] for number in table.selected}
-    epochs = group_selection.best_epochs(records, runs, table.selection)
-    datasets = {run.dataset for run in runs.values()}
-    for number, key in table.selected.items():
-        run = runs[number]
-        dataset = run.dataset if len(datasets) > 1 else ""
-        yield key, dataset, run.trial, [outputs.of_run(run, epochs[number])]

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from cim_dg.results.records import Run
+from cim_dg.results import group_selection, selection
+from cim_dg.results.domains import domain_names
+from cim_dg.results.records import Records, Run
+from cim_dg.results.tables import Key, Table
 from cim_dg.runtime.files import write_atomically
 
 BEST, LAST = "logits_best.npz", "logits_last.npz"
@@ -97,3 +101,22 @@ def of_run(run: Run, step: int) -> Outputs | None:
 
 def _of_wilds(folder: Path) -> list[Path]:
     return sorted(folder.glob("*_split:test_*_epoch:best_logits.npz"))
+
+
+def selected(table: Table, records: Records) -> Iterator[tuple[Key, str, int, dict[str, Outputs | None]]]:
+    """Row, data set (empty if the table has one), trial, and the selected models' outputs by test domain."""
+    if table.selection in selection.TITLES and not table.runs:
+        chosen = selection.select(records, table.selection)
+        chosen = chosen[(chosen["dataset"] == table.dataset) & chosen["harness"].isin([key[1] for key in table.trials])]
+        for (harness, method, trial), part in chosen.groupby(["harness", "algorithm", "trial"], observed=True):
+            models = {}
+            for run, env, step, n_envs in zip(part["run"], part["test_env"], part["step"], part["n_envs"], strict=True):
+                models[domain_names(table.dataset, n_envs)[env]] = of_run(records.runs[run], step)
+            yield (str(method), str(harness)), "", int(trial), models
+        return
+    runs = {number: records.runs[number] for number in table.selected}
+    epochs = group_selection.best_epochs(records, runs, table.selection)
+    datasets = {run.dataset for run in runs.values()}
+    for number, key in table.selected.items():
+        run = runs[number]
+        yield key, run.dataset if len(datasets) > 1 else "", run.trial, {"test": of_run(run, epochs[number])}
