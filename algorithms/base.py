@@ -92,7 +92,15 @@ class Algorithm(nn.Module):
         self.pixel_space = pixel_space
         self.num_classes = num_classes
         self.num_domains = num_domains
-        self.build(featurizer.n_outputs, make_classifier)  # type: ignore[arg-type]
+        given = [featurizer]  # the networks of the harness
+
+        def make(n_features: int) -> nn.Module:
+            given.append(make_classifier(n_features))
+            return given[-1]
+
+        self.build(featurizer.n_outputs, make)  # type: ignore[arg-type]
+        of_harness = {parameter for network in given for parameter in network.parameters()}
+        self._parts = {name for name, parameter in self.named_parameters() if parameter not in of_harness}
 
     def build(self, n_features: int, make_classifier: Callable[[int], nn.Module]) -> None:
         """Create the modules besides the featurizer; the constructor calls it once, last.
@@ -101,6 +109,10 @@ class Algorithm(nn.Module):
         calls `super().build(n_features, make_classifier)` first.
         """
         self.classifier = make_classifier(n_features)
+
+    def parts(self) -> list[nn.Parameter]:
+        """The parameters of what the method adds to the harness' featurizer and classifier."""
+        return [parameter for name, parameter in self.named_parameters() if name in self._parts]
 
     def forward(self, batch: Batch) -> Output:
         """Logits (N, K) and terms in one pass, in training and in evaluation mode.

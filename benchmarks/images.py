@@ -1,7 +1,7 @@
 """Images per second from a folder of JPEGs on 2 cores, compared with DomainBed's own pipeline on the same folder.
 
 Evaluation is of one environment, resized, in minibatches of 64; its first pass starts with building the data set, which
-in our case decodes all environments into the cache. Training uses augmented minibatches of 32 from each of three other
+with the cache decodes all environments. Training uses augmented minibatches of 32 from each of three other
 environments. Nothing is computed on the images, so this is an upper limit for training. Each side runs in its own
 process, in turn; medians are compared.
 
@@ -35,6 +35,7 @@ from torchvision import transforms
 from torchvision.transforms import functional
 
 from cim_dg.data import image_environment
+from cim_dg.domainbed.shared_loaders import share_loaders
 from cim_dg.domainbed.standin import datasets
 from cim_dg.domainbed.standin.lib import fast_data_loader
 from cim_dg.domainbed.standin.lib.misc import Split
@@ -46,6 +47,12 @@ EVALUATED, TRAINED, CLASSES = "C", ("L", "S", "V"), ("bird", "car")
 WORKERS = 8  # DomainBed's N_WORKERS
 LEAST_EVALUATION = 4
 MEMORY_WORKERS = 4
+SIDES = {
+    "ours": "stand-in",
+    "theirs": "DomainBed",
+    "cached": "DomainBed, CIM_DG_CACHE_DOMAINBED=1",
+    "shared": "the same with the loaders of `pool`",
+}
 
 Batches = Iterator[list[tuple[Any, torch.Tensor]]]
 
@@ -61,13 +68,13 @@ def main() -> int:
     parser.add_argument("--profile", action="store_true", help="what an augmented image costs, instead")
     parser.add_argument("--memory", action="store_true", help="what 4 workers hold while they load, instead")
     parser.add_argument("--json", action="store_true", help="with --memory: the samples as JSON")
-    parser.add_argument("--side", choices=["ours", "theirs"], help=argparse.SUPPRESS)
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--root", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.cores])
     if args.side:
-        print(json.dumps(measure(OURS if args.side == "ours" else theirs(), args)))
+        print(json.dumps(measure(OURS if args.side == "ours" else theirs(args.side), args)))
         return 0
     with tempfile.TemporaryDirectory() as folder:
         os.environ["CIM_DG_CACHE"] = str(Path(folder, "cache"))
@@ -123,8 +130,11 @@ class OURS:
         return iter(fast_data_loader.InfiniteDataLoader(splits, [None] * len(splits), batch_size, WORKERS))
 
 
-def theirs() -> Any:
-    """DomainBed's data set and loaders: its own, or the same made of torchvision and torch."""
+def theirs(side: str) -> Any:
+    """DomainBed's data set and loaders: its own, or the same made of torchvision and torch.
+
+    With CIM_DG_CACHE_DOMAINBED=1 its folders have the cache; "shared" has the loaders that `pool` gives its jobs, too.
+    """
     if root := os.environ.get("DOMAINBED_ROOT"):
         sys.path.insert(0, root)
         from domainbed import datasets as real
@@ -135,7 +145,9 @@ def theirs() -> Any:
     class Theirs:
         @staticmethod
         def begin() -> None:
-            pass
+            if side == "shared":
+                share_loaders()
+                keep_freed_memory()
 
         @staticmethod
         def dataset(root: str, augment: bool) -> Any:
@@ -227,22 +239,25 @@ def measure(side: Any, args: argparse.Namespace) -> dict[str, float]:
 
 
 def compare(args: argparse.Namespace) -> int:
-    timings: dict[str, list[dict[str, float]]] = {"ours": [], "theirs": []}
+    real = "DOMAINBED_ROOT" in os.environ
+    timings: dict[str, list[dict[str, float]]] = {side: [] for side in (SIDES if real else ["ours", "theirs"])}
     for number in range(args.rounds):
         for side, results in timings.items():
             command = [sys.executable, __file__, "--side", side, "--root", str(args.root)]
             command += [f"--{name}={getattr(args, name)}" for name in ("passes", "steps", "cores")]
-            # A new cache for each round, so that each has a first pass.
-            environment = os.environ | {"CIM_DG_CACHE": str(args.root / f"cache{number}")}
+            # A new cache for each, so that each has a first pass.
+            environment = os.environ | {"CIM_DG_CACHE": str(args.root / f"cache-{side}-{number}")}
+            environment["CIM_DG_CACHE_DOMAINBED"] = str(int(side in ("cached", "shared")))
             finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
             results.append(json.loads(finished.stdout.splitlines()[-1]))
-    peer = "DomainBed" if os.environ.get("DOMAINBED_ROOT") else "DomainBed's pipeline, remade"
-    table = Table("images / s", "cim-dg", peer, "ratio", title=f"{args.images} JPEGs of 227-500 px, {args.cores} cores")
+    table = Table("images / s", title=f"{args.images} JPEGs of 227-500 px, {args.cores} cores; in brackets: the ratio")
+    for side in timings:
+        table.add_column(SIDES[side] if real or side == "ours" else "DomainBed's pipeline, remade")
     ratios = {}
     for kind in timings["ours"][0]:
-        ours, theirs_ = (statistics.median(result[kind] for result in results) for results in timings.values())
-        ratios[kind] = ours / theirs_
-        table.add_row(kind, f"{ours:.0f}", f"{theirs_:.0f}", f"{ratios[kind]:.1f}")
+        rates = {side: statistics.median(result[kind] for result in results) for side, results in timings.items()}
+        ratios[kind] = rates["ours"] / rates["theirs"]
+        table.add_row(kind, *(f"{rate:.0f} ({rate / rates['theirs']:.1f})" for rate in rates.values()))
     Console().print(table)
     print(f"evaluation from the second pass on: at least {LEAST_EVALUATION} times DomainBed's is wanted")
     return int(ratios["evaluation, later passes"] < LEAST_EVALUATION)
@@ -270,7 +285,7 @@ def profile(root: Path) -> None:
         x = upstream("to a tensor", transforms.ToTensor(), x)
         upstream("normalise", normalise, x)
     ours = Stopwatch()
-    images = [ours("decode", environment._image, key) for key in range(len(environment))]
+    images = [ours("decode", environment.image, key) for key in range(len(environment))]
     drawn = ours("draw", augmentation.draw, np.array([image.shape[:2] for image in images]), 0)
     for place, image in enumerate(images):
         cut = ours("crop and resize", augmentation.crop, image, drawn.boxes[place], drawn.flips[place])[None]

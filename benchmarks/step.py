@@ -18,7 +18,7 @@ from rich.table import Table
 from torch import nn
 
 from cim_dg.algorithms import REGISTRY, Algorithm, Batch
-from cim_dg.harness.step import TrainingStep, parameter_groups
+from cim_dg.harness.step import TrainingStep
 from cim_dg.nn.networks import SmallCNN
 from cim_dg.nn.pixels import PixelSpace
 
@@ -74,7 +74,7 @@ def make_batch(images: int, side: int, device: str | torch.device = "cpu") -> Ba
 
 def step(method: Algorithm, batch: Batch, bf16: bool = False) -> Callable[[], dict[str, float]]:
     """An optimising step as a function that returns the terms; it ends when the device has finished."""
-    optimizer = torch.optim.Adam(parameter_groups(method), lr=1e-5)
+    optimizer = torch.optim.Adam(method.parameters(), lr=1e-5)
     training = TrainingStep(method, bf16)
     return lambda: training(batch, optimizer)[1]
 

@@ -1,4 +1,4 @@
-"""Jobs per hour of a sweep of short jobs: DomainBed with its launcher `local` against the stand-in with `pool`.
+"""Jobs per hour of a sweep of short jobs: DomainBed with `local`, its own launcher, and with `pool`; the stand-in.
 
 The jobs are those of ColoredMNIST: three test environments, ERM and CIM, 100 steps. MNIST is replaced by
 scikit-learn's digits, enlarged and written in its format; both harnesses read the same files. DOMAINBED_ROOT names the
@@ -42,17 +42,19 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2, help="the harnesses take turns; the best of each counts")
     arguments = parser.parse_args()
     root = os.environ.get("DOMAINBED_ROOT")
-    kinds = {"DomainBed, local": root, "stand-in, pool": None}
+    kinds: dict[str, str | None] = {"DomainBed, local": root, "DomainBed, pool": root}
     if root is None:
         print("DOMAINBED_ROOT is not set: the real DomainBed is not timed.", file=sys.stderr)
-        del kinds["DomainBed, local"]
+        kinds.clear()
+    kinds["stand-in, pool"] = None
     seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
     with tempfile.TemporaryDirectory() as folder:
         write_mnist(Path(folder, "data"), arguments.digits)
         for repeat in range(arguments.repeats):
             for kind, where in kinds.items():
+                launcher = ["--command_launcher", kind.split()[-1]]
                 words = ["--steps", str(arguments.steps), "--hparams", json.dumps({"batch_size": arguments.batch_size})]
-                seconds[kind].append(sweep(Path(folder), f"{kind}{repeat}", where, words))
+                seconds[kind].append(sweep(Path(folder), f"{kind}{repeat}", where, [*words, *launcher]))
     seconds["the operations alone"] = [arithmetic(arguments.steps, arguments.batch_size, arguments.digits)]
     title = f"{JOBS} jobs: {arguments.steps} steps of 2 x {arguments.batch_size} images, {arguments.digits} digits"
     table = Table("harness, launcher", "s", "jobs / hour", "ratio", title=title)
@@ -85,7 +87,7 @@ def sweep(folder: Path, name: str, root: str | None, words: list[str]) -> float:
     output = folder / name.replace(", ", "-").replace(" ", "-")
     words = [*words, "--datasets", "ColoredMNIST", "--algorithms", *ALGORITHMS, "--n_hparams", "1", "--n_trials", "1"]
     words += ["--single_test_envs", "--data_dir", str(folder / "data")]
-    words += ["--output_dir", str(output), "--command_launcher", "pool" if root is None else "local"]
+    words += ["--output_dir", str(output)]
     # DomainBed starts its jobs as `python`. PATH makes that the interpreter that runs this.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     start = time.perf_counter()

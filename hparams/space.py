@@ -160,14 +160,14 @@ def dataset_names() -> set[str]:
 
 
 def of_domainbed(algorithm: str) -> dict[str, HParam]:
-    """The entries that a DomainBed job may set: all datasets', DomainBed's own, and a registered method's.
+    """The entries that a DomainBed job may set: all datasets', DomainBed's own, and ours, a registered method's last.
 
     Of equal names the later wins: a dataset's bounds of `batch_size` do not hold for other datasets.
     """
     entries: dict[str, HParam] = {}
     for file in sorted((_FOLDER / "datasets").glob("*.yaml")):
         entries |= _load(f"datasets/{file.stem}")
-    return entries | space("domainbed") | (space(algorithm) if algorithm in _FILES else {})
+    return entries | space("domainbed") | space("common") | (space(algorithm) if algorithm in _FILES else {})
 
 
 def check(entries: Mapping[str, HParam], values: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,11 +8,14 @@ import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cim_dg.errors import UserError
 from cim_dg.tracking.command import TARGETS
 from cim_dg.tracking.sidecar import VARIABLE
+
+if TYPE_CHECKING:
+    from cim_dg.sweeps.spec import Spec
 
 
 def add_parser(subparsers: Any) -> None:
@@ -32,6 +35,13 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--output_dir", type=Path, required=True, help="where the jobs' folders are, or will be")
     parser.add_argument("--dry_run", action="store_true", help="show the plan and the commands, run nothing")
     parser.add_argument(
+        "--plan", action="store_true", help="show jobs, GPU hours and GB by method and protocol, run nothing"
+    )
+    parser.add_argument("--pilot", type=Path, help="folder of finished jobs from which hours are reckoned")
+    parser.add_argument(
+        "--max_gpu_hours", type=float, help="run the largest comparison within these hours, equal for all methods"
+    )
+    parser.add_argument(
         "--log",
         nargs="+",
         action="extend",
@@ -44,16 +54,23 @@ def add_parser(subparsers: Any) -> None:
     change = parser.add_argument_group("instead of what the sweep says")
     change.add_argument("--algorithms", nargs="+")
     change.add_argument("--n_trials", type=int)
-    change.add_argument("--n_hparams", type=int, help="of DomainBed: the default hparams and random ones")
+    change.add_argument(
+        "--n_hparams", type=int, help="how many settings to search: the default hparams and random ones"
+    )
+    change.add_argument(
+        "--protocol",
+        help="random-search: all settings in every trial, as in DomainBed; search-then-seeds: in one trial, then the "
+        "selected setting of each method and test environment in the others",
+    )
     change.add_argument("--steps", type=int, help="of DomainBed")
     change.add_argument(
-        "--selection", help="iid, leave-one-out or oracle; average, worst-class or worst-group for WILDS"
+        "--selection", help="iid, leave-one-out or oracle; average, worst-class, worst-group or macro-f1 for WILDS"
     )
     change.add_argument("--command_launcher", help="local, parallel, multi_gpu, pool, ray or slurm")
     parser.set_defaults(run=run)
 
 
-_CHANGES = ("algorithms", "n_trials", "n_hparams", "steps", "selection", "command_launcher")
+_CHANGES = ("algorithms", "n_trials", "n_hparams", "protocol", "steps", "selection", "command_launcher")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -67,6 +84,10 @@ def run(args: argparse.Namespace) -> int:
     from cim_dg.sweeps.spec import load
 
     spec = load(args.name, {name: getattr(args, name) for name in _CHANGES})
+    if args.plan or args.max_gpu_hours is not None:
+        spec = _within_budget(spec, args)
+    if args.plan:
+        return 0
     plan = planning.make_plan(spec, args.data_dir, args.output_dir)
     plan.check()
     print(plan.describe())
@@ -85,12 +106,36 @@ def run(args: argparse.Namespace) -> int:
         for flag in ("require_gpu", "skip_model_save"):  # DomainBed's sweep does not have these
             if getattr(args, flag):
                 os.environ[f"CIM_DG_{flag.upper()}"] = "1"
+    while plan.commands:
         planning.run(plan, args.output_dir)
         if plan.only_submits() and plan.still_missing():
-            print("The jobs are submitted. The same command again shows the table when they are done.")
+            print("The jobs are submitted. The same command again shows what follows when they are done.")
             return 0
+        if not plan.later:
+            break
+        plan = planning.make_plan(spec, args.data_dir, args.output_dir)
+        plan.check()
+        print(plan.describe())
     _show(args.output_dir, spec.selection, spec.table)
     return 0
+
+
+def _within_budget(spec: Spec, args: argparse.Namespace) -> Spec:
+    """The sweep, cut to the budget if there is one; prints what it costs, and what was cut."""
+    from cim_dg.sweeps import budget
+
+    try:
+        costs = budget.measure(spec, args.pilot or args.output_dir)
+    except UserError:
+        if args.pilot is not None or args.max_gpu_hours is not None:
+            raise
+        costs = {}  # the number of jobs is known all the same
+    if args.max_gpu_hours is not None:
+        spec, sentence = budget.fit(spec, costs, args.max_gpu_hours)
+        print(sentence)
+    if args.plan:
+        print(budget.describe(spec, costs))
+    return spec
 
 
 def _log_to(targets: list[str]) -> None:

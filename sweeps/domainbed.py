@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import itertools
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from cim_dg.hparams.sampling import seed_hash
 from cim_dg.launchers import notes
 from cim_dg.launchers.job import clear as remove_unclaimed
 from cim_dg.results.domains import ENVIRONMENTS
+from cim_dg.results.protocols import Choice
 from cim_dg.results.records import VARIANTS
 from cim_dg.runtime.files import last_line
 from cim_dg.runtime.schema import suggestion
@@ -28,22 +30,54 @@ PLAN = "plan.json"
 NO_DATA = "none"  # DomainBed requires --data_dir even for data sets without files, and names the jobs' folders after it
 
 
-def jobs(spec: Spec, data_dir: str | None, output_dir: Path) -> list[Job]:
-    """Every run that the selection rule needs, in DomainBed's order; only leave-one-out needs pairs."""
+def jobs(spec: Spec, data_dir: str | None, output_dir: Path, chosen: Sequence[Choice] | None = None) -> list[Job]:
+    """Every run that the selection rule needs, in DomainBed's order; only leave-one-out needs pairs.
+
+    With the settings that a search has `chosen` on trial 0: theirs on the other trials.
+    """
     return [
         _job(args, output_dir / name if spec.variants else output_dir, name)
-        for name, args in _arguments(spec, data_dir or NO_DATA)
+        for name, args in _arguments(spec, data_dir or NO_DATA, chosen)
     ]
 
 
-def commands(spec: Spec, data_dir: str | None, output_dir: Path, planned: list[Job]) -> list[Command]:
+def chosen(spec: Spec, folder: Path) -> list[Choice]:
+    """The setting that the selection rule chooses on trial 0, for each dataset, method and test environment.
+
+    Raises:
+        UserError: there is no run to choose, or the runs are of several harnesses.
+    """
+    from cim_dg.results.read import read
+    from cim_dg.results.selection import select
+
+    records = read([folder])
+    selected = select(records, spec.selection)
+    if len(harnesses := sorted(set(selected["harness"]))) > 1:
+        raise UserError(f"{folder} has runs of {' and '.join(harnesses)}; a search is one of a single harness")
+    cells = {(cell.dataset, cell.algorithm, cell.test_env): cell for cell in selected.itertuples()}
+    choices = []
+    for dataset, name in itertools.product(spec.datasets, spec.algorithms):
+        for env in [envs[0] for envs in _test_envs(dataset, spec) if len(envs) == 1]:
+            cell = cells.get((dataset, _variant(spec, name).label, env))
+            if cell is None:
+                raise UserError(
+                    f"{folder} has no run of {name} on {dataset} (env {env}) that {spec.selection} can select"
+                )
+            hparams = dict(records.runs[cell.run].hparams)
+            choices.append(Choice(dataset, name, env, int(cell.hparams_seed), hparams, float(cell.validation)))
+    return choices
+
+
+def commands(
+    spec: Spec, data_dir: str | None, output_dir: Path, planned: list[Job], planned_by_search: bool = False
+) -> list[Command]:
     """DomainBed's own command that launches the missing jobs.
 
-    DomainBed's `sweep` supports neither variants nor selected test environments: `cim_dg.sweeps.launch` gives such jobs
-    to its launcher.
+    DomainBed's `sweep` supports neither variants, nor selected test environments, nor settings of each method:
+    `cim_dg.sweeps.launch` gives such jobs to its launcher.
     """
     missing = [job for job in planned if job.state != DONE]
-    if spec.variants or spec.test_envs:
+    if spec.variants or spec.test_envs or planned_by_search:
         return [_launch(spec, output_dir, missing)] if missing else []
     words = [
         *("--datasets", *spec.datasets, "--algorithms", *spec.algorithms),
@@ -148,15 +182,28 @@ def seconds(folder: Path) -> float | None:
         return None
 
 
-def _arguments(spec: Spec, data_dir: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The name of the method, or variant, and the arguments of every run."""
-    for trial in range(spec.n_trials):
+def _arguments(spec: Spec, data_dir: str, chosen: Sequence[Choice] | None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The name of the method, or variant, and the arguments of every run.
+
+    The `chosen` values are explicit, since DomainBed draws those of a seed from the trial too. Pairs of environments
+    have the settings of both.
+    """
+    for trial in range(spec.n_trials) if chosen is None else range(1, spec.n_trials):
         for dataset in spec.datasets:
             for name in spec.algorithms:
                 variant = _variant(spec, name)
-                hparams = {**(spec.hparams or {}), **variant.hparams}
+                fixed = {**(spec.hparams or {}), **variant.hparams}
                 for test_envs in _test_envs(dataset, spec):
-                    for hparams_seed in range(spec.n_hparams):
+                    settings = (
+                        dict.fromkeys(range(spec.n_hparams), fixed)
+                        if chosen is None
+                        else {
+                            choice.hparams_seed: choice.hparams
+                            for choice in chosen
+                            if (choice.dataset, choice.algorithm) == (dataset, name) and choice.test_env in test_envs
+                        }
+                    )
+                    for hparams_seed, hparams in sorted(settings.items()):
                         yield (
                             name,
                             {

@@ -8,15 +8,17 @@ import shlex
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
 from cim_dg.errors import LEFT, LeftToAnother, RunError, UserError
 from cim_dg.launchers import SUBMITS, watchdog
 from cim_dg.results import primary
+from cim_dg.results.protocols import SEARCH_THEN_SEEDS
 from cim_dg.runtime.files import write_atomically
-from cim_dg.sweeps import data, domainbed, wilds
+from cim_dg.sweeps import data, domainbed, stages, wilds
 from cim_dg.sweeps.jobs import DONE, UNFINISHED, Command, Job, duration, seconds_left
 from cim_dg.sweeps.spec import Spec
 
@@ -30,6 +32,10 @@ class Plan:
     spec: Spec
     jobs: list[Job]
     commands: list[Command]
+    files: Mapping[Path, str] = field(default_factory=dict)
+    """what to write before the commands run, path to text"""
+    later: int = 0
+    """the jobs of a second stage, which cannot be planned yet"""
 
     def missing(self) -> list[Job]:
         """The jobs that are not done."""
@@ -62,6 +68,10 @@ class Plan:
             f"{len(self.jobs)} jobs: {states[DONE]} done, {states[UNFINISHED]} unfinished, "
             f"{len(self.jobs) - states[DONE] - states[UNFINISHED]} not started.",
         ]
+        if spec.protocol == SEARCH_THEN_SEEDS:
+            lines[0] = f"{lines[0][:-1]}; {spec.protocol}, {spec.n_hparams} settings, {spec.n_trials} trials)"
+        if self.later:
+            lines.append(f"Stage 1 of 2, the search; {self.later} jobs with the selected settings follow.")
         if per_method:
             lines.append("Missing: " + ", ".join(f"{method} {count}" for method, count in per_method.items()) + ".")
             lines.append(self._time_left())
@@ -84,7 +94,7 @@ def make_plan(spec: Spec, data_dir: str | None, output_dir: Path) -> Plan:
     """Plan a sweep; nothing is written or run.
 
     Raises:
-        UserError: the data are missing.
+        UserError: the data are missing, or the folder is one of another protocol.
     """
     if absent := data.lacking(spec, data_dir):
         how = "".join(f"; {command}" for command in data.remedy(spec, data_dir))
@@ -92,6 +102,10 @@ def make_plan(spec: Spec, data_dir: str | None, output_dir: Path) -> Plan:
             raise UserError(f"--data_dir is missing: the folder that holds {', '.join(absent)}{how}")
         raise UserError(f"--data_dir {data_dir} holds no {', '.join(absent)}, which this sweep needs{how}")
     harness = _HARNESS[spec.harness]
+    if spec.protocol == SEARCH_THEN_SEEDS:
+        planned = stages.make(spec, data_dir, output_dir, harness)
+        return Plan(spec, planned.jobs, planned.commands, planned.files, planned.later)
+    stages.refuse_plain(output_dir)
     jobs = harness.jobs(spec, data_dir, output_dir)
     return Plan(spec, jobs, harness.commands(spec, data_dir, output_dir, jobs))
 
@@ -124,6 +138,9 @@ def run(plan: Plan, output_dir: Path, printed: Path | None = None) -> None:
         output_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--output_dir {output_dir} cannot be used: {error.strerror}") from None
+    for path, text in plan.files.items():
+        path.parent.mkdir(exist_ok=True)
+        write_atomically(path, text)
     harness = _HARNESS[plan.spec.harness]
     left = {job.folder for job in harness.clear(plan.jobs)}
     if left:

@@ -16,8 +16,12 @@ from cim_dg.errors import UserError
 from cim_dg.results.primary import Primary
 from cim_dg.runtime.schema import suggestion, validated
 
-Selection = Literal["iid", "leave-one-out", "oracle", "average", "worst-class", "worst-group"]
-SELECTIONS = {"domainbed": ("iid", "leave-one-out", "oracle"), "wilds": ("average", "worst-class", "worst-group")}
+Selection = Literal["iid", "leave-one-out", "oracle", "average", "worst-class", "worst-group", "macro-f1"]
+SELECTIONS = {
+    "domainbed": ("iid", "leave-one-out", "oracle"),
+    "wilds": ("average", "worst-class", "worst-group", "macro-f1"),
+}
+Protocol = Literal["random-search", "search-then-seeds"]
 Count = Annotated[int, Ge(1)]
 Text = Annotated[str, MinLen(1)]
 Names = Annotated[tuple[str, ...], MinLen(1)]
@@ -56,7 +60,10 @@ class Spec:
     table: Text
     """the table of published figures for the results"""
     n_hparams: Count = 1
-    """DomainBed: the default hyper-parameters, and random ones up to this number"""
+    """the default hyper-parameters, and random ones up to this number"""
+    protocol: Protocol = "random-search"
+    """random-search, DomainBed's, tries n_hparams settings in each trial; search-then-seeds tries them in one, and runs
+    the selected setting in the others"""
     command_launcher: Text = "pool"
     """the launcher of the jobs: local, parallel, multi_gpu, pool, ray or slurm"""
     steps: Count | None = None
@@ -77,6 +84,8 @@ class Spec:
             values = getattr(self, name) or ()
             if len(set(values)) < len(values):
                 raise UserError(f"{name} is {list(values)!r}; accepted is a list in which no name comes twice")
+        if self.protocol == "search-then-seeds" and self.n_hparams < 2:
+            raise UserError(f"n_hparams is {self.n_hparams}; accepted is at least 2 for search-then-seeds")
         if self.selection not in SELECTIONS[self.harness]:
             known = ", ".join(SELECTIONS[self.harness])
             raise UserError(f"selection is {self.selection!r}; accepted is one of {known} for {self.harness}")
@@ -94,7 +103,7 @@ class Spec:
 
 
 _OWN_ENTRIES = {
-    "domainbed": ("n_hparams", "steps", "hparams", "test_envs", "variants"),
+    "domainbed": ("steps", "hparams", "test_envs", "variants"),
     "wilds": ("options",),
 }
 

@@ -6,40 +6,81 @@ import functools
 import itertools
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cim_dg import launchers
 from cim_dg.errors import UserError
 from cim_dg.launchers import launch
+from cim_dg.results.protocols import Choice
 from cim_dg.runtime.files import last_line
 from cim_dg.sweeps.jobs import DONE, NOT_STARTED, UNFINISHED, Command, Job, check_launcher
 from cim_dg.sweeps.spec import Spec
 
 
-def jobs(spec: Spec, data_dir: str | None, output_dir: Path) -> list[Job]:
-    """A run for each data set, method and seed."""
+def jobs(spec: Spec, data_dir: str | None, output_dir: Path, chosen: Sequence[Choice] | None = None) -> list[Job]:
+    """A run for each data set, method, setting and seed.
+
+    With the settings that a search has `chosen` on seed 0: theirs on the other seeds.
+    """
+    if chosen is None:
+        runs = itertools.product(range(spec.n_trials), spec.datasets, spec.algorithms, range(spec.n_hparams))
+        return [_job(output_dir, *run) for run in runs]
     return [
-        _job(output_dir / f"{dataset}-{algorithm}-seed{seed}", dataset, algorithm, seed)
-        for seed, dataset, algorithm in _runs(spec)
+        _job(output_dir, seed, choice.dataset, choice.algorithm, choice.hparams_seed, choice.hparams)
+        for seed in range(1, spec.n_trials)
+        for choice in chosen
     ]
 
 
-def commands(spec: Spec, data_dir: str | None, output_dir: Path, planned: list[Job]) -> list[Command]:
+def chosen(spec: Spec, folder: Path) -> list[Choice]:
+    """The setting that the selection rule chooses on seed 0, for each dataset and method.
+
+    Raises:
+        UserError: there is no run to choose.
+    """
+    from cim_dg.results.group_selection import best_epochs, chosen_by, figures_at
+    from cim_dg.results.read import read
+
+    records = read([folder])
+    runs = dict(enumerate(records.runs))
+    figures = figures_at(records, best_epochs(records, runs, spec.selection))
+    choices = []
+    for dataset, algorithm in itertools.product(spec.datasets, spec.algorithms):
+        # Of equals the highest hparams seed, as in the tables.
+        candidates = sorted(
+            (figures[number][chosen_by(spec.selection)], run.hparams_seed, number)
+            for number, run in runs.items()
+            if (run.args.get("dataset"), run.algorithm) == (dataset, algorithm)
+            and chosen_by(spec.selection) in figures.get(number, ())
+        )
+        if not candidates:
+            raise UserError(f"{folder} has no run of {algorithm} on {dataset} that {spec.selection} can select")
+        value, hparams_seed, number = candidates[-1]
+        hparams = {name: runs[number].hparams[name] for name in _searched(spec, dataset, algorithm)}
+        choices.append(Choice(dataset, algorithm, None, hparams_seed, hparams, value))
+    return choices
+
+
+def commands(
+    spec: Spec, data_dir: str | None, output_dir: Path, planned: list[Job], planned_by_search: bool = False
+) -> list[Command]:
     """A command for each job that is not done; interrupted jobs resume."""
     if data_dir is None:
         raise UserError("a sweep of WILDS needs --data_dir, the folder that holds its datasets (its root_dir)")
     result = []
-    for job, (seed, _, _) in zip(planned, _runs(spec), strict=True):
+    for job in planned:
         if job.state == DONE:
             continue
         argv = [
             *(sys.executable, "-m", "cim_dg.cli", "wilds", "train"),
             *("--dataset", job.dataset, "--algorithm", job.algorithm, "--root_dir", data_dir),
-            *("--log_dir", str(job.folder), "--seed", str(seed), "--selection", spec.selection),
+            *("--log_dir", str(job.folder), "--seed", str(job.args["seed"]), "--selection", spec.selection),
             "--resume",
+            *(["--hparams_seed", str(job.args["hparams_seed"])] if job.args["hparams_seed"] else []),
             *(word for name, value in (spec.options or {}).items() for word in _option(name, value)),
+            *(word for name, value in job.args["hparams"].items() for word in _option(name, value)),
         ]
         result.append(Command(argv, [job]))
     return result
@@ -103,8 +144,14 @@ def last_words(job: Job) -> str:
     return last_line(job.folder / "log.txt") or "it has no log"
 
 
-def _runs(spec: Spec) -> list[tuple[int, str, str]]:
-    return list(itertools.product(range(spec.n_trials), spec.datasets, spec.algorithms))
+def _searched(spec: Spec, dataset: str, algorithm: str) -> list[str]:
+    """The names of the values that a search draws."""
+    from cim_dg.wilds.config import dataset_defaults
+    from cim_dg.wilds.search import space
+
+    defaults = dataset_defaults(dataset, (spec.options or {}).get("defaults"))
+    options, own = space(defaults.get("search", {}), algorithm)
+    return [*options, *own]
 
 
 def _option(name: str, value: Any) -> list[str]:
@@ -115,10 +162,21 @@ def _option(name: str, value: Any) -> list[str]:
     return [f"--{name}", str(value)]
 
 
-def _job(folder: Path, dataset: str, algorithm: str, seed: int) -> Job:
+def _job(
+    output_dir: Path,
+    seed: int,
+    dataset: str,
+    algorithm: str,
+    hparams_seed: int,
+    hparams: Mapping[str, Any] | None = None,
+) -> Job:
+    setting = f"-hparams{hparams_seed}" if hparams_seed else ""
+    folder = output_dir / f"{dataset}-{algorithm}-seed{seed}{setting}"
     record = _record(folder)
     state = NOT_STARTED if record is None else DONE if record.get("finished") else UNFINISHED
-    return Job(dataset, algorithm, f"seed {seed}", folder, state, seconds(record) if state == DONE else None)
+    about = f"seed {seed}" + (f", hparams seed {hparams_seed}" if hparams_seed else "")
+    args = {"seed": seed, "hparams_seed": hparams_seed, "hparams": hparams or {}}
+    return Job(dataset, algorithm, about, folder, state, seconds(record) if state == DONE else None, args)
 
 
 def seconds(record: Mapping[str, Any] | None) -> float | None:

@@ -58,6 +58,7 @@ class Model:
         channels: C.
         prepare: an image in RGB or L, by `channels`, -> (C, H, W) as the harness feeds it in evaluation.
         method: the method of cim-dg inside; None if the algorithm is the harness' own.
+        bf16: whether `predict` is to be called under autocast to bfloat16; DomainBed's networks do that themselves.
     """
 
     network: torch.nn.Module
@@ -65,6 +66,7 @@ class Model:
     channels: int
     prepare: Callable[[Image], torch.Tensor]
     method: Algorithm | None
+    bf16: bool = False
 
 
 def read(path: Path) -> Stored:
@@ -120,6 +122,8 @@ def build(stored: Stored) -> Model:
 def _load(path: Path) -> dict[str, Any]:
     from cim_dg.runtime import checkpoint
 
+    if path.exists() and not path.is_file():  # a device may have no end
+        raise UserError(f"the checkpoint {path} is not a file")
     try:
         content = checkpoint.decode_safely(path.read_bytes())
     except OSError as error:
@@ -299,7 +303,8 @@ def _build_wilds(stored: Stored) -> Model:
         config["resize_scale"],
         training=False,
     )
-    return Model(network=method, classes=classes, channels=3, prepare=transform, method=method)
+    bf16 = bool(config["bf16"])
+    return Model(network=method, classes=classes, channels=3, prepare=transform, method=method, bf16=bf16)
 
 
 def _own_methods() -> dict[str, Any]:

@@ -93,7 +93,9 @@ def probabilities(
                         f"the image {path} is of another size than {chunk[0]}, and the model was trained without "
                         "target_resolution; accepted are images of one size"
                     )
-            yield from network.predict(torch.stack(prepared).to(device)).double().softmax(dim=1).cpu().tolist()
+            with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=model.bf16):
+                logits = network.predict(torch.stack(prepared).to(device))
+            yield from logits.double().softmax(dim=1).cpu().tolist()
             bar.update(len(chunk))
 
 

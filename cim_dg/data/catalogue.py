@@ -102,6 +102,21 @@ class Variant(Strict):
         return self
 
 
+class Pretraining(Strict):
+    """What weights that runs may start from know of this dataset."""
+
+    weights: Literal["imagenet"] = Field(description="the dataset that the weights were trained on")
+    shares: str = Field(description="what they share with the test domains, to follow 'the weights'")
+    source: str
+
+
+class ChoseDefaults(Strict):
+    """Trials whose results chose defaults of this package, so that figures of them favour its methods."""
+
+    trials: tuple[Count, ...] = Field(min_length=1)
+    source: str
+
+
 class Manifest(Strict):
     """The expected content of a copy.
 
@@ -154,6 +169,8 @@ class Dataset(Strict):
     version: str | None = Field(None, description="of WILDS' release file")
     sources: tuple[Source, ...]
     manifest: Manifest | None = None
+    pretraining: tuple[Pretraining, ...] = ()
+    chose_defaults: ChoseDefaults | None = None
 
     @model_validator(mode="after")
     def _complete(self) -> Dataset:

@@ -116,13 +116,18 @@ class ImageFolderEnvironment(Dataset[tuple[torch.Tensor, int]]):
         return x.to("cpu")[0], int(y[0])
 
     @property
+    def in_cache(self) -> bool:
+        """Whether the images come from the cache."""
+        return self._pack is not None
+
+    @property
     def cached(self) -> bool:
         """Whether loading a minibatch is only a copy."""
-        return self._pack is not None and not self.augmented
+        return self.in_cache and not self.augmented
 
     def minibatch(self, keys: Sequence[int], seed: int) -> tuple[ImageBatch, torch.Tensor]:
         """The images and classes (N,) at `keys`. Crops and flips are done; colour changes are pending."""
-        images = [self._image(key) for key in keys]
+        images = [self.image(key) for key in keys]
         y = torch.tensor([self.targets[key] for key in keys])
         if not self.augmented:
             return ImageBatch(torch.from_numpy(np.stack(images))), y
@@ -130,7 +135,7 @@ class ImageFolderEnvironment(Dataset[tuple[torch.Tensor, int]]):
         crops = map(augmentation.crop, images, draws.boxes, draws.flips)
         return ImageBatch(torch.stack(list(crops)), draws.colours), y
 
-    def _image(self, key: int) -> np.ndarray:
+    def image(self, key: int) -> np.ndarray:
         """The image in the cache's form, from the cache or decoded from its file."""
         if self._pack is None:
             return self._decode(key)
@@ -138,7 +143,7 @@ class ImageFolderEnvironment(Dataset[tuple[torch.Tensor, int]]):
             return self._pack[key]
         except Damaged:
             self._open_pack(suspect=key)
-            return self._image(key)
+            return self.image(key)
 
     def _decode(self, key: int) -> np.ndarray:
         """(H, W, 3) if augmented, else (3, 224, 224); uint8."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Mapping
 from types import ModuleType
@@ -13,8 +14,8 @@ from torch import Tensor, nn
 from cim_dg.algorithms import Algorithm
 from cim_dg.domainbed import diwa
 from cim_dg.errors import UserError
-from cim_dg.harness.registration import split_hparams
-from cim_dg.harness.step import TrainingStep, join_domains, parameter_groups
+from cim_dg.harness.registration import split_hparams, without_bf16
+from cim_dg.harness.step import TrainingStep, join_domains, with_parts
 from cim_dg.nn.pixels import PixelSpace
 
 
@@ -36,7 +37,7 @@ def make_adapter(method: type[Algorithm], algorithms: ModuleType) -> type:
             if len(input_shape) != 3:
                 raise UserError(f"{method.name} takes images (C, H, W); this dataset's inputs are {input_shape}")
             common, own = _split(method.name, hparams)
-            featurizer = networks.Featurizer(input_shape, self.hparams)
+            featurizer = networks.Featurizer(input_shape, without_bf16(self.hparams))
             self.method = method(
                 featurizer,
                 lambda n_features: _classifier(networks, n_features, num_classes, hparams),
@@ -45,7 +46,7 @@ def make_adapter(method: type[Algorithm], algorithms: ModuleType) -> type:
                 num_domains,
                 own,
             )
-            self.optimizer = self.new_optimizer(parameter_groups(self.method))
+            self.optimizer = with_parts(self.new_optimizer(self.method.parameters()), self.method)
             self._step = TrainingStep(self.method, common["bf16"])
 
         def predict(self, x: Tensor) -> Tensor:
@@ -63,8 +64,12 @@ def make_adapter(method: type[Algorithm], algorithms: ModuleType) -> type:
     class SwadAdapter(Adapter):
         @property
         def network(self) -> nn.Module:
-            """The module that the harness' `clone` optimises."""
+            """The module that the harness' averages of algorithms refer to."""
             return self.method
+
+        def clone(self) -> Any:
+            """A copy with an optimiser of its own. The harness' would not have the parameter groups of the parts."""
+            return copy.deepcopy(self)
 
         def update(self, x: list[Tensor], y: list[Tensor], **inputs: object) -> dict[str, float]:
             """One optimising step on images and labels of each training domain; returns every term as a float."""

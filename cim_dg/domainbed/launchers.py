@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import math
 import multiprocessing
 import re
 import shlex
@@ -21,13 +22,14 @@ from pathlib import Path
 
 from cim_dg.errors import LeftToAnother, UserError, exit_code
 from cim_dg.launchers import Job, launch, notes
-from cim_dg.launchers.job import two_gib
 from cim_dg.runtime import devices, locks, settings
 
 Launcher = Callable[[list[str]], None]
 _CLAIMS = contextlib.ExitStack()
 """Contexts that this process holds until it ends."""
 TRAIN = ("python", "-m", "domainbed.scripts.train")
+STANDIN_ENTRY = "domainbed.scripts.train:main"
+REAL_ENTRY = "cim_dg.domainbed.warm:run" if sys.platform == "linux" else None
 
 
 def is_standin() -> bool:
@@ -47,16 +49,19 @@ def job(command: str) -> Job:
     words = tuple(shlex.split(command))
     if "--output_dir" not in words[:-1]:
         raise UserError(f"a job needs an --output_dir, and {command!r} has none")
-    standin = is_standin()
-    ours = standin and words[: len(TRAIN)] == TRAIN
+    standin, is_train, arguments = is_standin(), words[: len(TRAIN)] == TRAIN, words[len(TRAIN) :]
     return Job(
         command=words,
         folder=Path.cwd() / words[words.index("--output_dir") + 1],
         resumes=standin,
-        entry="domainbed.scripts.train:main" if ours else None,
-        arguments=words[len(TRAIN) :] if ours else (),
-        gib=functools.partial(_gib, words[len(TRAIN) :]) if ours else two_gib,
+        entry=(STANDIN_ENTRY if standin else REAL_ENTRY) if is_train else None,
+        arguments=arguments if is_train else (),
+        gib=functools.partial(_gib, arguments) if is_train and standin else _a_whole_gpu,
     )
+
+
+def _a_whole_gpu() -> float:
+    return math.inf
 
 
 def _gib(arguments: Sequence[str]) -> float:
@@ -119,9 +124,14 @@ def train_folder() -> str | None:
     program = getattr(sys.modules["__main__"], "__spec__", None)
     if program is None or program.name != "domainbed.scripts.train" or multiprocessing.parent_process() is not None:
         return None
+    return output_dir_of(sys.argv[1:])
+
+
+def output_dir_of(arguments: Sequence[str]) -> str:
+    """The --output_dir in arguments of `train`."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--output_dir", default="train_output")
-    return parser.parse_known_args()[0].output_dir
+    return parser.parse_known_args(arguments)[0].output_dir
 
 
 def claim_for_train(output_dir: str) -> None:

@@ -22,8 +22,9 @@ from cim_dg.domainbed.datasets import make_nuisance_digits, make_spirograph, mak
 from cim_dg.domainbed.launchers import checked, claim_for_train, ending, is_standin, launcher, train_folder
 from cim_dg.domainbed.own_datasets import make_own_dataset
 from cim_dg.harness.endings import end_in_a_sentence
-from cim_dg.harness.registration import Asked, add, extend_registry, need, ours_in
+from cim_dg.harness.registration import Asked, add, extend_registry, need, ours_in, refuse_bf16
 from cim_dg.launchers import LAUNCHERS
+from cim_dg.runtime import settings
 from cim_dg.tracking.sidecar import track_domainbed
 
 DATASETS: dict[str, Callable[[ModuleType], type]] = {
@@ -31,7 +32,6 @@ DATASETS: dict[str, Callable[[ModuleType], type]] = {
     "Spirograph": make_spirograph,
     "VLCSMini": make_vlcs_mini,
 }
-LARGEST_SMALL_SIDE = 64
 
 
 def on_algorithms(algorithms: ModuleType) -> None:
@@ -68,8 +68,12 @@ def on_datasets(datasets: ModuleType) -> None:
         kind.ENVIRONMENT_NAMES = kind.ENVIRONMENTS  # as DomainBed called it in 2020
         if counts is not None:
             counts[name] = len(kind.ENVIRONMENTS)
-    if not is_standin():  # the stand-in's own jobs record it and its errors explain it
+    if not is_standin():  # the stand-in's own jobs record it, its errors explain it, and it has the cache
         watch(datasets)
+        if settings.get("CIM_DG_CACHE_DOMAINBED"):
+            from cim_dg.domainbed import decoded_folders  # it imports torchvision
+
+            decoded_folders.watch(datasets)
 
 
 def on_reporting(reporting: ModuleType) -> None:
@@ -79,8 +83,8 @@ def on_reporting(reporting: ModuleType) -> None:
 
 
 def on_networks(networks: Any) -> None:
-    """Add a featurizer for small images of sizes that DomainBed does not support, for every algorithm."""
-    from cim_dg.nn.networks import SmallCNN
+    """Add a featurizer for small images of sizes that DomainBed does not support, and refuse bf16 to its algorithms."""
+    from cim_dg.nn.networks import LARGEST_SMALL_SIDE, SmallCNN
 
     need(networks, "Featurizer")
     upstream = networks.Featurizer
@@ -95,6 +99,7 @@ def on_networks(networks: Any) -> None:
             raise
 
     networks.Featurizer = featurizer
+    refuse_bf16(networks)
 
 
 def on_hparams_registry(registry: Any) -> None:

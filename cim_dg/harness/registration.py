@@ -47,6 +47,31 @@ def ours_in(module: ModuleType, names: Iterable[str]) -> list[str]:
     return [name for name in names if is_ours(vars(module).get(name))]
 
 
+def refuse_bf16(networks: Any) -> None:
+    """Make a harness' `Featurizer(..., hparams)` refuse `bf16`, which its own algorithms would ignore.
+
+    Our adapters call it without this hyper-parameter (see `without_bf16`).
+    """
+    need(networks, "Featurizer")
+    featurizer = networks.Featurizer
+
+    @functools.wraps(featurizer)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        hparams = kwargs.get("hparams", args[-1] if args else {})
+        if hparams.get("bf16"):
+            raise UserError(
+                "bf16 is true, but the harness' own algorithms compute in float32; only methods of cim-dg take bf16"
+            )
+        return featurizer(*args, **kwargs)
+
+    networks.Featurizer = checked
+
+
+def without_bf16(hparams: Mapping[str, Any]) -> dict[str, Any]:
+    """The hyper-parameters for the featurizer of a method of ours."""
+    return {name: value for name, value in hparams.items() if name != "bf16"}
+
+
 Asked = tuple[str | None, str, str]
 """The method if it is ours, else None; and the algorithm and dataset whose hyper-parameters the harness gives."""
 

@@ -6,17 +6,21 @@ An adapter only defines the harness' batches, optimiser and results; see docs/ha
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
 from cim_dg.algorithms import Algorithm, Batch, Output
 from cim_dg.errors import RunError
 from cim_dg.harness.few_positives import FewPositives
+from cim_dg.nn.networks import LARGEST_SMALL_SIDE
+
+_Optimizer = TypeVar("_Optimizer", bound=Optimizer)
 
 
 class TrainingStep:
@@ -26,7 +30,7 @@ class TrainingStep:
 
     Args:
         method: the method, on any device.
-        bf16: whether to autocast to bfloat16.
+        bf16: whether to train, evaluate and predict under autocast to bfloat16; hparams/common.yaml defines it.
         max_grad_norm: the norm to which gradients are clipped; None for no clipping.
     """
 
@@ -40,14 +44,14 @@ class TrainingStep:
 
         Args:
             batch: the batch, on the method's device.
-            optimizer: an optimiser of `parameter_groups(method)`.
+            optimizer: an optimiser of the method's parameters (see `with_parts`).
             where: the position in the run, for error messages; by default the number of steps so far.
 
         Raises:
             RunError: a term is not finite.
         """
         with self.autocast(batch.x):
-            output = self.method(batch)
+            output = self.method(replace(batch, x=self.images(batch.x)))
         optimizer.zero_grad()
         output.terms["loss"].backward()
         if self.max_grad_norm is not None:
@@ -75,16 +79,22 @@ class TrainingStep:
     def predict(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> logits (N, K), float32."""
         with self.autocast(x):
-            return self.method.predict(x).float()
+            return self.method.predict(self.images(x)).float()
 
     def features(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> the features (N, F) that the method classifies, float32."""
         with self.autocast(x):
-            return self.method.encode(x).float()
+            return self.method.encode(self.images(x)).float()
 
     def autocast(self, x: Tensor) -> torch.autocast:
         """The context in which the method computes."""
         return torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16)
+
+    def images(self, x: Tensor) -> Tensor:
+        """The images in the faster memory format: in bf16 channels_last for small ones (measured in docs/bf16.md)."""
+        if self.bf16 and max(x.shape[-2:]) <= LARGEST_SMALL_SIDE:
+            return x.contiguous(memory_format=torch.channels_last)
+        return x
 
     def state_dict(self) -> dict[str, Any]:
         """The state of a run besides the states of the method and the optimiser."""
@@ -96,9 +106,27 @@ class TrainingStep:
         self.few_positives.load_state_dict(state["few_positives"])
 
 
-def parameter_groups(method: Algorithm) -> Iterable[nn.Parameter]:
-    """The arguments of an optimiser of the method, in every harness."""
-    return method.parameters()
+def with_parts(optimizer: _Optimizer, method: Algorithm) -> _Optimizer:
+    """The optimiser of a method's parameters, with parameter groups of their own for the parts that the method adds.
+
+    The hyper-parameters `parts_lr_factor` and `parts_decay` determine them. With their defaults, or in a method without
+    them, nothing changes. Call it before a learning rate schedule is made.
+    """
+    factor = method.hparams.get("parts_lr_factor", 1.0)
+    decays_all = method.hparams.get("parts_decay", "all") == "all"
+    if factor == 1.0 and decays_all:
+        return optimizer
+    parts = set(method.parts())
+    groups = []
+    for group in optimizer.param_groups:
+        own = [p for p in group["params"] if p not in parts]
+        decaying = [p for p in group["params"] if p in parts and (decays_all or p.ndim > 1)]
+        others = [p for p in group["params"] if p in parts and not (decays_all or p.ndim > 1)]
+        of_parts = group | {"lr": group["lr"] * factor}
+        groups += [group | {"params": own}, of_parts | {"params": decaying}]
+        groups += [of_parts | {"params": others, "weight_decay": 0.0}]
+    optimizer.param_groups[:] = [group for group in groups if group["params"]]
+    return optimizer
 
 
 def join_domains(images: Sequence[Tensor], labels: Sequence[Tensor]) -> Batch:

@@ -16,8 +16,8 @@ from typing import Protocol
 
 from tqdm import tqdm
 
-from cim_dg.errors import UserError
-from cim_dg.launchers.job import Ending, Job, run
+from cim_dg.errors import LEFT, UserError
+from cim_dg.launchers.job import Ending, Job, clear, run
 from cim_dg.launchers.worker import Worker
 from cim_dg.runtime import devices, settings
 
@@ -88,12 +88,13 @@ def pool(jobs: Sequence[Job], bar: bool = True) -> dict[Job, Ending]:
 
     There is one for each core, with a thread of its own; or, with GPUs, as many for each GPU as its free memory holds
     jobs (CIM_DG_JOBS_PER_GPU sets another number), no more than cores. CIM_DG_JOBS sets another number in all. Results
-    are those of `local` with as many threads. If a job's process dies, another one resumes it, CIM_DG_RETRIES times.
+    are those of `local` with as many threads. If a job's process dies, another one resumes or restarts the job,
+    CIM_DG_RETRIES times.
 
-    Jobs without an entry, those of a real DomainBed, are run by `parallel`.
+    Jobs without an entry are run by `parallel`.
     """
     if any(job.entry is None for job in jobs):
-        print("pool runs jobs of cim-dg's own code alone, and a real DomainBed's by parallel", file=sys.stderr)
+        print("pool has no warm processes for these jobs, which run in a new process each", file=sys.stderr)
         return parallel(jobs)
     return Machine(jobs, places(jobs, lambda most: _fitting(jobs, most)), WarmProcesses, bar).run()
 
@@ -113,6 +114,8 @@ class WarmProcesses:
         for attempt in range(1 + settings.get("CIM_DG_RETRIES")):
             if job.is_done():
                 return Ending(0)
+            if not job.resumes and not clear(job.folder):
+                return Ending(LEFT)
             with self._lock:
                 if self._killed:
                     return Ending(None, "it was stopped")

@@ -26,11 +26,16 @@ def ignore_preemption() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
+def die_with_parent() -> None:
+    """Have the system kill this process when its parent dies from now on (Linux only)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def main() -> None:
     """Request the signal at the parent's death, and become the command."""
     parent, command = int(sys.argv[1]), sys.argv[2:]
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()
     ignore_preemption()
     if os.getppid() != parent:
         sys.exit("the process that has started this job died before it began")

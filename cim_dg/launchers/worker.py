@@ -82,13 +82,14 @@ def main() -> None:
             as_new_process(request["command"], request["cwd"]),
             contextlib.redirect_stderr(errors),
         ):
-            code = _call(request["entry"], request["arguments"])
+            code = call(request["entry"], request["arguments"])
             errors.flush()
             answer = json.dumps([code, last_said(cast("IO[bytes]", errors.buffer))])
         print(answer, file=answers)
 
 
-def _call(entry: str, arguments: Sequence[str]) -> int:
+def call(entry: str, arguments: Sequence[str]) -> int:
+    """The exit code of the function "module:function" with these arguments; other errors are printed, as 1."""
     module, _, function = entry.partition(":")
     try:
         return getattr(import_module(module), function)(arguments)

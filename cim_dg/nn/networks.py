@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from cim_dg.errors import UserError
 
+LARGEST_SMALL_SIDE = 64
+"""The side in pixels up to which images count as small: those of digits, not of photographs."""
+
 
 class TransformationNetwork(nn.Module):
     """CIM's convolutional autoencoder from an image to a weight for every pixel (the TN of Taghanaki et al. 2021).

@@ -5,10 +5,20 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cim_dg.errors import UserError
-from cim_dg.results import aggregates, best, data_copies, domain_tables, published, read_wilds, selection, wilds_tables
+from cim_dg.results import (
+    aggregates,
+    best,
+    data_copies,
+    domain_tables,
+    protocols,
+    published,
+    read_wilds,
+    selection,
+    wilds_tables,
+)
 from cim_dg.results.grids import Grid, grids
 from cim_dg.results.read import read
 from cim_dg.results.records import Records
@@ -33,8 +43,10 @@ class Report:
 
     @functools.cached_property
     def over_datasets(self) -> list[aggregates.Aggregate]:
-        """The methods over all datasets of a harness, if there are several."""
-        return aggregates.aggregates(self.tables)
+        """The methods over all datasets of a harness and a protocol, if there are several."""
+        labels = dict.fromkeys(table.protocol for table in self.tables)
+        of_protocols = [[table for table in self.tables if table.protocol == label] for label in labels]
+        return [aggregate for tables in of_protocols for aggregate in aggregates.aggregates(tables)]
 
 
 def report(
@@ -44,12 +56,14 @@ def report(
     baseline: str | None = None,
     with_published: bool = True,
     best_hparams: bool = False,
+    metrics: Sequence[str] | None = None,
 ) -> Report:
     """Read `folders` and compute their tables.
 
     Args:
         rules: selection rules of either harness; a harness without one has its default.
         names: only these tables; tables of published figures need no folder.
+        metrics: further metrics of runs that kept their logits, of `cim_dg.results.metrics.METRICS`.
         baseline: the method that the others are compared with; by default that of the sweep's primary comparison, or
             ERM.
 
@@ -72,16 +86,38 @@ def report(
     if baseline is None:
         declared = [primary.baseline for primary in records.primaries if primary.baseline in methods]
         baseline = declared[0] if declared else BASELINE
-    tables = [
-        *domain_tables.domain_tables(records, domainbed_rules, baseline, with_published),
-        *wilds_tables.wilds_tables(records, group_rules, baseline, with_published),
-    ]
+    tables, selected, left_out = [], [], []
+    for protocol, part in protocols.parts(records):
+        part_rules = domainbed_rules, group_rules
+        if protocol is not None:
+            rule = protocol.selection
+            if rules and rule not in rules:
+                left_out.append(f"Left out: runs whose seeds were planned by {rule}, which have no other table.")
+                continue
+            part_rules = ([rule], []) if rule in selection.TITLES else ([], [rule])
+        of_part = [
+            *domain_tables.domain_tables(part, part_rules[0], baseline, with_published),
+            *wilds_tables.wilds_tables(part, part_rules[1], baseline, with_published),
+        ]
+        tables += of_part if protocol is None else [_labelled(table, protocol.label) for table in of_part]
+        if best_hparams:
+            selected += [*best.best_hparams(part, part_rules[0]), *best.best_epochs(part, part_rules[1])]
     if names:
         tables = _only(tables, names, domainbed_rules, with_published)
-    selected = []
-    if best_hparams:
-        selected = [*best.best_hparams(records, domainbed_rules), *best.best_epochs(records, group_rules)]
-    return Report(tables, records, selected, [*records.report(), *data_copies.sentences(records.runs)])
+    if metrics is not None:
+        from cim_dg.results.metrics import metric_tables
+
+        further = metric_tables(tables, records, metrics)
+        if not further:
+            left_out.append("--metrics: no selected model has kept its logits; the runners of this package keep them.")
+        tables += further
+    return Report(tables, records, selected, [*records.report(), *data_copies.sentences(records.runs), *left_out])
+
+
+def _labelled(table: Table, protocol: str) -> Table:
+    """The table with the protocol of its own runs in their rows."""
+    rows = [row if row.published else replace(row, protocol=protocol) for row in table.rows]
+    return replace(table, rows=rows, protocol=protocol)
 
 
 def _published(name: str, rules: Sequence[str]) -> list[Table]:

@@ -59,8 +59,10 @@ def domain_tables(records: Records, rules: Sequence[str], baseline: str, with_pu
 
 def published_tables(name: str, rules: Sequence[str]) -> list[Table]:
     """A table with published figures only, under each rule."""
-    dataset = published.figures(name)[0].dataset
-    columns = [*_PAPER_COLUMNS.get(dataset, ()), AVERAGE]
+    figures = published.figures(name)
+    dataset = figures[0].dataset
+    domains = dict.fromkeys(figure.column for figure in figures if figure.column != AVERAGE)
+    columns = [*_PAPER_COLUMNS.get(dataset, domains), AVERAGE]
     kinds = [(swad, rule) for swad in (False, True) for rule in rules if _published(dataset, rule, swad)]
     return [_finish(dataset, swad, rule, columns, [], [], [], "", True) for swad, rule in kinds or [(True, "iid")]]
 
@@ -195,16 +197,20 @@ def _gaps(method: str, harness: str, by_column: dict[str, Trials], columns: list
 
 
 def _settings(dataset: str, runs: list[Run], variants: Sequence[str]) -> list[str]:
-    """A warning for each of the harness' settings that differs between the runs. Variants may differ in hparams."""
+    """A warning for each of the harness' settings that differs between the runs. Variants may differ in hparams,
+    and the seeds of a search have those that it selected."""
     notes = []
     for name in ("steps", "holdout_fraction", "uda_holdout_fraction", "task", "hparams"):
         exempt = variants if name == "hparams" else ()
-        values = sorted({str(run.args.get(name)) for run in runs if run.algorithm not in exempt})
+        compared = [run for run in runs if run.algorithm not in exempt and not (name == "hparams" and run.protocol)]
+        values = sorted({str(run.args.get(name)) for run in compared})
         if len(values) > 1:
             notes.append(
                 f"Careful: the runs of {dataset} differ in --{name} ({', '.join(values)}); they are pooled all the "
                 "same, as DomainBed pools them."
             )
+    if len({run.bf16 for run in runs if run.algorithm not in variants}) > 1:
+        notes.append(f"Careful: of the runs of {dataset}, some computed in bfloat16 (bf16), others in float32.")
     seeds: dict[str, dict[tuple[object, ...], set[int]]] = {}
     for run in runs:
         cell = run.harness, run.test_envs, run.trial

@@ -9,7 +9,7 @@ from importlib import resources
 import jinja2
 
 import cim_dg
-from cim_dg.results import aggregates, curves, fit, plots, run_facts
+from cim_dg.results import aggregates, audit, curves, disagreement, fit, plots, protocols, run_facts
 from cim_dg.results.build import Report
 from cim_dg.results.grids import Grid, grids
 from cim_dg.results.morphs import Picture, morph_pictures
@@ -39,13 +39,14 @@ def render(report: Report) -> str:
     )
     return template.render(
         version=cim_dg.__version__,
-        sections=[(table, grids(table), _plots(table, report)) for table in report.tables],
+        sections=[(table, _grids(table, report.records), _plots(table, report)) for table in report.tables],
         aggregates=[
             (aggregate.title, [aggregates.grid(aggregate)], _over_datasets(aggregate))
             for aggregate in report.over_datasets
         ],
         left_out=report.left_out,
         best=report.best,
+        findings=audit.findings(report),
         pictures=_pictures(report),
         groups=run_facts.groups(report.records.runs) if report.records else [],
         runs=len(report.records.runs) if report.records else 0,
@@ -63,7 +64,7 @@ def _plots(table: Table, report: Report) -> list[_Plot]:
             plots.accuracies(table),
         ),
         (
-            f"Difference to {table.baseline}, paired over trials, with 95% intervals",
+            f"Difference to {table.baseline}{_paired(table)}, with 95% intervals",
             f"Dot plot of each method's difference to {table.baseline} in {_list(table)}. {same}",
             plots.differences(table),
         ),
@@ -79,6 +80,16 @@ def _plots(table: Table, report: Report) -> list[_Plot]:
     ]
 
 
+def _grids(table: Table, records: Records | None) -> list[Grid]:
+    """The table, its comparisons, and the images on which two of its methods disagree."""
+    found = None if records is None else disagreement.grid(table, protocols.of(records, table.protocol))
+    return [*grids(table), *([] if found is None else [found])]
+
+
+def _paired(table: Table) -> str:
+    return ", paired over trials" if all(comparison.difference.paired for comparison in table.comparisons) else ""
+
+
 def _over_datasets(aggregate: aggregates.Aggregate) -> list[_Plot]:
     datasets = ", ".join(aggregate.datasets)
     alt = f"Dot plots of each method's mean and probability of improvement over {datasets}, with 95% intervals."
@@ -90,6 +101,7 @@ def _of_runs(table: Table, records: Records | None) -> list[tuple[str, str, str 
     """Caption, alternative text and picture of the plots that are made of the runs behind the table."""
     if records is None:
         return []
+    records = protocols.of(records, table.protocol)
     return [
         (
             "Learning curves of the selected runs: mean, shaded one standard error",

@@ -81,3 +81,38 @@ def rows(figures: Sequence[Figure]) -> dict[tuple[str, str, str, str], list[Figu
     for figure in figures:
         grouped.setdefault((figure.method, figure.protocol, figure.source, figure.group_labels), []).append(figure)
     return grouped
+
+
+def is_share(printed: str, count: int) -> bool:
+    """Whether a printed percentage can be a number of `count` images, to its digits; zeros at its end are no digits."""
+    value = Decimal(printed).normalize()
+    half_a_digit = Decimal(5).scaleb(min(int(value.as_tuple().exponent), 0) - 1)
+    return abs(Decimal(round(value * count / 100)) * 100 / count - value) <= half_a_digit
+
+
+_CELEBA_TEST_IMAGES, _CELEBA_INFERRED = 180, 128
+
+
+def celeba_note() -> str:
+    """What the printed figures of CelebA's worst group were computed on, as an inference; empty if they do not say.
+
+    The test split has 180 images of the group (blond men).
+    """
+    rows = [f for f in figures("subgroups") if (f.dataset, f.column) == ("CelebA", "worst_group")]
+    sagawa = [figure.printed for figure in rows if figure.source == "Sagawa et al. 2019"]
+    own = {figure.method: figure.printed for figure in rows if figure.source != "Sagawa et al. 2019"}
+    if not (
+        all(
+            is_share(printed, _CELEBA_INFERRED) and not is_share(printed, _CELEBA_TEST_IMAGES)
+            for printed in own.values()
+        )
+        and all(is_share(printed, _CELEBA_TEST_IMAGES) for printed in sagawa)
+    ):
+        return ""
+    images = round((Decimal(own["CIM"]) - Decimal(own["VIB"])) * _CELEBA_INFERRED / 100)
+    return (
+        f"† An inference, not a statement of the paper: its {len(own)} worst-group figures of CelebA "
+        f"({', '.join(own.values())}) are multiples of 1/{_CELEBA_INFERRED}, to the printed digits, and none is one of "
+        f"1/{_CELEBA_TEST_IMAGES}, the number of test images of that group; those of Sagawa et al. are. They may have "
+        f"been computed on {_CELEBA_INFERRED} images, of which CIM has {images} more than VIB."
+    )

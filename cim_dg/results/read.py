@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cim_dg.errors import UserError
-from cim_dg.results import primary, read_domainbed, read_subpopbench, read_wilds
+from cim_dg.results import primary, protocols, read_domainbed, read_subpopbench, read_wilds
 from cim_dg.results.records import VARIANTS, Collector, Records
 
 DATASET = "metadata.csv"
@@ -39,6 +39,8 @@ def read(folders: Sequence[str | os.PathLike[str]]) -> Records:
             below[:] = [name for name in below if not name.startswith(".")]  # launchers' notes
             if VARIANTS in names:
                 collector.variants |= _variants(absolute)
+            if protocols.FILE in names and (protocol := protocols.read(absolute)):
+                collector.protocols[absolute] = protocol
             if primary.FILE in names:
                 collector.primaries.append(primary.read(Path(path)))
             for reader in (read_subpopbench, read_domainbed, read_wilds):

@@ -29,7 +29,8 @@ _METRICS = {
     "acc_worst_region": "worst_group",
     "acc_worst_class": "worst_class",
 }
-RULES = {"average": "average", "worst-class": "worst_class", "worst-group": "worst_group"}
+MACRO_F1 = "F1-macro_all"  # as iWildCam's own evaluation names it
+RULES = {"average": "average", "worst-class": "worst_class", "worst-group": "worst_group", "macro-f1": MACRO_F1}
 _METHODS = {"groupDRO": "GroupDRO"}
 # WILDS' own methods that train on domain labels. GroupDRO uses them for weights and sampling.
 _WITH_DOMAINS = {"GroupDRO", "deepCORAL", "IRM", "DANN"}
@@ -87,6 +88,14 @@ def group_labels(run: Run, rule: str) -> str:
     return f"yes ({' and '.join(uses)})" if uses else "no"
 
 
+def has_balanced_validation(run: Run) -> bool:
+    """Whether the validation images are balanced over the groups, as Waterbirds' are over backgrounds within a class.
+
+    Selection by their average then depends on group labels, though it reads none (Sagawa et al. 2020).
+    """
+    return run.dataset == "Waterbirds"
+
+
 def _read_split(path: Path, split: str, epochs: dict[int, dict[tuple[str, str], float]], collector: Collector) -> None:
     with path.open(newline="", encoding="utf-8", errors="replace") as file:
         for number, row in _rows(file):
@@ -127,7 +136,7 @@ def _is_possible(name: str, values: Mapping[str, float]) -> bool:
     value = values[name]
     if name.startswith("count_"):
         return 0 <= value < math.inf
-    is_accuracy = name in _METRICS or name.startswith("acc_")
+    is_accuracy = name in _METRICS or name == MACRO_F1 or name.startswith("acc_")
     return not is_accuracy or 0 <= value <= 1 or values.get(f"count_{name.removeprefix('acc_')}") == 0
 
 

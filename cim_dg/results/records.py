@@ -16,6 +16,7 @@ import pandas as pd
 
 from cim_dg.errors import UserError
 from cim_dg.results.primary import Declared
+from cim_dg.results.protocols import Protocol
 from cim_dg.runtime.files import write_atomically
 
 VARIANTS = "variants.json"
@@ -40,6 +41,17 @@ class Run:
     hparams: dict[str, Any] = field(default_factory=dict)
     args: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+    protocol: Protocol | None = None
+
+    @property
+    def protocol_label(self) -> str:
+        """The label of its protocol; empty if none is recorded."""
+        return self.protocol.label if self.protocol else ""
+
+    @property
+    def bf16(self) -> bool:
+        """Whether it computed in bfloat16: an hparam, and in WILDS an option, which run_expt.py logs as text."""
+        return str(self.args.get("bf16", self.hparams.get("bf16"))) == "True"
 
 
 @dataclass(frozen=True)
@@ -113,6 +125,7 @@ class Collector:
         self.runs: list[Run] = []
         self.skipped: dict[str, list[str]] = {}
         self.variants: dict[str, str] = {}  # folder -> label
+        self.protocols: dict[str, Protocol] = {}  # folder -> that of the runs below
         self.primaries: list[Declared] = []
         self._layouts: dict[Names, int] = {}
         self._checkpoints = array("q")  # (run, step, layout) of each, flat
@@ -124,7 +137,11 @@ class Collector:
 
     def begin(self, run: Run) -> int:
         """Add a run; its number is what `add` takes."""
-        label = self.variants.get(os.path.dirname(os.path.abspath(run.folder)))
+        parent = os.path.dirname(os.path.abspath(run.folder))
+        label = self.variants.get(parent)
+        # A variant's runs are one folder deeper.
+        protocol = self.protocols.get(parent) or self.protocols.get(os.path.dirname(parent))
+        run = replace(run, protocol=protocol) if protocol else run
         self.runs.append(run if label is None else replace(run, algorithm=label))
         return len(self.runs) - 1
 
@@ -202,13 +219,13 @@ def _doubles(runs: list[Run]) -> list[str]:
     """A sentence if a cell has a job more than once. DomainBed pools them, and so does this module."""
     cells: Counter[tuple[Any, ...]] = Counter()
     for run in runs:
-        cell = run.harness, run.dataset, run.algorithm, run.trial, run.hparams_seed, run.test_envs
+        cell = run.harness, run.dataset, run.algorithm, run.trial, run.hparams_seed, run.test_envs, run.protocol_label
         # Runs of WILDS with other settings are no doubles, though their hparams seeds are the same.
         cells[(*cell, "" if run.test_envs else repr(sorted(run.hparams.items())))] += 1
     double = [cell for cell, count in cells.items() if count > 1]
     if not double:
         return []
-    harness, dataset, algorithm, trial, seed, envs, _ = double[0]
+    harness, dataset, algorithm, trial, seed, envs, *_ = double[0]
     return [
         f"The same job is there more than once: {len(double)} (first: {harness}, {dataset}, {algorithm}, trial "
         f"{trial}, hparams seed {seed}, test environments {list(envs)}); the one with the best validation "

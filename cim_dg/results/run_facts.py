@@ -41,6 +41,7 @@ def facts(run: Run) -> dict[str, str]:
         "Test domain": ", ".join(domains(run)) or "—",
         "Trial": str(run.trial),
         "Hparams seed": str(run.hparams_seed),
+        "Protocol": f"{run.protocol.label}, stage {run.protocol.stage}" if run.protocol else "—",
         "Seed": _text(_first_set(_mapping(provenance.get("seeds")).get("seed"), run.args.get("seed"))),
         "Finished": "yes" if run.finished else "no",
         "Harness": run.harness,
@@ -80,10 +81,10 @@ def _versions(run: Run) -> str:
     versions = _mapping(run.provenance.get("versions"))
     if versions:
         return ", ".join(f"{name} {version}" for name, version in versions.items() if version)
-    return ", ".join(_printed_versions(run)) or UNKNOWN
+    return ", ".join(printed_versions(run)) or UNKNOWN
 
 
-def _printed_versions(run: Run) -> list[str]:
+def printed_versions(run: Run) -> list[str]:
     """The versions that DomainBed prints at the start of a job's out.txt, and its SWAD forks of log.txt."""
     for name in ("out.txt", "log.txt"):
         try:

@@ -19,12 +19,13 @@ _OPTIONS = (
     *("train_loader", "uniform_over_groups", "n_groups_per_batch", "images_per_class", "max_grad_norm"),
     *("gradient_accumulation_steps", "frac", "split_scheme"),
 )
-WEIGHTS = "weights"
+WEIGHTS, BF16 = "weights", "bf16"
 
 
 def settings(run: Run) -> dict[str, str]:
     """What a run was trained with, as text by name: options, the weights at the start, and hyper-parameters."""
     values = {name: run.args[name] for name in _OPTIONS if run.args.get(name) is not None}
+    values[BF16] = run.bf16
     if run.provenance.get(WEIGHTS) is not None:
         values[WEIGHTS] = run.provenance[WEIGHTS]
     if not is_subpopbench(run):  # which draws all hyper-parameters
@@ -144,7 +145,7 @@ def _fixed(run: Run, others: Any) -> dict[str, str]:
     """The settings of a run but for those that it, or one of `others`, has drawn in a search."""
     values = settings(run)
     if is_subpopbench(run) or any(other.hparams_seed for other in others):
-        drawn = {*_SEARCHED, *(name for name in run.hparams if name not in _OPTIONS)}
+        drawn = {*_SEARCHED, *(name for name in run.hparams if name not in (*_OPTIONS, BF16))}
         values = {name: value for name, value in values.items() if name not in drawn}
     return values
 

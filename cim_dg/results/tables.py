@@ -93,6 +93,7 @@ class Table:
     notes: Sequence[str] = ()
     group_labels: bool = False
     dataset: str = field(default="")
+    protocol: str = ""
     trials: Mapping[Key, Mapping[str, Trials]] = field(default_factory=dict)
     headlines: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     runs: Mapping[int, Key] = field(default_factory=dict)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from cim_dg.results import published, settings
 from cim_dg.results.group_selection import Figures, best_epochs, by_rule, chosen_by, figures_at, is_subpopbench
 from cim_dg.results.primary import find
-from cim_dg.results.read_wilds import EXAMPLES, GAP, group_labels
+from cim_dg.results.read_wilds import EXAMPLES, GAP, MACRO_F1, group_labels, has_balanced_validation
 from cim_dg.results.records import Records, Run
 from cim_dg.results.tables import (
     Comparison,
@@ -49,11 +49,12 @@ _MORE_COLUMNS_NOTE = (
 )
 _SPLITS = ("id_val", "val", "id_test", "test")
 # The metric of WILDS' leaderboard, if it is not the average accuracy.
-_HEADLINES = {"fmow": ("worst_group", "average"), "iwildcam": ("F1-macro_all", "average")}
+_HEADLINES = {"fmow": ("worst_group", "average"), "iwildcam": (MACRO_F1, "average")}
 _TITLES = {
     "oracle": "the epoch with the best test accuracy of the worst group (oracle), which uses the test set",
     "average": "the epoch with the best average validation accuracy, which uses no group labels",
     "worst-class": "the epoch with the best validation accuracy of the worst class, which uses no group labels",
+    "macro-f1": "the epoch with the best macro F1 of validation, which uses no group labels",
     "worst-group": "the epoch with the best validation accuracy of the worst group, which uses group labels",
 }
 
@@ -107,14 +108,16 @@ def _table(
     with_published = with_published and not all(map(is_subpopbench, runs.values()))
     columns = _columns(name, datasets, [best[number] for number in runs if number in best], with_published, subpopbench)
     trials: dict[tuple[str, str], dict[str, dict[int, float]]] = {}
-    labels: dict[tuple[str, str], str] = {}
+    labels: dict[tuple[str, str], dict[str, str]] = {}
     chosen: dict[tuple[tuple[str, str], str, int], int] = {}
     names = settings.row_names(runs, rule)
     # Of two runs with the same seed, the better one on validation comes last and replaces the other. Of equals, the
     # highest hparams seed does, as in SubpopBench.
     for number in sorted(runs, key=lambda run: (best.get(run, {}).get(chosen_by(rule), -1.0), runs[run].hparams_seed)):
         run, key = runs[number], (names[number], runs[number].harness)
-        labels[key] = group_labels(run, rule)
+        balanced = ", but validation is balanced over backgrounds" if has_balanced_validation(run) else ""
+        used = group_labels(run, rule)
+        labels.setdefault(key, {})[run.dataset] = used + (balanced if used == "no" else "")
         row = trials.setdefault(key, {})
         for column, (dataset, keys) in columns.items():
             value = next((best[number][key] for key in keys if key in best.get(number, {})), None)
@@ -126,7 +129,7 @@ def _table(
             *key,
             rule,
             {column: cell(values, share=GAP not in columns[column][1]) for column, values in trials[key].items()},
-            group_labels=labels[key],
+            group_labels=_shorter("; ".join(f"{dataset}: {text}" for dataset, text in sorted(labels[key].items()))),
         )
         for key in _row_order({(names[number], run.harness): run.algorithm for number, run in runs.items()}, baseline)
     ]
@@ -208,6 +211,7 @@ def _finish(
         notes = [
             *notes,
             *flag_notes(printed_rows),
+            *([note] if name == SUBGROUPS and (note := published.celeba_note()) else []),
             "† Published, as printed. Settings and selection differ between sources, and most do not state whether "
             "group labels were used in selection: published rows and your own are not comparable."
             if name == SUBGROUPS

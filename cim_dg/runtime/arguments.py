@@ -81,6 +81,22 @@ class Parser(argparse.ArgumentParser):
         return apart + words[place:]
 
 
+def flag(parser: Any, name: str, **kwargs: Any) -> None:
+    """Add an option that is true without a value, as in WILDS' run_expt.py, or takes true or false."""
+    parser.add_argument(name, nargs="?", const=True, type=boolean, metavar="BOOL", **kwargs)
+
+
+def boolean(text: str) -> bool:
+    """true or false, in any case.
+
+    Raises:
+        argparse.ArgumentTypeError: it is neither.
+    """
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return text.lower() == "true"
+
+
 def _before_dashes(words: Sequence[str]) -> Sequence[str]:
     return words[: words.index("--")] if "--" in words else words
 

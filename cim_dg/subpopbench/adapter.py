@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 from torch import Tensor
@@ -10,8 +10,8 @@ from torch import Tensor
 from cim_dg.algorithms import Algorithm, Batch
 from cim_dg.errors import UserError
 from cim_dg.harness.domains import claims_domains
-from cim_dg.harness.registration import split_hparams
-from cim_dg.harness.step import TrainingStep, parameter_groups
+from cim_dg.harness.registration import split_hparams, without_bf16
+from cim_dg.harness.step import TrainingStep, with_parts
 from cim_dg.nn.pixels import PixelSpace
 
 # The names that `subpopbench.train` adds to the hyper-parameters of its registry.
@@ -46,7 +46,7 @@ def make_adapter(method: type[Algorithm], algorithms: ModuleType) -> type:
                 raise UserError(f"{method.name} takes images; this dataset is {data_type} of shape {input_shape}")
             harness = {*hparams_registry.default_hparams(method.name, "Waterbirds"), *ADDED}
             common, own = split_hparams(method.name, hparams, harness)
-            featurizer = networks.Featurizer(data_type, input_shape, self.hparams)
+            featurizer = networks.Featurizer(data_type, input_shape, without_bf16(self.hparams))
             self.method = method(
                 featurizer,
                 lambda n_features: networks.Classifier(n_features, num_classes, hparams["nonlinear_classifier"]),
@@ -59,9 +59,8 @@ def make_adapter(method: type[Algorithm], algorithms: ModuleType) -> type:
             self._sees_attributes = claims_domains(self.method)
             if self._sees_attributes and num_attributes < 2:
                 raise UserError(f"{method.name} with these hyper-parameters needs attributes; use --train_attr yes")
-            # Its factory of optimisers reads the parameters of a network.
-            groups = SimpleNamespace(parameters=lambda: parameter_groups(self.method))
-            self.optimizer = get_optimizers["sgd"](groups, hparams["lr"], hparams["weight_decay"])
+            optimizer = get_optimizers["sgd"](self.method, hparams["lr"], hparams["weight_decay"])
+            self.optimizer = with_parts(optimizer, self.method)
             self._step = TrainingStep(self.method, common["bf16"])
 
         def update(self, minibatch: tuple[Tensor, Tensor, Tensor, Tensor], step: int) -> dict[str, float]:

@@ -14,13 +14,14 @@ from typing import Any
 from cim_dg.algorithms import methods
 from cim_dg.harness.compat import restore_adamw
 from cim_dg.harness.endings import end_in_a_sentence
-from cim_dg.harness.registration import Asked, add, extend_registry, need, ours_in
+from cim_dg.harness.registration import Asked, add, extend_registry, need, ours_in, refuse_bf16
 
 PROGRAM = "subpopbench.train"
 
 
 def on_networks(networks: ModuleType) -> None:
-    """Nothing of the networks: a sign that `subpopbench.learning.optimizers`, which needs it, is imported next."""
+    """Refuse bf16 to its algorithms, and restore what `subpopbench.learning.optimizers`, imported next, needs."""
+    refuse_bf16(networks)
     restore_adamw()
 
 

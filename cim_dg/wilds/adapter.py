@@ -11,6 +11,7 @@ from cim_dg.algorithms import methods
 from cim_dg.errors import UserError
 from cim_dg.harness.domains import asks_for_domains
 from cim_dg.hparams import HParam
+from cim_dg.runtime.arguments import flag
 
 ALIASES = {"groupDRO": "GroupDRO"}  # as WILDS writes it
 
@@ -28,8 +29,9 @@ def canonical(algorithm: str) -> str:
 
 
 def add_hparam_options(parser: argparse.ArgumentParser) -> None:
-    """Add an option --NAME for each hyper-parameter of each registered method, None if not given."""
+    """Add an option --NAME for each hyper-parameter of each registered method, and --bf16; None if not given."""
     group = parser.add_argument_group("hyper-parameters of the methods")
+    flag(group, "--bf16", help=spaces.space("common")["bf16"].help)
     for name, entry in _all_entries().items():
         # argparse interprets % in a help text.
         text = f"{entry.help} (default {entry.default})".replace("%", "%%")

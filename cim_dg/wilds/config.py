@@ -25,7 +25,7 @@ Optimizer = Literal["SGD", "Adam", "AdamW"]
 Scheduler = Literal[
     "linear_schedule_with_warmup", "cosine_schedule_with_warmup", "ReduceLROnPlateau", "StepLR", "MultiStepLR"
 ]
-Selection = Literal["average", "worst-class", "worst-group"]
+Selection = Literal["average", "worst-class", "worst-group", "macro-f1"]
 MODELS, TRANSFORMS, OPTIMIZERS = get_args(Model), get_args(Transform), get_args(Optimizer)
 SCHEDULERS, SELECTIONS = get_args(Scheduler), get_args(Selection)
 Count = Annotated[int, Ge(1), Le(2**31 - 1)]
@@ -83,6 +83,7 @@ class Config:
     resume: bool = False
     # Ours.
     hparams: dict[str, Any] = field(default_factory=dict)
+    hparams_seed: Annotated[int, Ge(0), Le(2**31 - 1)] = 0
     bf16: bool = False
     selection: Selection = "average"
     use_domains: bool = False
@@ -94,7 +95,9 @@ class Config:
 
     def __post_init__(self) -> None:
         if self.selection == "worst-group" and not self.report_groups:
-            raise UserError(f"{self.dataset} has no groups to select by; accepted is selection average or worst-class")
+            raise UserError(
+                f"{self.dataset} has no groups to select by; accepted is selection average, worst-class or macro-f1"
+            )
         if self.adjust_average and not self.report_groups:
             raise UserError("adjust_average needs report_groups, whose shares of the training split it takes")
         if self.adversarial and self.dataset != "backgrounds":
@@ -126,15 +129,18 @@ def defaults_folder() -> Path:
 
 @functools.cache
 def defaults_model() -> Any:
-    """The schema of a file of defaults: any options, and the name of the defaults that it includes."""
+    """The schema of a file of defaults: any options, the defaults that it includes, and what a search draws."""
     from typing_extensions import TypedDict
 
+    from cim_dg.wilds.search import Search
+
     make_type: Any = TypedDict  # the type checker cannot follow fields that are not literal
-    return make_type("Defaults", {"include": str, **get_type_hints(Config, include_extras=True)}, total=False)
+    fields = {"include": str, "search": Search, **get_type_hints(Config, include_extras=True)}
+    return make_type("Defaults", fields, total=False)
 
 
 def read_defaults(name: str, included_by: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The values of hparams/wilds/NAME.yaml, or of the user's file `name` if that ends in .yaml.
+    """The values of hparams/wilds/NAME.yaml, or of the user's file `name` if that ends in .yaml; `search` is its space.
 
     Raises:
         UserError: there is no such file, it includes itself, or a name or value in it is not accepted.
@@ -155,7 +161,7 @@ def read_defaults(name: str, included_by: tuple[str, ...] = ()) -> dict[str, Any
 
 
 def make_config(options: Mapping[str, Any], defaults: str | None = None) -> Config:
-    """The run with the options `options`; missing options have the dataset's defaults.
+    """The run with the options `options`; missing options have the dataset's defaults, or those of `hparams_seed`.
 
     Args:
         options: options by name; None counts as missing.
@@ -168,7 +174,15 @@ def make_config(options: Mapping[str, Any], defaults: str | None = None) -> Conf
     if dataset not in datasets():
         known = f"{', '.join(datasets())}{suggestion(dataset, datasets())}"
         raise UserError(f"dataset is {options.get('dataset')!r}; accepted is one of {known}")
-    values = _dataset_defaults(dataset, defaults)
+    values = dataset_defaults(dataset, defaults)
+    search = values.pop("search", {})
+    if (options.get("hparams_seed") or 0) > 0 and (algorithm := options.get("algorithm")):
+        from cim_dg.wilds.search import draw
+
+        if not search:
+            raise UserError(f"{defaults or dataset} has no `search` to draw from; accepted is hparams_seed 0")
+        drawn, hparams = draw(search, algorithm, options["hparams_seed"], options.get("seed") or 0)
+        values |= {**drawn, "hparams": hparams}
     for owner in ("model", "optimizer", "scheduler"):
         # Default arguments of one optimiser do not fit another. All torchvision models have `pretrained`.
         other = options.get(owner) not in (None, values.get(owner))
@@ -192,7 +206,8 @@ def datasets() -> tuple[str, ...]:
     return (*DATASETS, *own.names())
 
 
-def _dataset_defaults(dataset: str, defaults: str | None) -> dict[str, Any]:
+def dataset_defaults(dataset: str, defaults: str | None) -> dict[str, Any]:
+    """The named defaults of a dataset, by default its own; with the groups of a registered dataset."""
     if dataset in DATASETS:
         return read_defaults(defaults or dataset)
     groups = own.read(dataset).groups

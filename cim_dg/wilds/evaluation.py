@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from sklearn.metrics import f1_score
 from torch import Tensor
 
 from cim_dg.errors import UserError
@@ -28,6 +29,7 @@ class Report:
     Attributes:
         average: over all images, regardless of groups.
         worst_class: the lowest accuracy of a class that is present.
+        macro_f1: the mean F1 score of the classes that are present, by which iWildCam is ranked.
         worst_group: the lowest accuracy of a group that is present and not ignored; None without groups.
         adjusted_average: the groups' accuracies weighted by their shares of the training split (renormalised if a
             group has no image), as Waterbirds' average is published; None if not requested.
@@ -36,6 +38,7 @@ class Report:
 
     average: float
     worst_class: float
+    macro_f1: float
     worst_group: float | None
     adjusted_average: float | None
     groups: tuple[GroupAccuracy, ...]
@@ -45,12 +48,17 @@ class Report:
         return {**asdict(self), "groups": [asdict(group) for group in self.groups]}
 
     def select(self, rule: str) -> float:
-        """The figure by which `rule` (average, worst-class, worst-group) compares epochs; higher is better.
+        """The figure by which `rule` (average, worst-class, worst-group, macro-f1) compares epochs; higher is better.
 
         Raises:
             UserError: the rule needs groups and the split has none.
         """
-        value = {"average": self.average, "worst-class": self.worst_class, "worst-group": self.worst_group}[rule]
+        value = {
+            "average": self.average,
+            "worst-class": self.worst_class,
+            "worst-group": self.worst_group,
+            "macro-f1": self.macro_f1,
+        }[rule]
         if value is None:
             raise UserError("selection worst-group needs groups, and this dataset has none")
         return value
@@ -75,9 +83,11 @@ def make_report(
         shares: the groups' shares of the training split, for the adjusted average.
     """
     correct = (y_pred == y_true).to(torch.float64)
-    worst_class = min(float(correct[y_true == y].mean()) for y in y_true.unique())
+    present = y_true.unique()
+    worst_class = min(float(correct[y_true == y].mean()) for y in present)
+    macro_f1 = float(f1_score(y_true, y_pred, labels=present, average="macro", zero_division=0))
     if groups is None:
-        return Report(float(correct.mean()), worst_class, None, None, ())
+        return Report(float(correct.mean()), worst_class, macro_f1, None, None, ())
     counts = torch.bincount(groups, minlength=len(names)).tolist()
     hits = torch.bincount(groups, weights=correct, minlength=len(names)).tolist()
     rows = tuple(
@@ -90,7 +100,8 @@ def make_report(
         weighed = [(share, row.accuracy) for share, row in zip(shares, rows, strict=True) if row.accuracy is not None]
         total = sum(share for share, _ in weighed)
         adjusted = sum(share * accuracy for share, accuracy in weighed) / total if total else None
-    return Report(float(correct.mean()), worst_class, min(known) if known else None, adjusted, rows)
+    worst_group = min(known) if known else None
+    return Report(float(correct.mean()), worst_class, macro_f1, worst_group, adjusted, rows)
 
 
 def format_report(split: str, report: Report) -> str:

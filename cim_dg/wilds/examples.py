@@ -13,7 +13,7 @@ from torch import Tensor, bincount, nn
 from cim_dg import hparams as spaces
 from cim_dg.algorithms import Algorithm, Batch, methods
 from cim_dg.errors import UserError
-from cim_dg.harness.step import TrainingStep
+from cim_dg.harness.step import TrainingStep, with_parts
 from cim_dg.wilds.adapter import ALIASES, add_hparam_options, check_domains, read_hparam_options
 from cim_dg.wilds.config import OF_WILDS
 from cim_dg.wilds.models import Featurizer
@@ -23,14 +23,18 @@ from cim_dg.wilds.transforms import pixel_space
 
 IMAGES = (*OF_WILDS, "domainnet")  # WILDS' image classification datasets
 # run_expt.py's selection metrics and our names for them; other metrics keep their names.
-SELECTIONS = {"acc_wg": "worst-group", "acc_worst_region": "worst-group", "acc_avg": "average"}
+SELECTIONS = {
+    "acc_wg": "worst-group",
+    "acc_worst_region": "worst-group",
+    "acc_avg": "average",
+    "F1-macro_all": "macro-f1",
+}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of our methods to run_expt.py's parser."""
     add_hparam_options(parser)
     parser.add_argument("--use_domains", action="store_true", help="let the method see the groups of --groupby_fields")
-    parser.add_argument("--bf16", action="store_true", help="autocast the methods of cim-dg to bfloat16")
 
 
 def check_options(config: argparse.Namespace) -> None:
@@ -42,6 +46,7 @@ def check_options(config: argparse.Namespace) -> None:
     if config.algorithm in our_methods():
         config.hparams = spaces.complete(config.algorithm, read_hparam_options(config, config.algorithm))
         check_domains(config.algorithm, config.hparams, config.use_domains)
+        config.bf16 = bool(config.bf16)
         if config.dataset not in IMAGES or config.unlabeled_split is not None:
             raise UserError(f"{config.algorithm} takes labelled images, of {', '.join(IMAGES)}")
         vars(config).update(config.hparams)  # so that the harness' log shows them
@@ -50,6 +55,7 @@ def check_options(config: argparse.Namespace) -> None:
     names += [name for name in ("use_domains", "bf16") if getattr(config, name)]
     if names:
         raise UserError(f"--{names[0]} is not an option of {config.algorithm}")
+    config.bf16 = False
 
 
 class Model(nn.Module):
@@ -67,6 +73,7 @@ class Model(nn.Module):
     def forward(self, x: Tensor, y: Tensor, domain: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         """Logits, and the loss and the other terms, of a batch."""
         with self.step.autocast(x):
+            x = self.step.images(x)
             output = self.method(Batch(x, y, domain))
             averaged = not self.training and self.method.averages
             logits = self.method.predict(x) if averaged else output.logits
@@ -121,6 +128,8 @@ def _algorithm_class(base: ModuleType) -> type:
 
     class MethodAlgorithm(parent):
         def __init__(self, config: Any, model: Model, grouper: Any, loss: Any, metric: Any, n_steps: int) -> None:
+            # Where there is an optimiser already, the harness takes it.
+            self.optimizer = with_parts(base.initialize_optimizer(config, model), model.method)
             super().__init__(config, model, grouper, loss, metric, n_steps)
             self.method = [model.method]  # in a list: it is part of `model` already
             self.sees_domains = check_domains(config.algorithm, config.hparams, config.use_domains)

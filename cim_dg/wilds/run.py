@@ -6,12 +6,13 @@ import argparse
 import contextlib
 import importlib.util
 import io
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from cim_dg.errors import UserError
 from cim_dg.runtime import devices, settings
-from cim_dg.runtime.arguments import Parser
+from cim_dg.runtime.arguments import Parser, flag
 from cim_dg.tracking.sidecar import track
 from cim_dg.wilds import config as options
 from cim_dg.wilds.config import FIELDS, Config, make_config
@@ -27,6 +28,7 @@ def add_parser(subparsers: Any) -> None:
     add("--log_dir", help="folder of this run (default logs)")
     add("--defaults", help="named defaults or a YAML file instead of the dataset's, such as waterbirds-group_dro")
     add("--seed", type=int)
+    add("--hparams_seed", type=int, help="0 for the defaults (default), others for random values in DomainBed's stream")
     add("--selection", choices=options.SELECTIONS, help="which epoch counts as best on validation (default average)")
     flag(parser, "--use_domains", help="let the method see the domain labels, which on some datasets are the groups")
 
@@ -69,7 +71,6 @@ def add_parser(subparsers: Any) -> None:
     group = parser.add_argument_group("running")
     add = group.add_argument
     add("--device", help="cpu, or the number of a GPU (default the first GPU, if there is one)")
-    flag(group, "--bf16", help="autocast to bfloat16; worth it on a GPU")
     flag(group, "--resume", help="go on from the last epoch in log_dir")
     flag(group, "--progress_bar")
     group.add_argument("--require_gpu", action="store_true", help="fail where no GPU can be used")
@@ -98,18 +99,6 @@ def _add_hparam_options(parser: argparse.ArgumentParser) -> None:
     add_hparam_options(parser)
 
 
-def flag(parser: Any, name: str, **kwargs: Any) -> None:
-    """An option that is true without a value, as in run_expt.py, or takes true or false."""
-    parser.add_argument(name, nargs="?", const=True, type=boolean, metavar="BOOL", **kwargs)
-
-
-def boolean(text: str) -> bool:
-    """true or false, in any case."""
-    if text.lower() not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
-    return text.lower() == "true"
-
-
 class KeyValues(argparse.Action):
     """key=value ... -> a dict of numbers, true, false, none, and texts."""
 
@@ -135,10 +124,13 @@ def run(arguments: argparse.Namespace) -> int:
     if importlib.util.find_spec("wilds") is None:
         raise UserError("wilds train needs the package wilds: pip install wilds")
     from cim_dg.wilds.experiment import train
+    from cim_dg.wilds.search import warning
 
     if arguments.require_gpu:
         devices.check_required(always=True)
     config = config_of(arguments)
+    if problem := warning(vars(config)):
+        print(f"warning: {problem}", file=sys.stderr)
     with track(config.log_dir):
         train(config, keep_models=not (arguments.skip_model_save or settings.get("CIM_DG_SKIP_MODEL_SAVE")))
     return 0

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -16,18 +17,20 @@ from tqdm import tqdm
 from cim_dg.algorithms import Algorithm, Batch
 from cim_dg.backgrounds.adversarial import Challenge
 from cim_dg.errors import UserError
-from cim_dg.harness.step import TrainingStep, parameter_groups
-from cim_dg.runtime import checkpoint
+from cim_dg.harness.step import TrainingStep, with_parts
+from cim_dg.results.outputs import Outputs
+from cim_dg.runtime import checkpoint, settings
 from cim_dg.wilds.config import Config
 from cim_dg.wilds.data import Data, batches_after
 from cim_dg.wilds.evaluation import Report, format_report, make_report
 from cim_dg.wilds.optimisers import Schedule, make_optimizer
 from cim_dg.wilds.record import RunFolder
 
-# Options that may change when a run is resumed: paths, device, output, length and the final challenge.
+# Options that may change when a run is resumed: paths, device, output, length, the final challenge, and the seed of
+# hyper-parameters that are compared themselves.
 FREE = (
     *("root_dir", "log_dir", "download", "device", "log_every", "progress_bar", "resume", "loader_kwargs", "n_epochs"),
-    "adversarial",
+    *("adversarial", "hparams_seed"),
 )
 
 
@@ -78,11 +81,13 @@ class Trainer:
         self.config, self.data, self.sees_domains = config, data, sees_domains
         self.folder, self.record, self.device = folder, record, device
         self.method = method.to(device)
-        self.optimizer = make_optimizer(config, parameter_groups(self.method))
+        self.optimizer = with_parts(make_optimizer(config, self.method.parameters()), self.method)
         self.schedule = Schedule(config, self.optimizer, len(data.loaders["train"]) * config.n_epochs)
         self.step = TrainingStep(self.method, config.bf16, config.max_grad_norm)
         self.shares = data.train_shares() if config.adjust_average else None
         self.progress = Progress()
+        self._keeps_logits = settings.get("CIM_DG_KEEP_LOGITS")
+        self._logits: dict[str, list[Tensor]] = {}
         self.interval = checkpoint.Interval()
         self._clock = time.monotonic()
 
@@ -139,16 +144,21 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
-        """Predictions, labels and metadata of every split but train. Does not change the run's state."""
+        """Predictions, labels and metadata of every split but train. Does not change the run's state.
+
+        The logits are kept until the next evaluation, for `_keep_logits`.
+        """
         self.method.eval()
         outcomes = {}
         with checkpoint.preserved_randomness():
             for split, loader in self.data.loaders.items():
                 if split == "train":
                     continue
-                seen = []
+                seen, self._logits[split] = [], []
                 for x, y, metadata in self._bar(loader, split):
                     logits = self.step.predict(x.to(self.device, non_blocking=True))
+                    if self._keeps_logits:
+                        self._logits[split].append(logits.cpu())
                     seen.append((logits.argmax(dim=1).cpu(), y, metadata))
                 outcomes[split] = _joined(seen)
         return outcomes
@@ -183,8 +193,17 @@ class Trainer:
             for split, (y_pred, _, _) in outcomes.items():
                 if split != "train":
                     self.folder.write_predictions(split, which, y_pred)
+        if improved and self._keeps_logits:
+            self._keep_logits(epoch, value, {split: y for split, (_, y, _) in outcomes.items()})
         self._save("best" if improved else None)
         self.folder.write_record(self.full_record())
+
+    def _keep_logits(self, epoch: int, value: float, labels: dict[str, Tensor]) -> None:
+        """Write the logits of this epoch, the best so far by `value`, on each evaluated split."""
+        for split, parts in self._logits.items():
+            images = np.asarray(self.data.splits[split].indices)
+            logits = torch.cat(parts).float().numpy()
+            Outputs(logits, labels[split].numpy(), images, epoch, value).write(self.folder.logits(split))
 
     def _meet_challenge(self, challenge: Challenge) -> None:
         """Count and record the foregrounds for which a background misleads the model of the best epoch."""
@@ -209,6 +228,7 @@ class Trainer:
             **{k: float(v) for k, v in results.items()},
             "acc_avg": report.average,
             "acc_worst_class": report.worst_class,
+            "F1-macro_all": report.macro_f1,
         }
         return row | ({"adj_acc_avg": report.adjusted_average} if report.adjusted_average is not None else {})
 

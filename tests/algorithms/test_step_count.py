@@ -11,7 +11,6 @@ from kernel_count import KernelCount
 
 from benchmarks.step import make
 from cim_dg.algorithms import Batch
-from cim_dg.harness.step import parameter_groups
 
 IMAGES = 96
 
@@ -43,7 +42,7 @@ def count_step(name: str) -> tuple[int, int]:
     batch = Batch(
         torch.empty(IMAGES, 3, 224, 224, device="meta"), *torch.empty(2, IMAGES, dtype=torch.int64, device="meta")
     )
-    optimizer = torch.optim.Adam(parameter_groups(method), foreach=True)
+    optimizer = torch.optim.Adam(method.parameters(), foreach=True)
 
     def step() -> None:
         output = method(batch)

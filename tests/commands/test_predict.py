@@ -18,6 +18,7 @@ from torchvision.datasets import ImageFolder
 from cim_dg import cli
 from cim_dg.algorithms import methods
 from cim_dg.commands import models
+from cim_dg.commands.predict import probabilities
 from cim_dg.errors import UserError
 from cim_dg.images.reading import read_image
 
@@ -77,18 +78,30 @@ def test_a_model_of_domainbed_predicts_as_it_does_there(tmp_path: Path, images: 
     assert list(actual["prediction"]) == [str(label) for label in expected.argmax(dim=1).tolist()]
 
 
-@pytest.mark.parametrize("name", sorted(methods()))
-def test_a_model_of_wilds_predicts_what_the_run_wrote(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "words"), [*((name, []) for name in sorted(methods())), ("VIB", ["--bf16"])])
+def test_a_model_of_wilds_predicts_what_the_run_wrote(tmp_path: Path, name: str, words: list[str]) -> None:
     MAKERS["waterbirds"](tmp_path)
     log = tmp_path / "logs"
     command = ["wilds", "train", "--dataset", "waterbirds", "--algorithm", name, "--root_dir", str(tmp_path)]
-    assert cli.main([*command, "--log_dir", str(log), "--seed", "3", *QUICK]) == 0
+    assert cli.main([*command, "--log_dir", str(log), "--seed", "3", *QUICK, *words]) == 0
     checkpoint = next(log.glob("*best_model.pth"))
+    assert models.build(models.read(checkpoint)).bf16 is bool(words)
     actual = predict(checkpoint, tmp_path / "waterbirds_v1.0").set_index("image")["prediction"]
     metadata = pd.read_csv(tmp_path / "waterbirds_v1.0" / "metadata.csv")
     test = metadata[metadata["split"] == 2]
     written = [int(line) for line in next(log.glob("*split:test*best_pred.csv")).read_text().split()]
     assert [("landbird", "waterbird")[label] for label in written] == [actual[path] for path in test["img_filename"]]
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_predictions_are_in_the_precision_of_the_run(images: Path, bf16: bool) -> None:
+    class Network(torch.nn.Module):
+        def predict(self, x: torch.Tensor) -> torch.Tensor:
+            assert torch.is_autocast_enabled("cpu") is bf16
+            return x.mean(dim=(2, 3))
+
+    model = models.Model(Network(), ["a", "b", "c"], 3, lambda image: torch.zeros(3, 4, 4), None, bf16)
+    assert len(list(probabilities(model, sorted(images.glob("*/*.png")), 4))) == 9
 
 
 def export(folder: Path, output: Path, algorithm: str, dataset: str, *words: str) -> int:
@@ -180,6 +193,7 @@ def test_wrong_input_is_one_sentence(tmp_path: Path, images: Path, capsys: pytes
         (["--output", str(tmp_path / "no" / "p.csv")], "cannot be written: No such file"),
         (["--output", str(tmp_path / "p.csv"), "--batch_size", "0"], "--batch_size is 0"),
         (["--output", str(tmp_path / "p.csv"), "--device", "7"], "device is '7'"),
+        (["--output", str(tmp_path / "p.csv"), "--checkpoint", "/dev/full"], "the checkpoint /dev/full is not a file"),
     ]:
         assert cli.main([*command, *words]) == 2
         error = capsys.readouterr().err.strip().splitlines()[-1]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,7 +30,11 @@ def test_a_command_of_the_stand_in_is_a_job_that_resumes(tmp_path, monkeypatch):
 
 def test_one_of_a_real_domainbed_starts_anew(monkeypatch):
     monkeypatch.setattr(launchers, "is_standin", lambda: False)
-    assert not job(f"{TRAIN} x").resumes and job(f"{TRAIN} x").entry is None
+    made = job(f"{TRAIN} x")
+    assert not made.resumes and made.arguments == ("--algorithm", "ERM", "--output_dir", "x")
+    assert made.entry == ("cim_dg.domainbed.warm:run" if sys.platform == "linux" else None)
+    assert made.gib() == math.inf  # it is not known: one for each GPU
+    assert job("python -m train --output_dir x").entry is None
 
 
 @pytest.mark.parametrize("command", ["sh -c x", "python -m domainbed.scripts.train --output_dir"])

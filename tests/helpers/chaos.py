@@ -94,7 +94,7 @@ def cases() -> list[Case]:
     launchers = ["pool", "parallel", *(["ray"] if find_spec("ray") else [])]
     found = [Case(harness, launcher) for harness in (STANDIN, WILDS) for launcher in launchers]
     if os.environ.get("DOMAINBED_ROOT"):
-        found += [Case(REAL, launcher) for launcher in launchers if launcher != "pool"]  # which hands over to parallel
+        found += [Case(REAL, launcher) for launcher in launchers]
     return found
 
 

@@ -18,10 +18,12 @@ def uniform(*key: object) -> float:
     return int(hashlib.sha256(repr(key).encode()).hexdigest()[:12], 16) / 16**12
 
 
-def write_job(folder: Path, args: dict[str, Any], records: Iterable[dict[str, Any]], done: bool = True) -> Path:
+def write_job(
+    folder: Path, args: dict[str, Any], records: Iterable[dict[str, Any]], done: bool = True, **more_hparams: Any
+) -> Path:
     """A job folder: a line for each record, with `args` and hparams, as DomainBed's train writes them."""
     folder.mkdir(parents=True)
-    hparams = {"lr": 1e-3 * (1 + args["hparams_seed"]), "batch_size": 32, "resnet18": True}
+    hparams = {"lr": 1e-3 * (1 + args["hparams_seed"]), "batch_size": 32, "resnet18": True} | more_hparams
     lines = [json.dumps({**record, "args": args, "hparams": hparams}, sort_keys=True) + "\n" for record in records]
     (folder / "results.jsonl").write_text("".join(lines))
     if done:

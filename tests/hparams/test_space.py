@@ -33,7 +33,7 @@ def test_every_entry_has_its_line_of_help():
 def test_names_carry_the_prefix_of_their_method():
     own = {"CIM": "cim_", "VIB": "vib_", "SCL": "scl_", "GroupDRO": "groupdro_", "CCSA": "ccsa_", "DCoDR": "dcodr_"}
     for name, prefix in own.items():
-        assert all(key.startswith((prefix, "average_")) for key in hparams.space(name))
+        assert all(key.startswith((prefix, "average_", "parts_")) for key in hparams.space(name))
 
 
 def test_dataset_overrides():

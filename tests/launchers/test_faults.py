@@ -20,6 +20,7 @@ from domainbed import command_launchers
 from domainbed.lib import resume
 from domainbed.scripts import collect_results, sweep, train
 from standin_samples import results_of
+from worker_jobs import children_of
 
 import cim_dg
 from cim_dg import cli
@@ -78,16 +79,6 @@ def in_the_middle(folder: str) -> Path | None:
     return next((job for job in running if locks.is_claimed(job) and not (job / "done").exists()), None)
 
 
-def workers_of(launcher: int) -> list[int]:
-    actual = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it has ended
-            parent = path.read_text().rpartition(")")[2].split()[1]
-            if int(parent) == launcher:
-                actual.append(int(path.parent.name))
-    return actual
-
-
 def table(folder: str, capsys: pytest.CaptureFixture[str]) -> str:
     capsys.readouterr()
     assert collect_results.main(["--input_dir", folder]) == 0
@@ -120,7 +111,7 @@ def check_as_undisturbed(folder: str, steps: int, capsys: pytest.CaptureFixture[
 def test_a_killed_worker_costs_its_job_nothing(capsys: pytest.CaptureFixture[str], start: Start) -> None:
     launch = start(flags("sweep", 60))
     job = wait_for(lambda: in_the_middle("sweep"), launch)
-    for pid in workers_of(launch.pid):
+    for pid in children_of(launch.pid):
         os.kill(pid, signal.SIGKILL)
     out, _ = launch.communicate(timeout=300)
     assert launch.returncode == 0, out
@@ -134,7 +125,7 @@ def test_a_killed_launcher_takes_its_workers_with_it_and_another_goes_on(
 ) -> None:
     launch = start(flags("sweep", 60))
     job = wait_for(lambda: in_the_middle("sweep"), launch)
-    workers = workers_of(launch.pid)
+    workers = children_of(launch.pid)
     assert workers
     launch.kill()
     launch.communicate()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import re
+from decimal import ROUND_HALF_DOWN, ROUND_HALF_UP, Decimal
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,52 @@ def test_the_figures_that_do_not_add_up_are_flagged_and_no_others() -> None:
         ("D-SAM", "Average", "67.03", "Average is printed as 67.03, but the 4 columns average 67.28"),
         ("CIM", "BGp", "8.8", "BGp is printed as 8.8, but MS - MR = 89.8 - 81.1 = 8.7"),
     }
+
+
+def test_celebas_worst_groups_are_of_128_images_by_inference() -> None:
+    (table,) = [table for table in _tables() if table.name == "subgroups"]
+    (note,) = [note for note in table.notes if "inference" in note]
+    assert "its 5 worst-group figures of CelebA (70.31, 68.80, 78.13, 81.25, 83.59)" in note
+    assert "multiples of 1/128" in note and "none is one of 1/180" in note and "CIM has 4 more than VIB" in note
+
+
+@pytest.mark.parametrize("count", [7, 128, 180])
+def test_a_share_is_known_by_its_printed_digits(count: int) -> None:
+    exact = [Decimal(100 * hits) / count for hits in range(count + 1)]
+    shares = {
+        str(share.quantize(Decimal("0.01"), mode)) for share in exact for mode in (ROUND_HALF_UP, ROUND_HALF_DOWN)
+    }
+    assert all(published.is_share(printed, count) for printed in shares)
+    others = [f"{hundredth / 100:.2f}" for hundredth in range(1, 10_000, 7) if hundredth % 10]
+    assert [other for other in others if published.is_share(other, count)] == [
+        other for other in others if other in shares
+    ]
+
+
+def test_domainbeds_rows_of_its_photographs_are_its_own_files(domainbed_root: Path) -> None:
+    """Every cell of results.tex for the five datasets, and no other row that claims to come from there."""
+    names = {"VLCS": dict(zip("CLSV", ("Caltech", "LabelMe", "Sun", "Pascal"), strict=True))}
+    rules = {"training": "iid", "leave": "leave-one-out", "test": "oracle"}
+    expected, rule, dataset, columns = set(), "", "", [""]
+    text = (domainbed_root / "domainbed/results/2020_10_06_7df6f06/results.tex").read_text()
+    for line in text.splitlines():
+        if heading := re.match(r"\\(sub)?subsection{(?:Model selection: )?(\w+)", line):
+            rule, dataset = (rule, heading[2]) if heading[1] else (rules[heading[2]], "")
+        elif line.startswith(r"\textbf{Algorithm}"):
+            columns = re.findall(r"\\textbf{([^}]*)}", line)[1:]
+        elif line.endswith(r"\\") and dataset in ("VLCS", "PACS", "OfficeHome", "TerraIncognita", "DomainNet"):
+            method, *cells = (cell.strip() for cell in line.removesuffix(r"\\").split("&"))
+            for column, cell in zip(columns, cells, strict=True):
+                value, _, stderr = cell.partition(r" $\pm$ ")
+                name = "Average" if column == "Avg" else names.get(dataset, {}).get(column, column)
+                expected.add((dataset, name, method, f"domainbed-{rule}", value, stderr))
+    with FILE.open(encoding="utf-8") as file:
+        actual = {
+            tuple(row[name] for name in ("dataset", "column", "method", "protocol", "value", "stderr"))
+            for row in csv.DictReader(file)
+            if row["source"].startswith("DomainBed results 2020-10-06")
+        }
+    assert actual == expected and len(actual) == 14 * 3 * (4 * 5 + 7)
 
 
 @pytest.mark.parametrize(

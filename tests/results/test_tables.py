@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from made_sweeps import job_args, record, write_job, write_sweep
@@ -126,6 +127,16 @@ def test_different_settings_are_warned_of(tmp_path: Path) -> None:
     _write(tmp_path / "a", _values(("ERM",)), steps=300)
     _write(tmp_path / "b", _values(("CIM",)), steps=900)
     assert any("differ in --steps (300, 900)" in note for note in _table(tmp_path).notes)
+
+
+def test_runs_in_bf16_and_in_float32_are_told_apart(tmp_path: Path) -> None:
+    """By the hparams of the records: a fork may have no --hparams."""
+    hparams: dict[str, dict[str, Any]] = {"a": {}, "b": {"bf16": False}, "c": {"bf16": True}}
+    for trial, (name, values) in enumerate(hparams.items()):
+        write_job(tmp_path / name, job_args("NuisanceDigits", "CIM", [0], trial), [record(0, [0.5] * 6)], **values)
+    warning = "Careful: of the runs of NuisanceDigits, some computed in bfloat16 (bf16), others in float32."
+    assert warning not in build.report([tmp_path / "a", tmp_path / "b"]).tables[0].notes
+    assert warning in _table(tmp_path).notes
 
 
 def test_leave_one_out_that_cannot_be_served_says_what_to_run(tmp_path: Path) -> None:

@@ -129,8 +129,8 @@ def test_a_run_of_run_expt_is_selected_with_groups(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("used", "rule", "labels"),
     [
-        (False, "average", "no"),
-        (False, "worst-class", "no"),
+        (False, "average", "no, but validation is balanced over backgrounds"),
+        (False, "worst-class", "no, but validation is balanced over backgrounds"),
         (False, "worst-group", "yes (selection)"),
         (True, "average", "yes (training)"),
         (True, "worst-group", "yes (training and selection)"),
@@ -196,6 +196,23 @@ def test_runs_that_used_groups_and_runs_that_did_not_are_two_rows(tmp_path: Path
     assert {row.method: row.cells["Waterbirds average"].trials for row in table.rows} == {
         "CIM (group labels: no)": 2,
         "CIM (group labels: yes (training))": 2,
+    }
+
+
+def test_runs_in_bf16_and_in_float32_are_two_rows(tmp_path: Path) -> None:
+    """The examples' log says it as text; runs from before the option existed computed in float32."""
+    log = "Dataset: waterbirds\nAlgorithm: CIM\nSeed: {}\nN epochs: 3\nVal metric: acc_avg\nBf16: {}\n\n"
+    for seed, config in enumerate(({}, {"bf16": False}, {"bf16": True})):
+        write_log(tmp_path / f"wilds{seed}", VAL, TEST, _record("CIM", seed, config=config))
+    for seed, bf16 in enumerate((False, True)):
+        write_log(tmp_path / f"examples{seed}", VAL, TEST, log=log.format(seed, bf16))
+    table = _only(build.report([tmp_path], with_published=False).tables)
+    trials = {(row.method, row.source): row.cells["Waterbirds average"].trials for row in table.rows}
+    assert trials == {
+        ("CIM (bf16=False)", "wilds"): 2,
+        ("CIM (bf16=True)", "wilds"): 1,
+        ("CIM (bf16=False)", "wilds-examples"): 1,
+        ("CIM (bf16=True)", "wilds-examples"): 1,
     }
 
 

@@ -22,6 +22,7 @@ from cim_dg.sweeps.plan import Plan, make_plan
 from cim_dg.sweeps.spec import load
 
 ROOT = Path(__file__).parents[2]
+ONE_SETTING = {"protocol": "random-search", "n_hparams": 1}
 
 
 def _digits(folder: Path, **changes: object) -> Plan:
@@ -100,7 +101,7 @@ def test_the_time_left_is_the_median_of_the_same_method(tmp_path: Path) -> None:
 
 def test_a_sweep_of_wilds_is_a_command_for_each_run(tmp_path: Path) -> None:
     (tmp_path / "waterbirds_v1.0").mkdir()
-    spec = load("waterbirds", {"algorithms": ["ERM", "CIM"], "n_trials": 2, "selection": "worst-class"})
+    spec = load("waterbirds", {**ONE_SETTING, "algorithms": ["ERM", "CIM"], "n_trials": 2, "selection": "worst-class"})
     plan = make_plan(spec, str(tmp_path), tmp_path / "out")
     assert len(plan.commands) == 4
     words = plan.commands[1].words
@@ -118,9 +119,9 @@ def test_a_sweep_of_wilds_is_a_command_for_each_run(tmp_path: Path) -> None:
 def test_options_of_wilds_are_passed_on(tmp_path: Path) -> None:
     (tmp_path / "waterbirds_v1.0").mkdir()
     file = tmp_path / "mine.yaml"
-    text = (ROOT / "sweeps" / "waterbirds.yaml").read_text()
+    text = (ROOT / "sweeps" / "waterbirds.yaml").read_text().partition("options:")[0]
     file.write_text(text + "options: {n_epochs: 2, model_kwargs: {pretrained: false}, target_resolution: [36, 36]}\n")
-    words = make_plan(load(str(file)), str(tmp_path), tmp_path / "out").commands[0].words
+    words = make_plan(load(str(file), ONE_SETTING), str(tmp_path), tmp_path / "out").commands[0].words
     assert " ".join(words).endswith("--n_epochs 2 --model_kwargs pretrained=False --target_resolution 36 36")
 
 

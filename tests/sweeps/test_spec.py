@@ -31,7 +31,17 @@ def _file(folder: Path, entries: object) -> str:
 def test_the_packages_sweeps_are_right() -> None:
     assert names() == [
         *("ablation", "ablation-colored-mnist", "ablation-correlated", "ablation-few", "ablation-plain"),
-        *("backgrounds", "camelyon17", "celeba", "digits", "vlcs", "waterbirds", "waterbirds-digits"),
+        *(
+            "backgrounds",
+            "camelyon17",
+            "celeba",
+            "digits",
+            "fmow",
+            "iwildcam",
+            "vlcs",
+            "waterbirds",
+            "waterbirds-digits",
+        ),
     ]
     for name in names():
         spec = load(name)
@@ -92,7 +102,9 @@ def test_what_is_no_sweep_is_refused(tmp_path: Path, text: str, message: str) ->
 
 
 def test_names_that_are_not_there() -> None:
-    with pytest.raises(UserError, match=r"there are ablation.*, backgrounds, camelyon17, celeba, digits, vlcs, w"):
+    with pytest.raises(
+        UserError, match=r"there are ablation.*, backgrounds, camelyon17, celeba, digits, fmow, iwildcam, vlcs, w"
+    ):
         load("mnist")
     with pytest.raises(UserError, match="cannot be read"):
         load("nowhere.yaml")

@@ -10,6 +10,7 @@ import torch
 import yaml
 
 from cim_dg.errors import UserError
+from cim_dg.runtime.arguments import Parser
 from cim_dg.wilds.adapter import add_hparam_options, read_hparam_options
 from cim_dg.wilds.config import DATASETS, FIELDS, OF_WILDS, Config, defaults_folder, make_config, read_defaults
 from cim_dg.wilds.optimisers import Schedule, make_optimizer
@@ -33,6 +34,19 @@ def test_what_is_given_comes_before_the_defaults() -> None:
     )
     assert config.lr == 0.5 and config.weight_decay == 1.0 and config.seed == 0
     assert config.optimizer_kwargs == {"momentum": 0.9, "nesterov": True}
+
+
+def test_bf16_is_a_flag_or_takes_a_truth_value(capsys: pytest.CaptureFixture[str]) -> None:
+    """Declared once for `cim-dg wilds train` and for run_expt.py."""
+    parser = Parser(prog="run")
+    add_hparam_options(parser)
+    given = [parser.parse_args(words).bf16 for words in ([], ["--bf16"], ["--bf16", "False"])]
+    assert given == [None, True, False]
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--bf16", "half"])
+    assert "argument --bf16: 'half' is neither true nor false" in capsys.readouterr().err
+    with pytest.raises(UserError, match="bf16 is 'half'; accepted is true or false"):
+        make_config({"dataset": "waterbirds", **GIVEN, "bf16": "half"})
 
 
 def test_arguments_of_another_optimiser_are_not_inherited() -> None:

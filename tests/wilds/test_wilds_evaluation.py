@@ -38,6 +38,7 @@ def test_selection_rules() -> None:
     assert report.select("average") == 0.75
     assert report.select("worst-class") == pytest.approx(2 / 3)
     assert report.select("worst-group") == 0.0
+    assert report.select("macro-f1") == pytest.approx((0.8 + 2 / 3) / 2)  # F1 of class 0 is 4/5, of class 1 2/3
     with pytest.raises(UserError, match="needs groups"):
         make_report(y_true, y_true).select("worst-group")
 
@@ -71,3 +72,13 @@ def test_groups_are_those_of_the_packages_own_evaluation(name: str, small_root: 
             assert report.adjusted_average == pytest.approx(results["adj_acc_avg"])
         else:
             assert report.average == pytest.approx(results["acc_avg"])
+
+
+def test_macro_f1_is_that_of_iwildcams_own_evaluation(small_root: Path) -> None:
+    """Classes that no image has do not count, also if they are predicted."""
+    dataset = wilds.get_dataset("iwildcam", root_dir=str(small_root))
+    for split in dataset.split_dict:
+        subset = dataset.get_subset(split)
+        y_pred = torch.randint(0, 6, subset.y_array.shape, generator=torch.Generator().manual_seed(2))
+        results, _ = dataset.eval(y_pred, subset.y_array, subset.metadata_array)
+        assert make_report(y_pred, subset.y_array).macro_f1 == pytest.approx(results["F1-macro_all"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
+import math
 import os
 import subprocess
 import sys
@@ -153,10 +154,14 @@ def test_options_in_run_expt(
         in python(*arguments, "--algorithm", "ERM", "--cim_lambda", 3, code=2).stderr
     )
     assert "cim_lambda is 'x'" in python(*arguments, "--algorithm", "CIM", "--cim_lambda", "x", code=2).stderr
-    done = python(*arguments, "--algorithm", "CIM", "--cim_lambda", 3, "--cim_width", 4, "--use_domains")
+    words = ("--cim_lambda", 3, "--cim_width", 4, "--use_domains", "--parts_lr_factor", 0, "--cim_mask_initial", 0.8)
+    done = python(*arguments, "--algorithm", "CIM", *words)
     assert "Cim lambda: 3.0" in done.stdout and "Cim anchors: 32" in done.stdout
     made = json.loads((log / "run.json").read_text())
     assert made["hparams"]["cim_lambda"] == 3.0 and made["used_domains"] is True
+    state = torch.load(log / "rxrx1_seed:0_epoch:last_model.pth", weights_only=False)["algorithm"]
+    (bias,) = (value for name, value in state.items() if name.endswith("morphing.network.head.bias"))
+    assert bias.item() == pytest.approx(math.log(0.8 / 0.2))  # as at the start: its learning rate was 0
 
 
 @pytest.mark.harness
@@ -166,7 +171,7 @@ def test_run_expt_without_autoload(
 ) -> None:
     """`cim-dg wilds run-expt`, from a checkout whose own folder `algorithms` is on the path."""
     program = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); from cim_dg import cli; "
-    program += "cli.COMMANDS = ('cim_dg.wilds.cli',); sys.exit(cli.main(sys.argv[1:]))"
+    program += "cli.COMMANDS = {'wilds': 'cim_dg.wilds.cli'}; sys.exit(cli.main(sys.argv[1:]))"
     log = tmp_path / "log"
     arguments = [
         "--dataset",

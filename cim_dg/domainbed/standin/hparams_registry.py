@@ -18,7 +18,8 @@ Hparams = dict[str, Any]
 
 OPTIONAL: dict[str, str] = {
     "weights": "what a featurizer of 224x224 images starts from: 'random', the file of a ResNet's state_dict, the name "
-    "of a ResNet's weights in a cache, or 'efficientnet_lite0' for that network in place of a ResNet"
+    "of a ResNet's weights in a cache, or 'efficientnet_lite0' for that network in place of a ResNet",
+    "bf16": "whether to compute in bfloat16 (see hparams/common.yaml)",
 }
 """Hyper-parameters that are accepted but not listed among the defaults, because DomainBed does not have them."""
 

@@ -1,0 +1,307 @@
+"""Whether a comparison is fair: what differs between its methods besides the method, and what to run to mend it.
+
+A comparison is all runs of a dataset under one protocol. `audit_facts` has what is read from a run.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shlex
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from cim_dg.results import data_copies, protocols, published, statistics
+from cim_dg.results.audit_facts import (
+    FACTS,
+    SEARCHED,
+    is_searched,
+    of_catalogue,
+    pretrained_with,
+    settings,
+    trains_on_groups,
+)
+from cim_dg.results.build import Report
+from cim_dg.results.records import Run
+from cim_dg.results.tables import LEVEL, Comparison, Row, Table
+
+FAR = 3.0
+"""Points by which a mean of ERM may differ from the published one, besides three standard errors of both."""
+
+_COMPLETE = 20, 3  # the settings and trials of DomainBed's published figures
+Methods = Mapping[str, Sequence[Run]]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is unfair about a comparison, and what mends it."""
+
+    kind: str
+    comparison: str
+    text: str
+    mend: str
+
+    def lines(self) -> list[str]:
+        """The finding as text."""
+        return [f"{self.comparison}: {self.text}", f"    to mend: {self.mend}"]
+
+
+def findings(report: Report) -> list[Finding]:
+    """Everything that makes the tables of a report unfair, comparison by comparison; empty if nothing does."""
+    if report.records is None:
+        return []
+    found = []
+    for protocol, part in protocols.parts(report.records):
+        label = protocol.label if protocol else ""
+        by_dataset: dict[str, list[Run]] = {}
+        for run in part.runs:
+            by_dataset.setdefault(run.dataset, []).append(run)
+        for dataset, runs in sorted(by_dataset.items()):
+            name = dataset + (f" ({label})" if label else "")
+            methods = _by_method(runs)
+            for kind, text, mend in itertools.chain(
+                _settings_and_trials(methods),
+                _jobs(methods),
+                _facts(runs, methods),
+                _harnesses(runs),
+                _groups(methods),
+                _known(runs),
+                (("data", sentence, "cim-dg data verify") for sentence in data_copies.sentences(runs)),
+            ):
+                found.append(Finding(kind, name, text, mend))
+    for table in report.tables:
+        found += [
+            Finding(kind, f"{table.title} [{table.selection}]", *rest) for kind, *rest in _of_table(table, report)
+        ]
+    return found
+
+
+def as_text(found: Sequence[Finding]) -> str:
+    """All findings, or that there is none."""
+    if not found:
+        return "Nothing unfair was found.\n"
+    lines = [line for finding in found for line in finding.lines()]
+    return "\n".join([*lines, f"{len(found)} finding{'s' if len(found) > 1 else ''}."]) + "\n"
+
+
+def _by_method(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """The runs of each method, whose name has the harness if there are several."""
+    several = len({run.harness for run in runs}) > 1
+    methods: dict[str, list[Run]] = {}
+    for run in runs:
+        methods.setdefault(f"{run.algorithm} ({run.harness})" if several else run.algorithm, []).append(run)
+    return methods
+
+
+def _settings_and_trials(methods: Methods) -> Iterator[tuple[str, str, str]]:
+    """Unequal numbers of settings, and unequal trials."""
+    every_run = [run for runs in methods.values() for run in runs]
+    tried = {name: settings(runs) for name, runs in methods.items()}
+    if len(set(tried.values())) > 1:
+        few = [name for name, count in tried.items() if count < max(tried.values())]
+        yield (
+            "settings",
+            f"the methods were tried with unequal numbers of settings ({_listed(tried)}), which favours who had more.",
+            _again(methods[few[0]], f"{max(tried.values())} settings of {', '.join(few)}", every_run),
+        )
+    trials = {name: sorted({run.trial for run in runs}) for name, runs in methods.items()}
+    if len({tuple(numbers) for numbers in trials.values()}) > 1:
+        every = sorted({number for numbers in trials.values() for number in numbers})
+        few = [name for name, numbers in trials.items() if numbers != every]
+        yield (
+            "trials",
+            f"the methods have unequal trials ({_listed({name: _ranges(n) for name, n in trials.items()})}).",
+            _again(methods[few[0]], f"trials {_ranges(every)} of {', '.join(few)}", every_run),
+        )
+
+
+def _jobs(methods: Methods) -> Iterator[tuple[str, str, str]]:
+    """Jobs that are repeated, unfinished, or missing from a method's grid of environments, trials and settings."""
+    for name, runs in methods.items():
+        cells = Counter((run.test_envs, run.trial, _setting(run)) for run in runs)
+        if repeated := sum(count - 1 for count in cells.values() if count > 1):
+            folders = [str(run.folder) for run in runs if cells[run.test_envs, run.trial, _setting(run)] > 1]
+            yield (
+                "repeated",
+                f"{repeated} jobs of {name} are there more than once, and the best on validation counts.",
+                f"keep one of {shlex.join(folders[:2])}, and so on",
+            )
+        if unfinished := [run for run in runs if not run.finished]:
+            yield (
+                "missing",
+                f"{len(unfinished)} of {len(runs)} jobs of {name} are not finished (first: {unfinished[0].folder}).",
+                _again(runs, "the unfinished jobs"),
+            )
+        grid = {cell for trial in {run.trial for run in runs} for cell in _grid(runs, trial)}
+        if missing := sorted(grid - set(cells), key=str):
+            envs, trial, setting = missing[0]
+            where = f"test environments {list(envs)}, " if envs else ""
+            yield (
+                "missing",
+                f"{len(missing)} of {len(grid)} jobs of {name} are missing (first: {where}trial {trial}, {setting}).",
+                _again(runs, "the missing jobs"),
+            )
+
+
+def _setting(run: Run) -> str:
+    """The name of a run's setting: its hparams seed, or in WILDS, where runs may share one, its values."""
+    if run.test_envs or run.hparams_seed:
+        return f"hparams seed {run.hparams_seed}"
+    return f"hparams {sorted(run.hparams.items())}"
+
+
+def _grid(runs: Sequence[Run], trial: int) -> Iterator[tuple[tuple[int, ...], int, str]]:
+    """The jobs of a trial that a complete sweep has: all environments, with all settings or the one of a search."""
+    of_trial = [run for run in runs if run.trial == trial]
+    if of_trial[0].protocol and of_trial[0].protocol.stage == "seeds":
+        yield from ((run.test_envs, trial, _setting(run)) for run in of_trial)
+        every = {run.test_envs for run in runs} - {run.test_envs for run in of_trial}
+        yield from ((envs, trial, "the selected setting") for envs in every)
+        return
+    same_stage = [run for run in runs if not (run.protocol and run.protocol.stage == "seeds")]
+    envs = {run.test_envs for run in same_stage}
+    yield from itertools.product(envs, (trial,), {_setting(run) for run in same_stage})
+
+
+def _facts(runs: Sequence[Run], methods: Methods) -> Iterator[tuple[str, str, str]]:
+    """What differs between runs that should differ in the method alone."""
+    for name, fact in FACTS.items():
+        compared = {
+            method: [run for run in of_method if fact(run) is not None]
+            for method, of_method in methods.items()
+            if not (name in SEARCHED and is_searched(of_method))
+        }
+        values = {method: {fact(run) for run in of_method} for method, of_method in compared.items() if of_method}
+        distinct = sorted({str(value) for of_method in values.values() for value in of_method})
+        if len(distinct) < 2:
+            continue
+        by_method = {method: " or ".join(sorted(map(str, of_method))) for method, of_method in values.items()}
+        unlike = len(set(by_method.values())) > 1
+        yield (
+            name,
+            f"runs differ in {name} ({_listed(by_method) if unlike else ', '.join(distinct)}).",
+            _again(runs, f"all methods with one {name}, in a new folder"),
+        )
+
+
+def _harnesses(runs: Sequence[Run]) -> Iterator[tuple[str, str, str]]:
+    names = sorted({run.harness for run in runs})
+    if len(names) > 1:
+        yield "harness", f"runs of {' and '.join(names)} are shown together.", f"all methods in one: {names[0]}, say"
+
+
+def _groups(methods: Methods) -> Iterator[tuple[str, str, str]]:
+    """Group labels that some methods train on and others do not."""
+    using = [name for name, runs in methods.items() if any(map(trains_on_groups, runs))]
+    if using and len(using) < len(methods):
+        yield (
+            "group labels",
+            f"{', '.join(using)} trained on group labels, and the other methods did not.",
+            "compare with methods that use them too, or leave these rows out",
+        )
+
+
+def _known(runs: Sequence[Run]) -> Iterator[tuple[str, str, str]]:
+    """What the catalogue of datasets declares: trials that chose defaults, and weights that know the test domain."""
+    dataset = of_catalogue(runs[0])
+    if dataset is None:
+        return
+    tuned = sorted({run.trial for run in runs} & set(dataset.chose_defaults.trials if dataset.chose_defaults else ()))
+    if dataset.chose_defaults and tuned:
+        yield (
+            "tuned",
+            f"trials {_ranges(tuned)} chose defaults of this package ({dataset.chose_defaults.source}).",
+            f"trials above {max(dataset.chose_defaults.trials)}",
+        )
+    for entry in dataset.pretraining:
+        if weights := sorted({str(pretrained_with(run)) for run in runs if entry.weights == pretrained_with(run)}):
+            yield (
+                "pretraining",
+                f"the weights at the start ({', '.join(weights)}) {entry.shares} ({entry.source}).",
+                "random weights, or say so beside the table; methods among each other have the same advantage",
+            )
+
+
+def _of_table(table: Table, report: Report) -> Iterator[tuple[str, str, str]]:
+    """The selection, the trials, and ERM against its published figure."""
+    if any(not row.published for row in table.rows):
+        if table.selection == "oracle":
+            yield "selection", "the selection looked at the test domain.", "--selection iid (average for WILDS)"
+        if table.selection == "worst-group":
+            yield "selection", "the selection used group labels.", "--selection average or worst-class"
+    for comparison in table.comparisons:
+        yield from _few_trials(comparison, table)
+    for row in table.rows:
+        if row.method == "ERM" and not row.published and not table.protocol:
+            yield from _far(row, table, report)
+
+
+def _few_trials(comparison: Comparison, table: Table) -> Iterator[tuple[str, str, str]]:
+    """A difference that is claimed, as the primary comparison or as significant, with too few trials to see it."""
+    significant = comparison.corrected is not None and comparison.corrected < LEVEL
+    if not (comparison.is_primary or significant):
+        return
+    difference = comparison.difference
+    needed = statistics.needed(difference, abs(difference.mean)) if difference.spread > 0 and difference.mean else None
+    if difference.trials >= 2 and (
+        needed is None or (needed.estimate or statistics.MOST_TRIALS + 1) <= difference.trials
+    ):
+        return
+    enough = "at least 3" if needed is None else str(needed.estimate or f"over {statistics.MOST_TRIALS}")
+    yield (
+        "few trials",
+        f"{comparison.method} against {table.baseline} in {comparison.column}: {difference.mean:+.1f} points over "
+        f"{difference.trials} trials, and a difference of that size takes {enough} ({statistics.POWER:.0%} power).",
+        f"--n_trials {enough}",
+    )
+
+
+def _far(row: Row, table: Table, report: Report) -> Iterator[tuple[str, str, str]]:
+    """ERM against its published figure of the same protocol: rule, settings and trials."""
+    runs = [run for run in (report.records.runs if report.records else []) if _is_of(run, row, table)]
+    if row.source not in ("domainbed", "domainbed-standin") or not runs or settings(runs) < _COMPLETE[0]:
+        return
+    for figure in published.figures(table.name):
+        cell = row.cells.get(figure.column)
+        if cell is None or (figure.method, figure.protocol) != ("ERM", f"domainbed-{table.selection}"):
+            continue
+        errors = 3 * ((cell.stderr or 0) ** 2 + float(figure.stderr or 0) ** 2) ** 0.5
+        if (cell.trials or 0) >= _COMPLETE[1] and abs(cell.mean - float(figure.printed)) > max(FAR, errors):
+            yield (
+                "published",
+                f"ERM has {cell.mean:.1f} in {figure.column}, and {figure.printed} is published under this protocol "
+                f"({figure.source}).",
+                "look for the cause before any method is compared: `cim-dg data verify`, backbone, weights, steps",
+            )
+
+
+def _is_of(run: Run, row: Row, table: Table) -> bool:
+    return (run.dataset, run.algorithm, run.harness) == (table.dataset, row.method, row.source) and not run.protocol
+
+
+def _again(runs: Sequence[Run], what: str, like: Sequence[Run] = ()) -> str:
+    """The command that runs `what` of the method of `runs`, with as many settings and trials as `like` has."""
+    run, like = runs[0], like or runs
+    root = shlex.quote(str(run.folder.parent))
+    if run.protocol:
+        return f"{what}: the command `cim-dg sweep` of {shlex.quote(str(run.folder.parent.parent))} again"
+    if not run.test_envs:
+        return (
+            f"{what}: cim-dg wilds train --dataset {run.args.get('dataset', run.dataset)} --algorithm {run.algorithm} "
+            f"--resume ..., in folders of {root}"
+        )
+    single = " --single_test_envs" if all(len(run.test_envs) == 1 for run in runs) else ""
+    return (
+        f"{what}: python -m domainbed.scripts.sweep launch --datasets {run.dataset} --algorithms "
+        f"{run.args.get('algorithm', run.algorithm)}{single} --data_dir {shlex.quote(str(run.args.get('data_dir')))} "
+        f"--output_dir {root} --n_hparams {1 + max(run.hparams_seed for run in like)} --n_trials "
+        f"{1 + max(run.trial for run in like)}"
+    )
+
+
+def _listed(values: Mapping[str, object]) -> str:
+    return ", ".join(f"{name}: {value}" for name, value in sorted(values.items()))
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers))
