@@ -14,7 +14,7 @@ from cim_dg.algorithms.base import Algorithm, Batch, Output, register
 from cim_dg.algorithms.erm import ERM
 from cim_dg.nn.networks import TransformationNetwork
 from cim_dg.nn.pairing import choose_pairs
-from cim_dg.nn.perceptual import triplet_ms_ssim
+from cim_dg.nn.perceptual import pair_similarities
 from cim_dg.nn.pixels import PixelSpace
 from cim_dg.nn.recent_images import RecentImages
 
@@ -76,7 +76,9 @@ class InputMorphing(nn.Module):
 
         Returns:
             `contrast` (carries the gradient), `similarity_positive` and `similarity_negative` (mean MS-SSIM of the
-            positive and of the negative pairs, in [0, 1]), `positives` (the share of anchors that have one),
+            positive and of the negative pairs, as published, in [0, 1]), `active_positive` and `active_negative` (the
+            share of these pairs that give a gradient: at a similarity of 0 there is none), `positives` (the share of
+            anchors that have one),
             `mask_mean`, and `mask_spread` (the mask's standard deviation within an image, averaged).
         """
         hparams = self.hparams
@@ -96,15 +98,14 @@ class InputMorphing(nn.Module):
             generator_free=not self.training,
         )
         with torch.set_grad_enabled(torch.is_grad_enabled() and hparams["cim_lambda"] > 0):
-            similarities = torch.stack(
-                triplet_ms_ssim(
-                    morph.morphed[anchors],
-                    candidates,
-                    *pairs,
-                    window=hparams["cim_window"],
-                    scales=hparams["cim_scales"],
-                    backend=hparams["cim_backend"],
-                )
+            similarities, published = pair_similarities(
+                self._at_working_size(morph.morphed[anchors]),
+                self._at_working_size(candidates),
+                pairs,
+                window=hparams["cim_window"],
+                scales=hparams["cim_scales"],
+                backend=hparams["cim_backend"],
+                normalize=hparams["cim_normalize"],
             )
         exists = pairs >= 0
         to_positive, to_negative = 1.0 - similarities if hparams["cim_contrast"] == "distance" else similarities
@@ -114,15 +115,25 @@ class InputMorphing(nn.Module):
         # Few operations, since each is a kernel on a GPU. The similarity of a pair that does not exist is 0.
         counts = exists.sum(dim=1)
         divisors = counts.clamp_min(1)
-        similarity_positive, similarity_negative = similarities.detach().sum(dim=1) / divisors
+        means, active = torch.stack([published.detach(), similarities.detach() > 0]).sum(dim=2) / divisors
         return {
             "contrast": (term * exists[0]).sum() / divisors[0],
-            "similarity_positive": similarity_positive,
-            "similarity_negative": similarity_negative,
+            "similarity_positive": means[0],
+            "similarity_negative": means[1],
+            "active_positive": active[0],
+            "active_negative": active[1],
             "positives": counts[0] / len(anchors),
             "mask_mean": morph.mask.mean(),
             "mask_spread": morph.mask.std(dim=(1, 2, 3)).mean(),
         }
+
+    def _at_working_size(self, images: Tensor) -> Tensor:
+        """(N, C, H, W), area-averaged so that the smaller side is `cim_contrast_side`; never enlarged."""
+        side, (height, width) = self.hparams["cim_contrast_side"], images.shape[-2:]
+        if side is None or side >= min(height, width):
+            return images
+        size = [round(each * side / min(height, width)) for each in (height, width)]
+        return F.interpolate(images, size=size, mode="area")
 
     def after_step(self) -> None:
         """Add the batches of this step to the recent images, if `cim_queue` keeps any."""

@@ -8,11 +8,14 @@ import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cim_dg.errors import UserError
 from cim_dg.tracking.command import TARGETS
 from cim_dg.tracking.sidecar import VARIABLE
+
+if TYPE_CHECKING:
+    from cim_dg.sweeps.spec import Spec
 
 
 def add_parser(subparsers: Any) -> None:
@@ -31,6 +34,13 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--data_dir", help="folder of the data (for WILDS its root_dir); digits needs none")
     parser.add_argument("--output_dir", type=Path, required=True, help="where the jobs' folders are, or will be")
     parser.add_argument("--dry_run", action="store_true", help="show the plan and the commands, run nothing")
+    parser.add_argument(
+        "--plan", action="store_true", help="show jobs, GPU hours and GB by method and protocol, run nothing"
+    )
+    parser.add_argument("--pilot", type=Path, help="folder of finished jobs from which hours are reckoned")
+    parser.add_argument(
+        "--max_gpu_hours", type=float, help="run the largest comparison within these hours, equal for all methods"
+    )
     parser.add_argument(
         "--log",
         nargs="+",
@@ -74,6 +84,10 @@ def run(args: argparse.Namespace) -> int:
     from cim_dg.sweeps.spec import load
 
     spec = load(args.name, {name: getattr(args, name) for name in _CHANGES})
+    if args.plan or args.max_gpu_hours is not None:
+        spec = _within_budget(spec, args)
+    if args.plan:
+        return 0
     plan = planning.make_plan(spec, args.data_dir, args.output_dir)
     plan.check()
     print(plan.describe())
@@ -81,12 +95,12 @@ def run(args: argparse.Namespace) -> int:
         for command in plan.commands:
             print(shlex.join(command.words))
         return 0
+    if plan.commands and not args.skip_confirmation and not _confirmed():
+        print("Nothing was run.")
+        return 0
     if spec.primary is not None:
         planning.declare_primary(plan, args.output_dir)
     if plan.commands:
-        if not args.skip_confirmation and not _confirmed():
-            print("Nothing was run.")
-            return 0
         if args.log:
             _log_to(args.log)
         for flag in ("require_gpu", "skip_model_save"):  # DomainBed's sweep does not have these
@@ -104,6 +118,24 @@ def run(args: argparse.Namespace) -> int:
         print(plan.describe())
     _show(args.output_dir, spec.selection, spec.table)
     return 0
+
+
+def _within_budget(spec: Spec, args: argparse.Namespace) -> Spec:
+    """The sweep, cut to the budget if there is one; prints what it costs, and what was cut."""
+    from cim_dg.sweeps import budget
+
+    try:
+        costs = budget.measure(spec, args.pilot or args.output_dir)
+    except UserError:
+        if args.pilot is not None or args.max_gpu_hours is not None:
+            raise
+        costs = {}  # the number of jobs is known all the same
+    if args.max_gpu_hours is not None:
+        spec, sentence = budget.fit(spec, costs, args.max_gpu_hours)
+        print(sentence)
+    if args.plan:
+        print(budget.describe(spec, costs))
+    return spec
 
 
 def _log_to(targets: list[str]) -> None:

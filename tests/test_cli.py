@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
 
@@ -43,6 +44,18 @@ def test_putting_the_command_together_imports_nothing_heavy():
     code = f"import sys; from cim_dg import cli; cli.parser(); print({heavy} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"
+
+
+def test_a_command_imports_its_own_module_alone(monkeypatch):
+    def commands(name=None):
+        return list(next(filter(None, (action.choices for action in cli.parser(name)._actions))))
+
+    assert commands() == list(cli.COMMANDS)
+    imported = []
+    monkeypatch.setattr(cli, "import_module", lambda name: imported.append(name) or import_module(name))
+    for name, module in cli.COMMANDS.items():
+        assert commands(name) == [name]
+        assert imported.pop() == module and not imported
 
 
 def test_doctor_finds_the_standin_and_what_is_registered(capsys, tmp_path):

@@ -122,6 +122,8 @@ def build(stored: Stored) -> Model:
 def _load(path: Path) -> dict[str, Any]:
     from cim_dg.runtime import checkpoint
 
+    if path.exists() and not path.is_file():  # a device may have no end
+        raise UserError(f"the checkpoint {path} is not a file")
     try:
         content = checkpoint.decode_safely(path.read_bytes())
     except OSError as error:

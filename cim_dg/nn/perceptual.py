@@ -26,6 +26,10 @@ The factor x^w has an infinite slope at 0, and means at or below 0 do occur (an 
 it is therefore replaced by the straight line through 0 that meets it there, and by 0 for x < 0, so that the gradient is
 finite everywhere.
 
+Between photographs, many means are at or below 0 and give no gradient. With `normalize="simple"`, as it is called in
+torchmetrics, (1 + m) / 2 takes the place of every mean m, which has a gradient everywhere. The value is then a monotone
+similarity in [0, 1], but not the published MS-SSIM.
+
 The means of cs and l cs, with their analytic gradient, are in cim_dg/nn/local_similarity.py for CPUs and in
 cim_dg/nn/pyramid_similarity.py for GPUs; benchmarks/perceptual.py compares the speed with pytorch-msssim's on a CPU,
 benchmarks/gpu on a GPU.
@@ -44,7 +48,7 @@ from cim_dg.nn.local_similarity import halve, local_similarity
 from cim_dg.nn.pyramid_similarity import pyramid_similarity
 from cim_dg.nn.scale_product import scale_product
 
-__all__ = ["ms_ssim", "scales_and_window", "triplet_ms_ssim"]
+__all__ = ["ms_ssim", "pair_similarities", "scales_and_window", "triplet_ms_ssim"]
 
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 K1, K2 = 0.01, 0.03
@@ -52,6 +56,7 @@ SMALL_WINDOW, FULL_WINDOW = 7, 11
 FULL_SIDE = (FULL_WINDOW - 1) * 2 ** (len(WEIGHTS) - 1)  # 160: five halvings of a larger side hold 11 pixels
 FLOOR = 1e-6  # where x^w gives way to a straight line
 BACKENDS = ("native", "pytorch_msssim")
+NORMALIZE = ("relu", "simple")
 
 
 def ms_ssim(
@@ -62,6 +67,7 @@ def ms_ssim(
     window: int | None = None,
     scales: int | None = None,
     backend: str = "native",
+    normalize: str = "relu",
 ) -> Tensor:
     """MS-SSIM of each image of `x` to the one at its place in `y` (equation in the module's docstring).
 
@@ -73,6 +79,7 @@ def ms_ssim(
             hold the window.
         backend: "native", or "pytorch_msssim" for that library: sides over 16 * (window - 1) only, and a gradient
             without bound where a factor is near 0.
+        normalize: "relu", the definition, or "simple" (see the module's docstring; backend "native" only).
 
     Returns:
         (N,) similarities in [0, 1] (up to rounding), 1 for equal images; float64 if the images are, else float32.
@@ -83,11 +90,11 @@ def ms_ssim(
     if x.shape != y.shape:
         raise UserError(f"images of shapes {tuple(x.shape)} and {tuple(y.shape)}: ms_ssim compares equal shapes")
     x, y = _as_comparable(x, y)
-    window, scales = _checked_options(x, data_range, window, scales, backend)
+    window, scales = _checked_options(x, data_range, window, scales, backend, normalize)
     if backend == "pytorch_msssim":
         return _by_pytorch_msssim(x, y, data_range, window, scales)
     index = torch.arange(len(y), device=y.device).unsqueeze(0)
-    return _similarities(x, y, index, data_range, window, scales)[0]
+    return _similarities(x, y, index, data_range, window, scales, normalize)[0][0]
 
 
 def triplet_ms_ssim(
@@ -100,6 +107,7 @@ def triplet_ms_ssim(
     window: int | None = None,
     scales: int | None = None,
     backend: str = "native",
+    normalize: str = "relu",
 ) -> tuple[Tensor, Tensor]:
     """MS-SSIM of `morphed[i]` to `images[positive[i]]` and to `images[negative[i]]`: CIM's two terms in one pass.
 
@@ -112,7 +120,7 @@ def triplet_ms_ssim(
         images: (N, C, H, W), the images to compare them with.
         positive, negative: (A,) int64, rows of `images`, or -1 for none. Other values are not checked, since a check
             would wait for the GPU.
-        window, scales, backend: as in `ms_ssim`.
+        window, scales, backend, normalize: as in `ms_ssim`.
 
     Returns:
         Two (A,) similarities, as in `ms_ssim`. For an index of -1 the similarity is 0 and has no gradient.
@@ -120,34 +128,63 @@ def triplet_ms_ssim(
     Raises:
         UserError: a shape, type or option that is not as above.
     """
-    if morphed.ndim != 4 or images.ndim != 4 or morphed.shape[1:] != images.shape[1:]:
-        raise UserError(
-            f"morphed {tuple(morphed.shape)} and images {tuple(images.shape)}: accepted are (A, C, H, W) and "
-            "(N, C, H, W) with the same C, H and W"
-        )
+    _check_shapes(morphed, images)
     for name, rows in (("positive", positive), ("negative", negative)):
         if rows.shape != morphed.shape[:1] or rows.dtype != torch.int64:
             raise UserError(
                 f"{name} has shape {tuple(rows.shape)} and type {rows.dtype}: "
                 f"accepted is int64 of shape ({len(morphed)},), one row for each morphed image"
             )
+    index = torch.stack([positive, negative])
+    values, _ = pair_similarities(
+        morphed, images, index, data_range, window=window, scales=scales, backend=backend, normalize=normalize
+    )
+    positives, negatives = values
+    return positives, negatives
+
+
+def pair_similarities(
+    morphed: Tensor,
+    images: Tensor,
+    index: Tensor,
+    data_range: float = 1.0,
+    *,
+    window: int | None = None,
+    scales: int | None = None,
+    backend: str = "native",
+    normalize: str = "relu",
+) -> tuple[Tensor, Tensor]:
+    """The similarities of `morphed[a]` to `images[index[k, a]]`; see `triplet_ms_ssim`, which has two rows k.
+
+    Args:
+        morphed, images, data_range, window, scales, backend, normalize: as there.
+        index: (K, A) int64, rows of `images`, or -1 for none.
+
+    Returns:
+        (K, A) similarities as `normalize` determines, and (K, A), without gradient unless it is the same, MS-SSIM as
+        published. Both are 0 for an index of -1.
+
+    Raises:
+        UserError: a shape, type or option that is not accepted.
+    """
+    _check_shapes(morphed, images)
     if len(morphed) and not len(images):
         raise UserError("images is empty: at least one image is needed to compare with")
     morphed, images = _as_comparable(morphed, images)
-    window, scales = _checked_options(morphed, data_range, window, scales, backend)
-    index = torch.stack([positive, negative])
+    window, scales = _checked_options(morphed, data_range, window, scales, backend, normalize)
     # For -1, row 0 is compared and dropped below: selecting the other rows would wait for the GPU.
     rows = index.clamp(min=0)
     if backend == "pytorch_msssim":
         similarities = [_by_pytorch_msssim(morphed, images[row], data_range, window, scales) for row in rows]
-        values = torch.stack(similarities)
+        values = published = torch.stack(similarities)
     else:
         if len(images) > rows.numel() and _is_on_cpu(images):  # a large pool of images: only those in use
             images = images.index_select(0, rows.flatten())
             rows = torch.arange(rows.numel(), device=rows.device).view_as(rows)
-        values = _similarities(morphed, images, rows, data_range, window, scales)
-    positives, negatives = values * (index >= 0)
-    return positives, negatives
+        values, published = _similarities(morphed, images, rows, data_range, window, scales, normalize)
+    exists = index >= 0
+    masked = values * exists
+    return masked, masked if published is values else published * exists
 
 
 def scales_and_window(height: int, width: int) -> tuple[int, int]:
@@ -181,6 +218,14 @@ def _weights(scales: int) -> list[float]:
     return [weight / total for weight in WEIGHTS[:scales]]
 
 
+def _check_shapes(morphed: Tensor, images: Tensor) -> None:
+    if morphed.ndim != 4 or images.ndim != 4 or morphed.shape[1:] != images.shape[1:]:
+        raise UserError(
+            f"morphed {tuple(morphed.shape)} and images {tuple(images.shape)}: accepted are (A, C, H, W) and "
+            "(N, C, H, W) with the same C, H and W"
+        )
+
+
 def _as_comparable(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Both in float64 if one of them is, else in float32, after checks of shape and type."""
     for images in (x, y):
@@ -195,12 +240,15 @@ def _as_comparable(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _checked_options(
-    images: Tensor, data_range: float, window: int | None, scales: int | None, backend: str
+    images: Tensor, data_range: float, window: int | None, scales: int | None, backend: str, normalize: str
 ) -> tuple[int, int]:
     height, width = images.shape[-2:]
     side = min(height, width)
     if backend not in BACKENDS:
         raise UserError(f"backend {backend!r} is not known: accepted are {', '.join(BACKENDS)}")
+    if normalize not in NORMALIZE or (normalize != "relu" and backend != "native"):
+        accepted = "relu, or simple with backend 'native'"
+        raise UserError(f"normalize {normalize!r} with backend {backend!r}: accepted is {accepted}")
     if not (math.isfinite(data_range) and data_range > 0):
         raise UserError(f"data_range is {data_range}: accepted is a finite number above 0")
     if scales is not None and not (isinstance(scales, int) and 1 <= scales <= len(WEIGHTS)):
@@ -218,18 +266,32 @@ def _checked_options(
     return window, scales
 
 
-def _similarities(x: Tensor, y: Tensor, index: Tensor, data_range: float, window: int, scales: int) -> Tensor:
-    """(K, A): MS-SSIM of x[a] to y[index[k, a]], for x (A, C, H, W), y (N, C, H, W) and index (K, A)."""
+def _similarities(
+    x: Tensor, y: Tensor, index: Tensor, data_range: float, window: int, scales: int, normalize: str
+) -> tuple[Tensor, Tensor]:
+    """(K, A): similarities of x[a] to y[index[k, a]] for x (A, C, H, W), y (N, C, H, W), index (K, A); and MS-SSIM."""
     c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
-    weights = _weights(scales)
-    if not _is_on_cpu(x):
-        return scale_product(pyramid_similarity(x, y, index, window, scales, c1, c2), weights, FLOOR)
-    factors = []
-    for scale, weight in enumerate(weights):
-        if scale:
-            x, y = halve(x), halve(y)
-        coarsest = scale == scales - 1
-        factors.append(_power(local_similarity(x, y, index, window, c1, c2, with_luminance=coarsest), weight))
+    if _is_on_cpu(x):
+        each = []
+        for scale in range(scales):
+            if scale:
+                x, y = halve(x), halve(y)
+            each.append(local_similarity(x, y, index, window, c1, c2, with_luminance=scale == scales - 1))
+        means = torch.stack(each)
+    else:
+        means = pyramid_similarity(x, y, index, window, scales, c1, c2)
+    if normalize == "relu":
+        values = _product(means)
+        return values, values
+    return _product(0.5 + 0.5 * means), _product(means.detach())
+
+
+def _product(means: Tensor) -> Tensor:
+    """(K, A): the means (S, K, A, C), each to its scale's power, multiplied over scales and averaged over channels."""
+    weights = _weights(len(means))
+    if not _is_on_cpu(means):
+        return scale_product(means, weights, FLOOR)
+    factors = [_power(mean, weight) for mean, weight in zip(means, weights, strict=True)]
     return functools.reduce(torch.mul, factors).mean(-1)
 
 

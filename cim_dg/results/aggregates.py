@@ -26,6 +26,7 @@ class Aggregate:
     """The methods of one harness over the datasets on which all of them have two trials or more.
 
     Attributes:
+        selection: the selection rule, or the protocol, which names it.
         kind: the figure of each dataset, such as "Average".
         means: method -> mean over the datasets of the mean over trials, in percent.
         improvements: method -> the probability that it is better than the baseline, of a trial of each drawn at
@@ -57,7 +58,7 @@ def aggregates(tables: Sequence[Table]) -> list[Aggregate]:
     for table in tables:
         for dataset, (column, kind) in table.headlines.items():
             for (method, source), by_column in table.trials.items():
-                key = source, table.selection, kind
+                key = source, table.protocol or table.selection, kind
                 baselines[key] = table.baseline
                 scores.setdefault(key, {}).setdefault(dataset, {})[method] = by_column.get(column, {})
     made = [_aggregate(key, of_key, baselines[key]) for key, of_key in scores.items()]

@@ -56,12 +56,14 @@ def report(
     baseline: str | None = None,
     with_published: bool = True,
     best_hparams: bool = False,
+    metrics: Sequence[str] | None = None,
 ) -> Report:
     """Read `folders` and compute their tables.
 
     Args:
         rules: selection rules of either harness; a harness without one has its default.
         names: only these tables; tables of published figures need no folder.
+        metrics: further metrics of runs that kept their logits, of `cim_dg.results.metrics.METRICS`.
         baseline: the method that the others are compared with; by default that of the sweep's primary comparison, or
             ERM.
 
@@ -102,6 +104,13 @@ def report(
             selected += [*best.best_hparams(part, part_rules[0]), *best.best_epochs(part, part_rules[1])]
     if names:
         tables = _only(tables, names, domainbed_rules, with_published)
+    if metrics is not None:
+        from cim_dg.results.metrics import metric_tables
+
+        further = metric_tables(tables, records, metrics)
+        if not further:
+            left_out.append("--metrics: no selected model has kept its logits; the runners of this package keep them.")
+        tables += further
     return Report(tables, records, selected, [*records.report(), *data_copies.sentences(records.runs), *left_out])
 
 

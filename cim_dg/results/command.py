@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("text", "markdown", "latex", "csv", "html")
 DOMAINBED_RULES = ("iid", "leave-one-out", "oracle")
+METRICS = ("ece", "nll", "auroc", "macro-f1", "balanced", "worst-class")
 WILDS_RULES = ("average", "worst-class", "worst-group", "macro-f1")
 
 
@@ -59,6 +60,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--best_hparams", action="store_true", help="list the selected hparams and checkpoint of every cell"
     )
     parser.add_argument(
+        "--metrics",
+        nargs="*",
+        choices=METRICS,
+        metavar="METRIC",
+        help=f"further metrics of the test images, of runs that kept their logits: {', '.join(METRICS)} (all if "
+        "none is named)",
+    )
+    parser.add_argument(
         "--save", type=Path, metavar="FRAME", help="also save the frame of all evaluations as .csv or .parquet"
     )
     parser.set_defaults(run=run)
@@ -75,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
         baseline=args.baseline,
         with_published=args.published,
         best_hparams=args.best_hparams,
+        metrics=None if args.metrics is None else args.metrics or METRICS,
     )
     for sentence in report.left_out:
         print(sentence, file=sys.stderr)

@@ -36,6 +36,8 @@ def in_and_out(table: Table, records: Records) -> pd.DataFrame:
     For DomainBed: the mean validation accuracy of the training domains, and the accuracy on the test domain. For WILDS:
     the average accuracy on id_val, or on val where there is none, and the test figure that the data set is ranked by.
     """
+    if not table.trials:
+        return pd.DataFrame(columns=POINTS)
     if table.selection in selection.TITLES and not table.runs:
         runs = [
             (number, run.test_envs[0], run.harness, run.algorithm)

@@ -9,7 +9,7 @@ from importlib import resources
 import jinja2
 
 import cim_dg
-from cim_dg.results import aggregates, audit, curves, fit, plots, protocols, run_facts
+from cim_dg.results import aggregates, audit, curves, disagreement, fit, plots, protocols, run_facts
 from cim_dg.results.build import Report
 from cim_dg.results.grids import Grid, grids
 from cim_dg.results.morphs import Picture, morph_pictures
@@ -39,7 +39,7 @@ def render(report: Report) -> str:
     )
     return template.render(
         version=cim_dg.__version__,
-        sections=[(table, grids(table), _plots(table, report)) for table in report.tables],
+        sections=[(table, _grids(table, report.records), _plots(table, report)) for table in report.tables],
         aggregates=[
             (aggregate.title, [aggregates.grid(aggregate)], _over_datasets(aggregate))
             for aggregate in report.over_datasets
@@ -64,7 +64,7 @@ def _plots(table: Table, report: Report) -> list[_Plot]:
             plots.accuracies(table),
         ),
         (
-            f"Difference to {table.baseline}, paired over trials, with 95% intervals",
+            f"Difference to {table.baseline}{_paired(table)}, with 95% intervals",
             f"Dot plot of each method's difference to {table.baseline} in {_list(table)}. {same}",
             plots.differences(table),
         ),
@@ -78,6 +78,16 @@ def _plots(table: Table, report: Report) -> list[_Plot]:
     return [
         _Plot(caption, alt, _data("image/svg+xml", svg.encode())) for caption, alt, svg in candidates if svg is not None
     ]
+
+
+def _grids(table: Table, records: Records | None) -> list[Grid]:
+    """The table, its comparisons, and the images on which two of its methods disagree."""
+    found = None if records is None else disagreement.grid(table, protocols.of(records, table.protocol))
+    return [*grids(table), *([] if found is None else [found])]
+
+
+def _paired(table: Table) -> str:
+    return ", paired over trials" if all(comparison.difference.paired for comparison in table.comparisons) else ""
 
 
 def _over_datasets(aggregate: aggregates.Aggregate) -> list[_Plot]:

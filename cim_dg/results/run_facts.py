@@ -41,6 +41,7 @@ def facts(run: Run) -> dict[str, str]:
         "Test domain": ", ".join(domains(run)) or "—",
         "Trial": str(run.trial),
         "Hparams seed": str(run.hparams_seed),
+        "Protocol": f"{run.protocol.label}, stage {run.protocol.stage}" if run.protocol else "—",
         "Seed": _text(_first_set(_mapping(provenance.get("seeds")).get("seed"), run.args.get("seed"))),
         "Finished": "yes" if run.finished else "no",
         "Harness": run.harness,

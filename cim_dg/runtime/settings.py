@@ -172,6 +172,7 @@ _ALL = (
     ),
     Setting("CIM_DG_MAX_FAILURES", _whole(1), 3, "how often a job may fail before launchers leave it out"),
     Setting("CIM_DG_REQUIRE_GPU", SWITCH, False, "1 makes a run without a usable GPU an error", "0"),
+    Setting("CIM_DG_KEEP_LOGITS", SWITCH, True, "0 keeps no logits of the test images, for `collect --metrics`", "1"),
     Setting("CIM_DG_SKIP_MODEL_SAVE", SWITCH, False, "1 keeps no model of a finished job of a sweep", "0"),
     Setting("CIM_DG_SLURM", MAPPING, {}, "submitit's parameters of a job in `slurm`", "a GPU, 8 cores, a day"),
     Setting("CIM_DG_SLURM_ARRAY", _whole(1), 1000, "tasks of an array of `slurm`, at most"),

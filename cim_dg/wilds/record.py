@@ -77,6 +77,10 @@ class RunFolder:
         """The checkpoint within an epoch, which is removed at the epoch's end."""
         return self.path / f"{self.dataset}_seed:{self.seed}_checkpoint.pt"
 
+    def logits(self, split: str) -> Path:
+        """The logits on `split` of the best epoch."""
+        return self.path / f"{self.dataset}_split:{split}_seed:{self.seed}_epoch:best_logits.npz"
+
     def remove_models(self) -> None:
         """Remove the checkpoints of the epochs `best` and `last`."""
         for which in ("best", "last"):

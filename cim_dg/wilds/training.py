@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -17,7 +18,8 @@ from cim_dg.algorithms import Algorithm, Batch
 from cim_dg.backgrounds.adversarial import Challenge
 from cim_dg.errors import UserError
 from cim_dg.harness.step import TrainingStep, with_parts
-from cim_dg.runtime import checkpoint
+from cim_dg.results.outputs import Outputs
+from cim_dg.runtime import checkpoint, settings
 from cim_dg.wilds.config import Config
 from cim_dg.wilds.data import Data, batches_after
 from cim_dg.wilds.evaluation import Report, format_report, make_report
@@ -84,6 +86,8 @@ class Trainer:
         self.step = TrainingStep(self.method, config.bf16, config.max_grad_norm)
         self.shares = data.train_shares() if config.adjust_average else None
         self.progress = Progress()
+        self._keeps_logits = settings.get("CIM_DG_KEEP_LOGITS")
+        self._logits: dict[str, list[Tensor]] = {}
         self.interval = checkpoint.Interval()
         self._clock = time.monotonic()
 
@@ -140,16 +144,21 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
-        """Predictions, labels and metadata of every split but train. Does not change the run's state."""
+        """Predictions, labels and metadata of every split but train. Does not change the run's state.
+
+        The logits are kept until the next evaluation, for `_keep_logits`.
+        """
         self.method.eval()
         outcomes = {}
         with checkpoint.preserved_randomness():
             for split, loader in self.data.loaders.items():
                 if split == "train":
                     continue
-                seen = []
+                seen, self._logits[split] = [], []
                 for x, y, metadata in self._bar(loader, split):
                     logits = self.step.predict(x.to(self.device, non_blocking=True))
+                    if self._keeps_logits:
+                        self._logits[split].append(logits.cpu())
                     seen.append((logits.argmax(dim=1).cpu(), y, metadata))
                 outcomes[split] = _joined(seen)
         return outcomes
@@ -184,8 +193,17 @@ class Trainer:
             for split, (y_pred, _, _) in outcomes.items():
                 if split != "train":
                     self.folder.write_predictions(split, which, y_pred)
+        if improved and self._keeps_logits:
+            self._keep_logits(epoch, value, {split: y for split, (_, y, _) in outcomes.items()})
         self._save("best" if improved else None)
         self.folder.write_record(self.full_record())
+
+    def _keep_logits(self, epoch: int, value: float, labels: dict[str, Tensor]) -> None:
+        """Write the logits of this epoch, the best so far by `value`, on each evaluated split."""
+        for split, parts in self._logits.items():
+            images = np.asarray(self.data.splits[split].indices)
+            logits = torch.cat(parts).float().numpy()
+            Outputs(logits, labels[split].numpy(), images, epoch, value).write(self.folder.logits(split))
 
     def _meet_challenge(self, challenge: Challenge) -> None:
         """Count and record the foregrounds for which a background misleads the model of the best epoch."""

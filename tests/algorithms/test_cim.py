@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from cim_dg.algorithms import Batch
-from cim_dg.algorithms.cim import InputMorphing
+from cim_dg.algorithms.cim import InputMorphing, Morph
 from cim_dg.domainbed.datasets import nuisance_environments
 from cim_dg.hparams import complete
 from cim_dg.nn.perceptual import ms_ssim
@@ -99,11 +100,58 @@ def test_mask_channels_and_any_number_of_image_channels(make, channels, masks, e
     assert (morph.mask > 0).all() and (morph.mask < 1).all()
 
 
+def test_images_are_compared_at_the_working_size():
+    """The contrast of images of 32 pixels compared at 16 is that of the images at 16; smaller ones stay as they are."""
+    torch.manual_seed(0)
+    small, large = (
+        InputMorphing(PixelSpace.of("unit", 3), complete("CIM", {"cim_contrast_side": side})).eval()
+        for side in (16, None)
+    )
+    y = torch.tensor([0, 1, 0, 1])
+    morph = large(torch.rand(4, 3, 32, 40))
+    halved = Morph(*(F.avg_pool2d(each, 2) for each in (morph.pixels, morph.mask, morph.morphed, morph.inputs)))
+    for given, expected in ((morph, halved), (halved, halved)):
+        batch, at_16 = Batch(given.inputs, y), Batch(expected.inputs, y)
+        assert small.contrast(given, batch)["contrast"].item() == pytest.approx(
+            large.contrast(expected, at_16)["contrast"].item(), abs=1e-6
+        )
+
+
+@pytest.mark.parametrize("hparams", [{"cim_normalize": "simple"}, {"cim_contrast_side": 9}])
+def test_the_gradient_of_the_contrast_by_finite_differences(hparams):
+    torch.manual_seed(0)
+    morphing = InputMorphing(PixelSpace.of("unit", 1), complete("CIM", hparams)).eval()
+    pixels, y = torch.rand(3, 1, 18, 18, dtype=torch.float64), torch.tensor([0, 1, 0])
+
+    def contrast(mask):
+        morph = Morph(pixels, mask, mask * pixels, mask * pixels)
+        return morphing.contrast(morph, Batch(pixels, y))["contrast"]
+
+    mask = torch.rand(3, 1, 18, 18, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(contrast, (mask,), fast_mode=True)
+
+
+def test_pairs_without_a_gradient_are_counted_and_the_simple_normalisation_has_none():
+    pixels, y = torch.rand(4, 1, 18, 18), torch.tensor([0, 0, 1, 1])
+    pixels[1] = 1 - pixels[0]  # of one class, and without any similarity
+    for normalize, active in (("relu", 0.5), ("simple", 1.0)):
+        morphing = InputMorphing(PixelSpace.of("unit", 1), complete("CIM", {"cim_normalize": normalize})).eval()
+        pixels[3] = pixels[2]
+        mask = torch.ones(4, 1, 18, 18, requires_grad=True)
+        terms = morphing.contrast(Morph(pixels, mask, mask * pixels, mask * pixels), Batch(pixels, y))
+        assert terms["active_positive"] == active
+        assert terms["similarity_positive"].item() == pytest.approx(0.5)
+        terms["contrast"].backward()
+        assert mask.grad is not None
+        without = mask.grad.flatten(1).abs().sum(1) == 0
+        assert (1 - without.float().mean()).item() >= active
+
+
 def test_at_most_so_many_anchors(make, batch, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "cim_dg.algorithms.cim.triplet_ms_ssim",
-        lambda morphed, *_, **__: seen.append(len(morphed)) or (morphed.mean(dim=(1, 2, 3)),) * 2,
+        "cim_dg.algorithms.cim.pair_similarities",
+        lambda morphed, *_, **__: seen.append(len(morphed)) or (morphed.mean(dim=(1, 2, 3)).expand(2, -1),) * 2,
     )
     for limit in (5, 0, 100):
         make("CIM", cim_anchors=limit)(batch)

@@ -193,6 +193,7 @@ def test_wrong_input_is_one_sentence(tmp_path: Path, images: Path, capsys: pytes
         (["--output", str(tmp_path / "no" / "p.csv")], "cannot be written: No such file"),
         (["--output", str(tmp_path / "p.csv"), "--batch_size", "0"], "--batch_size is 0"),
         (["--output", str(tmp_path / "p.csv"), "--device", "7"], "device is '7'"),
+        (["--output", str(tmp_path / "p.csv"), "--checkpoint", "/dev/full"], "the checkpoint /dev/full is not a file"),
     ]:
         assert cli.main([*command, *words]) == 2
         error = capsys.readouterr().err.strip().splitlines()[-1]

@@ -53,7 +53,7 @@ def small_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """`cim-dg ARGUMENTS` in this process; returns the exit code."""
-    monkeypatch.setattr(cli, "COMMANDS", ("cim_dg.wilds.cli", "cim_dg.wilds.submission"))
+    monkeypatch.setattr(cli, "COMMANDS", {"wilds": "cim_dg.wilds.cli", "submission": "cim_dg.wilds.submission"})
     return lambda *arguments: cli.main([str(a) for a in arguments])
 
 

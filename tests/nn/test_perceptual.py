@@ -255,6 +255,8 @@ IMAGES = torch.rand(2, 3, 36, 36)
         (IMAGES, IMAGES, {"scales": 4}, "a window of 7 pixels does not fit images of 36x36 halved 3 times"),
         (IMAGES, IMAGES, {"scales": 0}, "scales is 0: accepted is 1 to 5"),
         (IMAGES, IMAGES, {"scales": 6}, "scales is 6: accepted is 1 to 5"),
+        (IMAGES, IMAGES, {"normalize": "softplus"}, "normalize 'softplus' .* accepted is relu, or simple with"),
+        (IMAGES, IMAGES, {"normalize": "simple", "backend": "pytorch_msssim"}, "accepted is relu, or simple with"),
         (IMAGES, IMAGES, {"backend": "piq"}, "backend 'piq' is not known: accepted are native, pytorch_msssim"),
     ],
 )

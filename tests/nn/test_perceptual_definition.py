@@ -13,7 +13,7 @@ from image_pairs import pair, value_and_gradients
 from torch import Tensor
 
 from cim_dg.errors import UserError
-from cim_dg.nn.perceptual import WEIGHTS, ms_ssim, scales_and_window, triplet_ms_ssim
+from cim_dg.nn.perceptual import WEIGHTS, ms_ssim, pair_similarities, scales_and_window, triplet_ms_ssim
 
 
 def assert_equal_in_value_and_gradient(mine: list[Tensor], theirs: list[Tensor], tolerance: float) -> None:
@@ -89,7 +89,7 @@ def test_the_backend_refuses_what_it_cannot_run(monkeypatch: pytest.MonkeyPatch)
 # --- the definition, in loops ----------------------------------------------------------------------------------------
 
 
-def naive_ms_ssim(x: np.ndarray, y: np.ndarray, scales: int, window: int) -> float:
+def naive_ms_ssim(x: np.ndarray, y: np.ndarray, scales: int, window: int, simple: bool = False) -> float:
     """One channel: a loop over scales, pixels and the window's offsets."""
     offsets = range(window)
     line = [math.exp(-((i - window // 2) ** 2) / 4.5) for i in offsets]
@@ -114,7 +114,8 @@ def naive_ms_ssim(x: np.ndarray, y: np.ndarray, scales: int, window: int) -> flo
                 if scale == scales - 1:
                     local *= (2 * mean_x * mean_y + 0.01**2) / (mean_x**2 + mean_y**2 + 0.01**2)
                 total, count = total + local, count + 1
-        result *= max(total / count, 0.0) ** weights[scale]
+        mean = (1 + total / count) / 2 if simple else max(total / count, 0.0)
+        result *= mean ** weights[scale]
     return result
 
 
@@ -150,6 +151,20 @@ def test_equals_the_naive_loop(shape: tuple[int, ...], options: dict[str, int], 
     value = ms_ssim(x, y, window=options.get("window"), scales=options.get("scales"))
     # The window's weights are float32's in ms_ssim, and float64's in the loop.
     torch.testing.assert_close(value, torch.tensor(expected), atol=2e-6, rtol=0)
+
+
+def test_the_simple_normalisation_equals_the_naive_loop_and_leaves_the_published_value_beside_it() -> None:
+    x, y = pair(2, 1, 14, 15, dtype=torch.float64)
+    y[1] = 1 - x[1]  # an image against its inverse has no similarity as published, and a low one here
+    expected = [naive_ms_ssim(a[0].numpy(), b[0].numpy(), 2, 7, simple=True) for a, b in zip(x, y, strict=True)]
+    value = ms_ssim(x, y, normalize="simple")
+    torch.testing.assert_close(value, torch.tensor(expected), atol=5e-6, rtol=0)
+    index = torch.tensor([[0, 1], [1, -1]])
+    values, published = pair_similarities(x, y, index, normalize="simple")
+    torch.testing.assert_close(values[0], value)
+    torch.testing.assert_close(published[0], ms_ssim(x, y))
+    assert published[0, 1] == 0 and 0 < values[0, 1] < 0.5
+    assert values[1, 1] == published[1, 1] == 0
 
 
 @pytest.mark.parametrize(

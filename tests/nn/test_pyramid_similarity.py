@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from image_pairs import pair, value_and_gradients
 from kernel_count import KernelCount
 from pytorch_msssim import ms_ssim as reference
 from torch import Tensor
@@ -77,6 +78,17 @@ def test_gradient_by_finite_differences(scales: int) -> None:
     y = torch.rand(3, 1, 9, 8, dtype=torch.float64, requires_grad=True)
     index = torch.tensor([[0, 2], [2, 2], [1, 0]])
     assert torch.autograd.gradcheck(lambda x, y: pyramid_similarity(x, y, index, 3, scales, 1e-4, 9e-4), (x, y))
+
+
+def test_the_simple_normalisation_is_the_same_on_both_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = pair(3, 2, 30, 26, dtype=torch.float64)
+    y[0] = 1 - x[0]
+    results = []
+    for on_cpu in (True, False):
+        monkeypatch.setattr(perceptual, "_is_on_cpu", lambda images, on_cpu=on_cpu: on_cpu)
+        results.append(value_and_gradients(lambda a, b: perceptual.ms_ssim(a, b, normalize="simple"), x, y))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-9)
 
 
 def test_like_pytorch_msssim_and_1_for_equal_images(gpu_path: None) -> None:

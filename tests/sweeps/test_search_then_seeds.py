@@ -16,11 +16,13 @@ from made_sweeps import uniform
 from made_wilds_logs import write_wilds_log
 from worker_jobs import until
 
+from cim_dg import cli
 from cim_dg.domainbed.standin import hparams_registry
 from cim_dg.errors import UserError
 from cim_dg.hparams import seed_hash
-from cim_dg.results import build
+from cim_dg.results import audit, build
 from cim_dg.results.read import read
+from cim_dg.sweeps import plan as planning
 from cim_dg.sweeps.jobs import DONE, Job
 from cim_dg.sweeps.plan import Plan, make_plan
 from cim_dg.sweeps.spec import load
@@ -40,7 +42,8 @@ def _accuracy(args: dict[str, Any], env: int, split: str) -> float:
 
 def _finish(plan: Plan) -> None:
     """Write what the missing jobs would, with accuracies that depend on their arguments alone."""
-    for path, text in plan.files.items():
+    of_commands = [item for command in plan.commands for item in command.files.items()]
+    for path, text in [*plan.files.items(), *of_commands]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     for job in plan.missing():
@@ -95,7 +98,9 @@ def test_both_stages_and_the_table(tmp_path: Path) -> None:
     _finish(seeds)
     assert _plan(tmp_path).commands == [] and all(job.state == DONE for job in _plan(tmp_path).jobs)
 
-    (table,) = build.report([tmp_path]).tables
+    report = build.report([tmp_path])
+    assert audit.findings(report) == []
+    (table,) = report.tables
     for row in table.rows:
         assert row.protocol == f"iid, search-then-seeds ({SETTINGS} settings)"
         for env, column in enumerate(("+90%", "+80%", "new")):
@@ -110,6 +115,9 @@ def test_both_stages_and_the_table(tmp_path: Path) -> None:
 
     more = _plan(tmp_path, n_trials=4, algorithms=["ERM", "CIM", "VIB"])
     assert {job.algorithm for job in more.missing()} == {"VIB"}, "the search of the new method comes first"
+    (seeds.jobs[-1].folder / "done").unlink()
+    assert [finding.kind for finding in audit.findings(build.report([tmp_path]))] == ["missing"]
+    (seeds.jobs[-1].folder / "done").touch()
     more = _plan(tmp_path, n_trials=4)
     assert {job.args["trial_seed"] for job in more.missing()} == {3}
 
@@ -127,6 +135,24 @@ def test_pairs_of_environments_get_the_settings_of_both(tmp_path: Path) -> None:
     _finish(seeds)
     (table,) = build.report([tmp_path], rules=["leave-one-out"]).tables
     assert {cell.trials for cell in table.rows[0].cells.values()} == {2}
+
+
+def test_variants_are_searched_each_for_itself(tmp_path: Path) -> None:
+    def plan() -> Plan:
+        changes = {**CHANGES, "algorithms": ["ERM", "lambda-0"]}
+        return make_plan(load("ablation", changes), None, tmp_path)
+
+    search = plan()
+    _finish(search)
+    seeds = plan()
+    assert {job.folder.parent for job in seeds.missing()} == {tmp_path / "seeds" / name for name in ("ERM", "lambda-0")}
+    for job in seeds.missing():
+        hparams = json.loads(job.args["hparams"])
+        assert hparams == _hparams(_by_hand(search.jobs, job.algorithm, 2))
+        assert hparams.get("cim_lambda") == (0.0 if job.algorithm == "lambda-0" else None)
+    _finish(seeds)
+    (table,) = build.report([tmp_path]).tables
+    assert [(row.method, row.cells["new"].trials) for row in table.rows] == [("ERM", TRIALS), ("λ = 0", TRIALS)]
 
 
 def _is_single(job: Job) -> bool:
@@ -367,3 +393,34 @@ def _best(run: dict[str, Any]) -> float:
     groups = [name.removeprefix("count_") for name in row if name.startswith("count_")]
     counts = [float(row[f"count_{group}"]) for group in groups]
     return sum(float(row[f"acc_{g}"]) * n for g, n in zip(groups, counts, strict=True) if n) / sum(counts)
+
+
+def test_a_launcher_that_only_submits_gets_the_second_stage_at_the_next_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = f"sweep digits --output_dir {tmp_path} --protocol search-then-seeds --n_hparams 2 --n_trials 2"
+    words += " --algorithms ERM CIM --skip_confirmation --command_launcher "
+    submitted: list[Plan] = []
+    monkeypatch.setattr(planning, "run", lambda plan, folder: submitted.append(plan))
+    assert cli.main([*words.split(), "slurm"]) == 0
+    assert "The jobs are submitted." in capsys.readouterr().out and len(submitted) == 1
+    _finish(submitted[0])
+    assert cli.main([*words.split(), "slurm"]) == 0
+    assert len(submitted) == 2 and {job.folder.parent.name for job in submitted[1].missing()} == {"seeds"}
+    _finish(submitted[1])
+    capsys.readouterr()
+    assert cli.main([*words.split(), "slurm"]) == 0
+    assert "18 jobs: 18 done" in (out := capsys.readouterr().out) and "search-then-seeds (2 settings)" in out
+
+
+def test_a_launcher_that_waits_runs_both_stages_in_one_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stages: list[int] = []
+
+    def run(plan: Plan, folder: Path) -> None:
+        stages.append(len(plan.missing()))
+        _finish(plan)
+
+    monkeypatch.setattr(planning, "run", run)
+    words = f"sweep digits --output_dir {tmp_path} --protocol search-then-seeds --n_hparams 2 --n_trials 2"
+    assert cli.main([*words.split(), "--algorithms", "ERM", "CIM", "--skip_confirmation"]) == 0
+    assert stages == [12, 6]

@@ -171,7 +171,7 @@ def test_run_expt_without_autoload(
 ) -> None:
     """`cim-dg wilds run-expt`, from a checkout whose own folder `algorithms` is on the path."""
     program = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); from cim_dg import cli; "
-    program += "cli.COMMANDS = ('cim_dg.wilds.cli',); sys.exit(cli.main(sys.argv[1:]))"
+    program += "cli.COMMANDS = {'wilds': 'cim_dg.wilds.cli'}; sys.exit(cli.main(sys.argv[1:]))"
     log = tmp_path / "log"
     arguments = [
         "--dataset",

@@ -16,6 +16,7 @@ import torch
 from small_datasets import QUICK
 
 from cim_dg.errors import LEFT
+from cim_dg.results import outputs
 from cim_dg.runtime import checkpoint, locks
 from cim_dg.wilds import training
 
@@ -66,6 +67,21 @@ def test_every_dataset_trains(dataset: str, train: Train) -> None:
     results = record(folder)["results"]
     assert ("groups" in results["val"]) and (results["val"]["worst_group"] is None) is (dataset == "iwildcam")
     assert "positives" in rows(folder / "train_algo.csv")[0]
+
+
+def test_logits_of_the_best_epoch_are_those_of_its_predictions(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = train("camelyon17", "ERM", "--n_epochs", 3, log_dir=tmp_path / "kept")
+    for split in ("id_val", "val", "test"):
+        kept = outputs.read(folder / f"camelyon17_split:{split}_seed:0_epoch:best_logits.npz")
+        assert kept is not None and kept.step == record(folder)["selected_epoch"]
+        predicted = (folder / f"camelyon17_split:{split}_seed:0_epoch:best_pred.csv").read_text().split()
+        assert kept.logits.argmax(axis=1).tolist() == [int(label) for label in predicted]
+        accuracy = float(rows(folder / f"{split}_eval.csv")[kept.step]["acc_avg"])
+        assert (kept.logits.argmax(axis=1) == kept.y).mean() == pytest.approx(accuracy)
+    monkeypatch.setenv("CIM_DG_KEEP_LOGITS", "0")
+    assert not list(train("camelyon17", "ERM", log_dir=tmp_path / "off").glob("*.npz"))
 
 
 def test_group_dro_gives_hospitals_without_training_images_no_weight(train: Train) -> None:
@@ -166,7 +182,7 @@ def test_a_killed_run_ends_as_one_that_was_not(train: Train, small_root: Path, t
         from cim_dg import cli
         from cim_dg.algorithms import CIM_VIB
         torch.set_num_threads(1)
-        cli.COMMANDS = ("cim_dg.wilds.cli",)
+        cli.COMMANDS = {"wilds": 'cim_dg.wilds.cli'}
         steps, original = [], CIM_VIB.after_step
         def after_step(self):
             original(self)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from standin_samples import results_of
 
 import cim_dg
 from cim_dg.errors import RunError
+from cim_dg.results import outputs
 
 DEBUG = ["--dataset", "Debug28", "--hparams", '{"batch_size": 8}', "--output_dir", "job"]
 AS_A_COMMAND = "import sys, runpy; from cim_dg import autoload; autoload.install(); sys.argv[0] = 'train'; "
@@ -40,7 +42,8 @@ def test_files_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
     out, err = capsys.readouterr()
     job = Path("job")
     names = {"done", "err.txt", "model.pkl", "model_step0.pkl", "model_step2.pkl", "out.txt", "provenance.json"}
-    assert {path.name for path in job.iterdir()} == {*names, "results.jsonl", ".lock"}
+    kept = {"logits_best.npz", "logits_last.npz"}
+    assert {path.name for path in job.iterdir()} == {*names, *kept, "results.jsonl", ".lock"}
     assert (job / "out.txt").read_text() == out
     assert (job / "err.txt").read_text() == err
     assert err.count("stand-in for DomainBed") == 1
@@ -63,6 +66,32 @@ def test_files_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert provenance["hparams"]["batch_size"] == 8
     assert provenance["seeds"] == {"seed": 0, "trial_seed": 0, "hparams_seed": 0}
     assert provenance["threads"] == torch.get_num_threads()
+
+
+def test_logits_are_those_behind_the_test_domains_accuracy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the last checkpoint, and at the one that is best on the training domains' validation."""
+    digits = ["--dataset", "NuisanceDigits", "--steps", "5", "--checkpoint_freq", "1", "--skip_model_save"]
+    digits += ["--hparams", '{"batch_size": 8, "nuisance_digits": 40}', "--test_envs", "2"]
+    images = {}
+    for algorithm in ("ERM", "SCL"):
+        assert train.main([*digits, "--algorithm", algorithm, "--output_dir", algorithm]) == 0
+        records = results_of(Path(algorithm))
+        validation = [(record["env0_out_acc"] + record["env1_out_acc"]) / 2 for record in records]
+        for name, step in ((outputs.BEST, validation.index(max(validation))), (outputs.LAST, len(records) - 1)):
+            kept = outputs.read(Path(algorithm) / name)
+            assert kept is not None and kept.step == step
+            assert (kept.logits.argmax(axis=1) == kept.y).mean() == pytest.approx(records[step]["env2_in_acc"])
+            images[algorithm, name] = kept.image.tolist(), kept.y.tolist()
+    # The same images in the same order, though evaluation draws them in random order.
+    assert len({str(value) for value in images.values()}) == 1
+    ((keys, _), *_) = images.values()
+    assert keys == sorted(set(keys))
+    for flags, off in ((["--test_envs", "0", "1"], {}), (["--test_envs", "1"], {"CIM_DG_KEEP_LOGITS": "0"})):
+        for name, value in off.items():
+            monkeypatch.setenv(name, value)
+        assert train.main([*digits, *flags, "--steps", "1", "--output_dir", "none"]) == 0
+        assert not list(Path("none").glob("*.npz"))
+        shutil.rmtree("none")
 
 
 def test_a_job_of_a_sweep_announces_the_standin_in_its_file_only(

@@ -194,6 +194,8 @@ class FastDataLoader:
         self._split = split
         self._num_workers = num_workers
         self._length = -(-len(split) // batch_size)
+        self.keys: list[int] = []
+        """The keys of the items in the order of the last iteration."""
         self._draws = _Draws(RandomSampler(split), batch_size, False, BATCHES_AHEAD_PER_WORKER * num_workers)
 
     def __len__(self) -> int:
@@ -205,6 +207,7 @@ class FastDataLoader:
             self._draws.draw()
             requests.append([self._draws.take(0)])
             self._draws.use()
+        self.keys = [self._split.keys[position] for [(_, _, batch)] in requests for position in batch]
         workers = processes([self._split], self._num_workers) if self._length > 1 else 0
         for (minibatch,) in _load([self._split], iter(requests), workers):
             yield minibatch

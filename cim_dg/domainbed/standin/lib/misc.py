@@ -95,9 +95,14 @@ class Predictor(Protocol):
 
 
 def accuracy(
-    algorithm: Predictor, batches: Iterable[tuple[Transferable, torch.Tensor]], device: str | torch.device
+    algorithm: Predictor,
+    batches: Iterable[tuple[Transferable, torch.Tensor]],
+    device: str | torch.device,
+    kept: list[tuple[torch.Tensor, torch.Tensor]] | None = None,
 ) -> float:
     """The share of images that `algorithm` classifies correctly in eval mode. It leaves `algorithm` in train mode.
+
+    The logits (on the device) and labels of each minibatch are appended to `kept`, if given.
 
     Raises:
         UserError: there is one logit per image. DomainBed compares every logit with every label then, and gives 4.0
@@ -114,6 +119,8 @@ def accuracy(
                     f"{type(algorithm).__name__} gives one logit per image; accepted are one per class, since "
                     "DomainBed's accuracy of a single logit can exceed 1"
                 )
+            if kept is not None:
+                kept.append((logits, y))
             correct += (logits.argmax(1) == y.to(device)).sum()
             total += len(y)
     algorithm.train()

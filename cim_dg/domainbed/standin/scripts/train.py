@@ -14,13 +14,15 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from cim_dg.errors import LEFT, RunError, UserError
-from cim_dg.runtime import devices, locks
+from cim_dg.results import outputs
+from cim_dg.runtime import devices, locks, settings
 from cim_dg.runtime.allocator import keep_freed_memory
 from cim_dg.runtime.arguments import Parser
 from cim_dg.runtime.bounds import SEED, share, whole
@@ -152,6 +154,9 @@ def train(args: argparse.Namespace) -> None:
     steps_per_epoch = min(len(split) for split, _ in splits.train) / hparams["batch_size"]
     n_steps = args.steps or dataset.N_STEPS
     checkpoint_freq = args.checkpoint_freq or dataset.CHECKPOINT_FREQ
+    # Logits are kept of what the tables show: the test domain's in-split, where there is one test domain.
+    tested = f"env{args.test_envs[0]}_in" if len(args.test_envs) == 1 and settings.get("CIM_DG_KEEP_LOGITS") else ""
+    validated = {f"env{env}_out_acc" for env in range(len(dataset)) if env not in args.test_envs}
     columns: list[str] | None = None
     results_file = Results(os.path.join(args.output_dir, "results.jsonl"), args)
     resume = Resume(args.output_dir, args, hparams, algorithm, loaders, results_file, device)
@@ -165,8 +170,13 @@ def train(args: argparse.Namespace) -> None:
         if step % checkpoint_freq == 0 or last:
             results: dict[str, Any] = {"step": step, "epoch": step / steps_per_epoch}
             results |= {name: float(np.mean(recent)) for name, recent in since_checkpoint.items()}
+            kept: list[tuple[torch.Tensor, torch.Tensor]] = []
             for name, batches in loaders.evaluation.items():
-                results[f"{name}_acc"] = accuracy(algorithm, batches, device)
+                kept_here = kept if name == tested else None
+                results[f"{name}_acc"] = accuracy(algorithm, batches, device, kept_here)
+            if kept:
+                validation = np.mean([value for name, value in results.items() if name in validated])
+                keep_logits(args.output_dir, kept, loaders.evaluation[tested].keys, step, float(validation))
             results["mem_gb"] = torch.cuda.max_memory_allocated() / 2**30
             if sorted(results) != columns:
                 columns = sorted(results)
@@ -182,6 +192,15 @@ def train(args: argparse.Namespace) -> None:
     save_model("model.pkl")
     write_atomically(done, "done")
     resume.remove()
+
+
+def keep_logits(
+    folder: str, kept: list[tuple[torch.Tensor, torch.Tensor]], images: list[int], step: int, validation: float
+) -> None:
+    """Write the logits of a checkpoint on the test domain; images are in the order of their keys."""
+    order = np.argsort(images)
+    logits, y = (torch.cat(parts).cpu().numpy()[order] for parts in zip(*kept, strict=True))
+    outputs.keep(Path(folder), outputs.Outputs(logits, y, np.asarray(images)[order], step, validation))
 
 
 def updates(

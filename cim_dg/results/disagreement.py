@@ -1,0 +1,100 @@
+"""The images on which two methods disagree, from kept logits: how many, and which ones most often."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from cim_dg.results import outputs
+from cim_dg.results.grids import Grid
+from cim_dg.results.outputs import Outputs
+from cim_dg.results.records import Records
+from cim_dg.results.tables import Key, Table
+
+_NAMED = 6  # images in a row of the table
+
+
+@dataclass
+class Pair:
+    """Two methods on one test domain, over trials.
+
+    `shares` has, for each trial, the shares of images that both, only the first, only the second, and neither
+    classify correctly, and of those for which they predict other classes. `images` counts the trials in which an image
+    (number, class, first's and second's prediction) is one of the last.
+    """
+
+    shares: list[np.ndarray] = field(default_factory=list)
+    images: Counter[tuple[int, int, int, int]] = field(default_factory=Counter)
+
+    def add(self, first: Outputs, second: Outputs) -> None:
+        """Add a trial; images are matched by their numbers."""
+        _, here, there = np.intersect1d(first.image, second.image, return_indices=True)
+        if not len(here):
+            return
+        y, a, b = first.y[here], first.logits.argmax(axis=1)[here], second.logits.argmax(axis=1)[there]
+        right, also = a == y, b == y
+        differ = a != b
+        self.shares.append(
+            np.array([(right & also).mean(), (right & ~also).mean(), (~right & also).mean(), (~right & ~also).mean()])
+        )
+        self.shares[-1] = np.append(self.shares[-1], differ.mean())
+        columns = (first.image[here], y, a, b)
+        self.images.update(zip(*(column[differ].tolist() for column in columns), strict=True))
+
+
+def pairs(table: Table, records: Records) -> dict[tuple[Key, Key, str], Pair]:
+    """Every two rows of one source on each test domain (of WILDS: the test split), where both have kept logits."""
+    models: dict[tuple[str, int], dict[Key, Outputs]] = {}
+    for key, dataset, trial, by_domain in outputs.selected(table, records):
+        for domain, found in by_domain.items():
+            if found is not None:
+                models.setdefault((f"{dataset} {domain}".strip(), trial), {})[key] = found
+    rows = [(row.method, row.source) for row in table.rows if not row.published]
+    compared: dict[tuple[Key, Key, str], Pair] = {}
+    for (domain, _), of_cell in sorted(models.items()):
+        for first, second in itertools.combinations([key for key in rows if key in of_cell], 2):
+            if first[1] == second[1]:
+                compared.setdefault((first, second, domain), Pair()).add(of_cell[first], of_cell[second])
+    return {key: pair for key, pair in compared.items() if pair.shares}
+
+
+def grid(table: Table, records: Records) -> Grid | None:
+    """The table of disagreements for the page; None where fewer than two methods have kept logits."""
+    found = pairs(table, records) if table.trials else {}
+    if not found:
+        return None
+    header = [
+        "First",
+        "Second",
+        "From",
+        "Test domain",
+        "Both right",
+        "Only first",
+        "Only second",
+        "Both wrong",
+        "Differ",
+    ]
+    rows = [_row(key, pair) for key, pair in found.items()]
+    return Grid(
+        f"{table.title} [{table.selection}]: images on which two methods disagree",
+        [*header, "Most often"],
+        rows,
+        [False] * len(rows),
+        [
+            "Shares of the test images in %, means over trials; Differ: the two predict other classes.",
+            "Most often: the number of the image in the data set (DomainBed: in the environment), its class, the two "
+            "predictions, and in how many trials.",
+        ],
+        [False, False, False, False, True, True, True, True, True, False],
+    )
+
+
+def _row(key: tuple[Key, Key, str], pair: Pair) -> list[list[str]]:
+    (first, source), (second, _), domain = key
+    shares = [[f"{100 * share:.1f}"] for share in np.mean(pair.shares, axis=0)]
+    ranked = sorted(pair.images.items(), key=lambda item: (-item[1], item[0]))[:_NAMED]
+    images = [f"{image} (class {y}: {a}, {b}; {count} trials)" for (image, y, a, b), count in ranked]
+    return [[first], [second], [source], [domain], *shares, images or ["none"]]
