@@ -35,6 +35,7 @@ from torchvision import transforms
 from torchvision.transforms import functional
 
 from cim_dg.data import image_environment
+from cim_dg.domainbed.decoded_folders import use_cache
 from cim_dg.domainbed.shared_loaders import share_loaders
 from cim_dg.domainbed.standin import datasets
 from cim_dg.domainbed.standin.lib import fast_data_loader
@@ -307,6 +308,24 @@ def profile(root: Path) -> None:
     ]
     table.add_section()
     table.add_row("an augmented image", *(f"{total:.3f}" for total in augmented))
+    Console().print(table)
+    profile_items(root)
+
+
+def profile_items(root: Path) -> None:
+    """Print the milliseconds of an item of DomainBed's image folders, without and with CIM_DG_CACHE_DOMAINBED=1."""
+    table = Table("ms / item", "ImageFolder", "from the cache", "the same in a minibatch, as `pool` loads it")
+    for augment in (False, True):
+        (folder, *_), cached = (_Remade.VLCS(str(root), [], {"data_augmentation": augment}) for _ in range(2))
+        use_cache(cached)
+        watch = Stopwatch()
+        for index in range(len(folder)):
+            watch("ImageFolder", folder.__getitem__, index)
+            watch("cache", cached[0].__getitem__, index)
+        for start in range(0, len(folder), 64) if not augment else ():
+            watch("minibatch", cached[0].minibatch, range(start, min(start + 64, len(folder))))
+        row = [f"{1000 * seconds / len(folder):.2f}" for seconds in watch.seconds.values()]
+        table.add_row("augmented" if augment else "resized, for evaluation", *row)
     Console().print(table)
 
 
