@@ -6,8 +6,9 @@ processes that both have by default. Then whole runs, in seconds of an epoch wit
 16 pixels, a network so small that the data count, and with --full on images of 224. The first epoch is told apart,
 because then nothing is in the cache.
 
-Each side runs in processes of its own, in turn; the fastest of each counts. WILDS_ROOT names a clone of p-lambda/wilds,
-which also needs the package transformers; without it only our own side is timed.
+Each side runs in processes of its own, in turn; the fastest of each counts. Processor time (Linux only) depends less on
+what else the machine does. WILDS_ROOT names a clone of p-lambda/wilds, which also needs the package transformers;
+without it only our own side is timed.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from importlib import import_module
-from itertools import pairwise, product
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -136,20 +137,24 @@ def their_loaders(root: Path) -> Loaders:
 
 
 def rates(loaders: Loaders, epochs: int) -> dict[str, float]:
-    """Images per second of training and evaluation, in the first epoch and in the later ones together."""
-    seconds: dict[str, list[float]] = {"training": [], "evaluation": []}
-    images = dict.fromkeys(seconds, 0)
-    for _ in range(epochs):
-        for kind, several in zip(seconds, ([loaders[0]], loaders[1]), strict=True):
-            start = time.perf_counter()
-            images[kind] = sum(len(x) for loader in several for x, *_ in loader)
-            seconds[kind].append(time.perf_counter() - start)
-    return {
-        f"{kind}, {when}": images[kind] * len(part) / sum(part)
-        for kind, taken in seconds.items()
-        for when, part in (("first epoch", taken[:1]), ("later epochs", taken[1:]))
-        if part
-    }
+    """Images per second, and per second of processor time, in the first epoch and in the later ones together."""
+    result = {}
+    for kind, several in (("training", [loaders[0]]), ("evaluation", loaders[1])):
+        clocks, images = [clock()], 0
+        for _ in range(epochs):
+            images = sum(len(x) for loader in several for x, *_ in loader)
+            clocks.append(clock())
+        for when, part in (("first epoch", clocks[:2]), ("later epochs", clocks[1:])):
+            for unit, end, start in zip(("", ", by processor time"), part[-1], part[0], strict=True):
+                if end > start:
+                    result[f"{kind}, {when}{unit}"] = images * (len(part) - 1) / (end - start)
+    return result
+
+
+def clock(pid: int | str = "self") -> tuple[float, float]:
+    """Now, and the processor time of a process and of those of its children that have ended, in seconds."""
+    times = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15]
+    return time.perf_counter(), sum(map(int, times)) / os.sysconf("SC_CLK_TCK")
 
 
 def loader_rates(side: str, root: Path, args: argparse.Namespace) -> dict[str, float]:
@@ -162,7 +167,7 @@ def loader_rates(side: str, root: Path, args: argparse.Namespace) -> dict[str, f
 
 
 def epoch_seconds(side: str, root: Path, options: list[str], epochs: int) -> dict[str, float]:
-    """Seconds of the first epoch of a run, and of the fastest of the later ones, all with their evaluation."""
+    """Seconds, and of processor time, of the first epoch of a run and the fastest later one, with their evaluation."""
     command = [sys.executable, "-m", "cim_dg.cli", "wilds"]
     command += ["train"] if side == "ours" else ["run-expt", os.environ["WILDS_ROOT"], "--"]
     with tempfile.TemporaryDirectory() as cache:
@@ -176,12 +181,16 @@ def epoch_seconds(side: str, root: Path, options: list[str], epochs: int) -> dic
             assert run.stdout is not None
             for line in run.stdout:
                 if line.startswith("Epoch ["):
-                    starts.append(time.perf_counter())
+                    starts.append(clock(run.pid))
                 if len(starts) > epochs:
                     run.kill()  # the last epoch only tells when the one before ended
                     break
-    taken = [end - start for start, end in pairwise(starts)]
-    return {"first epoch": taken[0], "later epochs": min(taken[1:])}
+    taken = np.diff(starts, axis=0)
+    return {
+        f"{when}{unit}": float(part[:, column].min())
+        for when, part in (("first epoch", taken[:1]), ("later epochs", taken[1:]))
+        for column, unit in enumerate(("", ", processor time"))
+    }
 
 
 def environment(cache: str) -> dict[str, str]:

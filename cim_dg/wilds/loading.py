@@ -39,7 +39,8 @@ class ThreadedLoader:
     def __init__(self, loader: Any, split: ReadableSubset) -> None:
         self.batch_sampler: Any = loader.batch_sampler
         self.num_workers: int = loader.num_workers
-        self._generator, self._pin_memory = loader.generator, loader.pin_memory
+        self._generator = loader.generator
+        self._pin_memory = loader.pin_memory and torch.cuda.is_available()  # as in a DataLoader
         assert split.decoded is not None
         self._split, self._shape = split, split.decoded.shape
         normalisation = np.array(NAMED[split.transform.space], dtype=np.float32)

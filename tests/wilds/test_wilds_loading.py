@@ -73,13 +73,20 @@ def test_batches_and_random_numbers_are_those_of_a_loader_without_cache(
         assert_same(one, other)
 
 
-@pytest.mark.parametrize("options", [{"images_per_class": 7}, {"train_loader": "group", "n_groups_per_batch": 1}])
-def test_so_are_the_batches_of_other_samplers(
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"images_per_class": 7},
+        {"train_loader": "group", "n_groups_per_batch": 1},
+        {"loader_kwargs": {"num_workers": 1, "pin_memory": True}},  # which needs a GPU, and changes nothing without
+    ],
+)
+def test_so_are_the_batches_of_other_samplers_and_options(
     options: dict[str, Any], small_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = passes(load(small_root, **options), "train")
     monkeypatch.setenv("CIM_DG_CACHE", "0")
-    assert_same(seen, passes(load(small_root, workers=0, **options), "train"))
+    assert_same(seen, passes(load(small_root, **options | {"loader_kwargs": {"num_workers": 0}}), "train"))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
