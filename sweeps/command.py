@@ -95,12 +95,12 @@ def run(args: argparse.Namespace) -> int:
         for command in plan.commands:
             print(shlex.join(command.words))
         return 0
+    if plan.commands and not args.skip_confirmation and not _confirmed():
+        print("Nothing was run.")
+        return 0
     if spec.primary is not None:
         planning.declare_primary(plan, args.output_dir)
     if plan.commands:
-        if not args.skip_confirmation and not _confirmed():
-            print("Nothing was run.")
-            return 0
         if args.log:
             _log_to(args.log)
         for flag in ("require_gpu", "skip_model_save"):  # DomainBed's sweep does not have these

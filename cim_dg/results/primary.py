@@ -59,7 +59,7 @@ def read(folder: Path) -> Declared:
 
 
 def declare(folder: Path, primary: Primary, selection: str, finished: int) -> None:
-    """Record the primary comparison in the sweep's folder; a recorded one stays as it is.
+    """Record the primary comparison in the sweep's folder; a recorded one stays as it is, its selection rule too.
 
     Raises:
         UserError: the folder has another.
@@ -71,7 +71,7 @@ def declare(folder: Path, primary: Primary, selection: str, finished: int) -> No
         write_atomically(path, json.dumps(asdict(declared), indent=1) + "\n")
         return
     before = read(folder)
-    if asdict(before) | {"finished_before": finished} != asdict(declared):
+    if asdict(before) | {"selection": selection, "finished_before": finished} != asdict(declared):
         raise UserError(
             f"{path} declares {before.method} against {before.baseline} in {before.column} [{before.selection}] as the "
             "primary comparison, and this sweep another; accepted is the same one, or a new --output_dir"

@@ -85,11 +85,10 @@ def test_its_baseline_is_the_tables(tmp_path: Path) -> None:
 def test_a_second_declaration_changes_nothing_and_another_is_refused(tmp_path: Path) -> None:
     primary.declare(tmp_path, Primary("CIM", "ERM", "new"), "iid", 0)
     primary.declare(tmp_path, Primary("CIM", "ERM", "new"), "iid", 9)
-    assert primary.read(tmp_path).finished_before == 0
+    primary.declare(tmp_path, Primary("CIM", "ERM", "new"), "oracle", 9)
+    assert (primary.read(tmp_path).selection, primary.read(tmp_path).finished_before) == ("iid", 0)
     with pytest.raises(UserError, match="declares CIM against ERM in new"):
         primary.declare(tmp_path, Primary("VIB", "ERM", "new"), "iid", 9)
-    with pytest.raises(UserError, match="and this sweep another"):
-        primary.declare(tmp_path, Primary("CIM", "ERM", "new"), "oracle", 9)
 
 
 @pytest.mark.parametrize("content", ["[1]", "{", '{"method": "CIM"}', '{"method": 1, "baseline": "a", "column": "b"}'])
@@ -121,6 +120,8 @@ def test_a_sweep_records_it_before_its_jobs_run(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("cim_dg.sweeps.command._show", lambda *arguments: None)
     arguments = ["sweep", str(file), "--output_dir", str(tmp_path / "runs")]
     assert cli.main([*arguments, "--dry_run"]) == 0
+    monkeypatch.setattr("builtins.input", lambda question: "n")
+    assert cli.main(arguments) == 0
     assert not (tmp_path / "runs").exists()
     assert cli.main([*arguments, "--skip_confirmation"]) == 0
     (text,) = seen
