@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 from collections.abc import Mapping
 from types import ModuleType
@@ -46,8 +47,12 @@ def make_adapter(method: type[Algorithm], algorithms: ModuleType) -> type:
                 num_domains,
                 own,
             )
-            self.optimizer = with_parts(self.new_optimizer(self.method.parameters()), self.method)
             self._step = TrainingStep(self.method, common["bf16"])
+
+        @functools.cached_property
+        def optimizer(self) -> torch.optim.Optimizer:
+            """Made when it is first needed: PyTorch then imports its compiler, more than a second of `cim-dg morph`."""
+            return with_parts(self.new_optimizer(self.method.parameters()), self.method)
 
         def predict(self, x: Tensor) -> Tensor:
             """(N, C, H, W) -> logits (N, K), float32."""

@@ -99,6 +99,15 @@ def test_bf16_trains_and_predicts_in_float32(name):
     assert algorithm.eval().predict(minibatches()[0][0]).dtype == torch.float32
 
 
+def test_what_only_predicts_makes_no_optimiser():
+    algorithm = make("CIM")
+    algorithm.eval().predict(minibatches()[0][0])
+    assert "optimizer" not in vars(algorithm)
+    algorithm.train().update(minibatches())
+    trained = {id(p) for group in vars(algorithm)["optimizer"].param_groups for p in group["params"]}
+    assert trained == {id(parameter) for parameter in algorithm.parameters()}
+
+
 def test_feature_averaging_is_an_option_of_predict():
     x = minibatches()[0][0]
     plain, averaging = make("SCL").eval(), make("SCL", average_copies=2).eval()
