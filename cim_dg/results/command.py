@@ -62,6 +62,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--metrics",
         nargs="*",
+        action="extend",
         choices=METRICS,
         metavar="METRIC",
         help=f"further metrics of the test images, of runs that kept their logits: {', '.join(METRICS)} (all if "

@@ -176,12 +176,14 @@ def make_config(options: Mapping[str, Any], defaults: str | None = None) -> Conf
         raise UserError(f"dataset is {options.get('dataset')!r}; accepted is one of {known}")
     values = dataset_defaults(dataset, defaults)
     search = values.pop("search", {})
-    if (options.get("hparams_seed") or 0) > 0 and (algorithm := options.get("algorithm")):
+    algorithm, hparams_seed, seed = (options.get(name) for name in ("algorithm", "hparams_seed", "seed"))
+    # Values of other types are refused below.
+    if isinstance(algorithm, str) and isinstance(hparams_seed, int) and hparams_seed > 0 and isinstance(seed or 0, int):
         from cim_dg.wilds.search import draw
 
         if not search:
             raise UserError(f"{defaults or dataset} has no `search` to draw from; accepted is hparams_seed 0")
-        drawn, hparams = draw(search, algorithm, options["hparams_seed"], options.get("seed") or 0)
+        drawn, hparams = draw(search, algorithm, hparams_seed, seed or 0)
         values |= {**drawn, "hparams": hparams}
     for owner in ("model", "optimizer", "scheduler"):
         # Default arguments of one optimiser do not fit another. All torchvision models have `pretrained`.

@@ -251,7 +251,7 @@ def test_efficientnet_lite0_is_a_featurizer() -> None:
 def test_a_sweep_from_the_folder_to_the_table(root: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Real jobs of the package's sweep, shortened, and none of them again the second time."""
     spec = yaml.safe_load((Path(__file__).parents[2] / "sweeps" / "backgrounds.yaml").read_text())
-    spec |= {"algorithms": ["ERM", "CIM"], "n_trials": 1}
+    spec |= {"algorithms": ["ERM", "CIM"], "n_trials": 1, "n_hparams": 1, "protocol": "random-search"}
     spec["options"] |= {"model": "small-cnn", "model_kwargs": {"width": 8}, "target_resolution": [16, 16]}
     spec["options"] |= {"n_epochs": 1, "batch_size": 16, "optimizer": "Adam", "lr": 0.005}
     spec["options"] |= {"loader_kwargs": {"num_workers": 0}}

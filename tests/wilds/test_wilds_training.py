@@ -182,7 +182,7 @@ def test_a_killed_run_ends_as_one_that_was_not(train: Train, small_root: Path, t
         from cim_dg import cli
         from cim_dg.algorithms import CIM_VIB
         torch.set_num_threads(1)
-        cli.COMMANDS = {"wilds": 'cim_dg.wilds.cli'}
+        cli.COMMANDS = {{"wilds": 'cim_dg.wilds.cli'}}
         steps, original = [], CIM_VIB.after_step
         def after_step(self):
             original(self)
