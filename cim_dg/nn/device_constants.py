@@ -34,6 +34,7 @@ def kept(
             return make_for_training_too(argument, like.dtype, like.device)
         return keep(argument, like.dtype, like.device)
 
+    get.__name__, get.__qualname__, get.__doc__ = make.__name__, make.__qualname__, make.__doc__
     return get
 
 
