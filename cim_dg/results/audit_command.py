@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from cim_dg.results.command import DOMAINBED_RULES, WILDS_RULES
+from cim_dg.results.command import add_runs_options
 
 
 def add_parser(subparsers: Any) -> None:
@@ -18,17 +18,7 @@ def add_parser(subparsers: Any) -> None:
         "resolution, optimiser, learning rate, code, libraries, harness, selection, group labels, jobs, what is known "
         "of the dataset, and what is claimed. `cim-dg collect --format html` has the findings too.",
     )
-    parser.add_argument("folders", nargs="+", metavar="DIR", help="folders of runs, searched to any depth")
-    parser.add_argument(
-        "--selection",
-        nargs="+",
-        action="extend",
-        choices=DOMAINBED_RULES + WILDS_RULES,
-        default=[],
-        metavar="RULE",
-        help="the rules of the tables, as of `cim-dg collect`",
-    )
-    parser.add_argument("--baseline", metavar="METHOD", help="the method that all others are compared with")
+    add_runs_options(parser, nargs="+")
     parser.add_argument("--strict", action="store_true", help="exit with 1 if anything is found")
     parser.set_defaults(run=run)
 

@@ -19,20 +19,9 @@ METRICS = ("ece", "nll", "auroc", "macro-f1", "balanced", "worst-class")
 WILDS_RULES = ("average", "worst-class", "worst-group", "macro-f1")
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `collect` to the `cim-dg` command."""
-    parser = subparsers.add_parser(
-        "collect",
-        help="comparison tables from runs of DomainBed and its forks, SubpopBench and WILDS",
-        description="Read any mix of DomainBed sweep folders (real, fork or stand-in), SWAD's and MIRO's train_output, "
-        "SubpopBench's output and WILDS log folders, and print comparison tables with 95% intervals and paired tests "
-        "beside the published figures.",
-    )
-    parser.add_argument("folders", nargs="*", metavar="DIR", help="folders of runs, searched to any depth")
-    parser.add_argument(
-        "--format", choices=FORMATS, default="text", help="text (default), markdown, latex, csv or html"
-    )
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write there instead of to the terminal")
+def add_runs_options(parser: argparse.ArgumentParser, nargs: str) -> None:
+    """Add what tells which runs are compared, and how: the folders (as many as `nargs`), the rules, the baseline."""
+    parser.add_argument("folders", nargs=nargs, metavar="DIR", help="folders of runs, searched to any depth")
     parser.add_argument(
         "--selection",
         nargs="+",
@@ -45,10 +34,26 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "has oracle too)",
     )
     parser.add_argument(
-        "--table", nargs="+", default=[], metavar="NAME", help="only these tables, such as vlcs, subgroups, digits"
-    )
-    parser.add_argument(
         "--baseline", metavar="METHOD", help="the method that all others are compared with (default ERM)"
+    )
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `collect` to the `cim-dg` command."""
+    parser = subparsers.add_parser(
+        "collect",
+        help="comparison tables from runs of DomainBed and its forks, SubpopBench and WILDS",
+        description="Read any mix of DomainBed sweep folders (real, fork or stand-in), SWAD's and MIRO's train_output, "
+        "SubpopBench's output and WILDS log folders, and print comparison tables with 95% intervals and paired tests "
+        "beside the published figures.",
+    )
+    add_runs_options(parser, nargs="*")
+    parser.add_argument(
+        "--format", choices=FORMATS, default="text", help="text (default), markdown, latex, csv or html"
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write there instead of to the terminal")
+    parser.add_argument(
+        "--table", nargs="+", default=[], metavar="NAME", help="only these tables, such as vlcs, subgroups, digits"
     )
     parser.add_argument(
         "--published",
