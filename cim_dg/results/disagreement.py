@@ -37,10 +37,8 @@ class Pair:
         y, a, b = first.y[here], first.logits.argmax(axis=1)[here], second.logits.argmax(axis=1)[there]
         right, also = a == y, b == y
         differ = a != b
-        self.shares.append(
-            np.array([(right & also).mean(), (right & ~also).mean(), (~right & also).mean(), (~right & ~also).mean()])
-        )
-        self.shares[-1] = np.append(self.shares[-1], differ.mean())
+        of_images = (right & also, right & ~also, ~right & also, ~right & ~also, differ)
+        self.shares.append(np.array([each.mean() for each in of_images]))
         columns = (first.image[here], y, a, b)
         self.images.update(zip(*(column[differ].tolist() for column in columns), strict=True))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cim_dg.errors import UserError
 from cim_dg.runtime.files import write_atomically
-from cim_dg.runtime.schema import validated
+from cim_dg.runtime.schema import load_json
 
 FILE = "primary.json"
 """The file of a sweep's folder."""
@@ -50,12 +50,7 @@ def read(folder: Path) -> Declared:
     Raises:
         UserError: the file cannot be read, or has something else in it.
     """
-    path = folder / FILE
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        raise UserError(f"{path} is not the primary comparison of a sweep; move it away") from None
-    return validated(Declared, entries, str(path))
+    return load_json(folder / FILE, Declared, "the primary comparison of a sweep")
 
 
 def declare(folder: Path, primary: Primary, selection: str, finished: int) -> None:

@@ -12,8 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from cim_dg.errors import UserError
-from cim_dg.runtime.schema import validated
+from cim_dg.runtime.schema import load_json
 
 if TYPE_CHECKING:
     from cim_dg.results.records import Records
@@ -67,13 +66,7 @@ def read(folder: str | os.PathLike[str]) -> Protocol | None:
         UserError: the file is not one that a sweep writes.
     """
     path = Path(folder, FILE)
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, RecursionError):
-        raise UserError(f"{path} is not what a sweep writes; move it away") from None
-    return validated(Protocol, data, str(path))
+    return load_json(path, Protocol, "what a sweep writes") if path.exists() else None
 
 
 def parts(records: Records) -> list[tuple[Protocol | None, Records]]:

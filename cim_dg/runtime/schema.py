@@ -54,6 +54,19 @@ def load_yaml(source: Path | str, model: type[Model], where: str | None = None) 
     return validated(model, read_yaml(source, where), where)
 
 
+def load_json(path: Path, model: type[Model], what: str) -> Model:
+    """The content of a JSON file that this package has written as an object of `model`.
+
+    Raises:
+        UserError: it cannot be read, or is not `what`, as the message calls it; or as of `validated`.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        raise UserError(f"{path} is not {what}; move it away") from None
+    return validated(model, data, str(path))
+
+
 def validated(model: type[Model], data: object, where: str) -> Model:
     """`data` (dicts, lists, texts, numbers, bools and None) as an object of `model`.
 
