@@ -39,7 +39,10 @@ def render(report: Report) -> str:
     )
     return template.render(
         version=cim_dg.__version__,
-        sections=[(table, _grids(table, report.records), _plots(table, report)) for table in report.tables],
+        sections=[
+            (table, grids(table), _plots(table, report), _disagreements(table, report.records))
+            for table in report.tables
+        ],
         aggregates=[
             (aggregate.title, [aggregates.grid(aggregate)], _over_datasets(aggregate))
             for aggregate in report.over_datasets
@@ -80,10 +83,9 @@ def _plots(table: Table, report: Report) -> list[_Plot]:
     ]
 
 
-def _grids(table: Table, records: Records | None) -> list[Grid]:
-    """The table, its comparisons, and the images on which two of its methods disagree."""
-    found = None if records is None else disagreement.grid(table, protocols.of(records, table.protocol))
-    return [*grids(table), *([] if found is None else [found])]
+def _disagreements(table: Table, records: Records | None) -> Grid | None:
+    """The images on which two of the table's methods disagree."""
+    return None if records is None else disagreement.grid(table, protocols.of(records, table.protocol))
 
 
 def _paired(table: Table) -> str:
