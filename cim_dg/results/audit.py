@@ -18,11 +18,10 @@ from cim_dg.results.audit_facts import (
     is_searched,
     of_catalogue,
     pretrained_with,
-    settings,
     trains_on_groups,
 )
 from cim_dg.results.build import Report
-from cim_dg.results.records import Run
+from cim_dg.results.records import Run, settings_tried
 from cim_dg.results.tables import LEVEL, Comparison, Row, Table
 
 FAR = 3.0
@@ -96,7 +95,7 @@ def _by_method(runs: Sequence[Run]) -> dict[str, list[Run]]:
 def _settings_and_trials(methods: Methods) -> Iterator[tuple[str, str, str]]:
     """Unequal numbers of settings, and unequal trials."""
     every_run = [run for runs in methods.values() for run in runs]
-    tried = {name: settings(runs) for name, runs in methods.items()}
+    tried = {name: settings_tried(runs) for name, runs in methods.items()}
     if len(set(tried.values())) > 1:
         few = [name for name, count in tried.items() if count < max(tried.values())]
         yield (
@@ -259,7 +258,7 @@ def _few_trials(comparison: Comparison, table: Table) -> Iterator[tuple[str, str
 def _far(row: Row, table: Table, report: Report) -> Iterator[tuple[str, str, str]]:
     """ERM against its published figure of the same protocol: rule, settings and trials."""
     runs = [run for run in (report.records.runs if report.records else []) if _is_of(run, row, table)]
-    if row.source not in ("domainbed", "domainbed-standin") or not runs or settings(runs) < _COMPLETE[0]:
+    if row.source not in ("domainbed", "domainbed-standin") or not runs or settings_tried(runs) < _COMPLETE[0]:
         return
     for figure in published.figures(table.name):
         cell = row.cells.get(figure.column)

@@ -93,15 +93,6 @@ SEARCHED = ("batch size", "learning rate", "weight decay")
 """Facts that a search of settings draws. They are compared where there is none."""
 
 
-def settings(runs: Sequence[Run]) -> int:
-    """The number of settings that a method was tried with, in the trial and environments where it had most."""
-    tried: dict[tuple[tuple[int, ...], int], set[str]] = {}
-    for run in runs:
-        values = "" if run.test_envs else str(sorted(run.hparams.items()))
-        tried.setdefault((run.test_envs, run.trial), set()).add(f"{run.hparams_seed} {values}")
-    return max(map(len, tried.values()))
-
-
 def is_searched(runs: Sequence[Run]) -> bool:
     """Whether settings were drawn for a method: it has hparams seeds above 0."""
     return any(run.hparams_seed for run in runs)

@@ -15,7 +15,7 @@ from cim_dg.results import published, statistics
 from cim_dg.results.domains import domain_names
 from cim_dg.results.primary import find
 from cim_dg.results.read_swad import AVERAGED, is_averaged, is_family
-from cim_dg.results.records import Records, Run
+from cim_dg.results.records import Records, Run, settings_tried
 from cim_dg.results.selection import TITLES, select, unserved
 from cim_dg.results.tables import (
     Cell,
@@ -211,12 +211,11 @@ def _settings(dataset: str, runs: list[Run], variants: Sequence[str]) -> list[st
             )
     if len({run.bf16 for run in runs if run.algorithm not in variants}) > 1:
         notes.append(f"Careful: of the runs of {dataset}, some computed in bfloat16 (bf16), others in float32.")
-    seeds: dict[str, dict[tuple[object, ...], set[int]]] = {}
+    methods: dict[str, list[Run]] = {}
     for run in runs:
-        cell = run.harness, run.test_envs, run.trial
-        seeds.setdefault(run.algorithm, {}).setdefault(cell, set()).add(run.hparams_seed)
-    if seeds:
-        notes.append(tried_note({name: str(max(map(len, cells.values()))) for name, cells in seeds.items()}, ""))
+        methods.setdefault(run.algorithm, []).append(run)
+    if methods:
+        notes.append(tried_note({name: str(settings_tried(of_method)) for name, of_method in methods.items()}, ""))
     if any(run.harness == "domainbed-standin" for run in runs):
         notes.append("domainbed-standin is the small stand-in of this package, not the real DomainBed.")
     return notes

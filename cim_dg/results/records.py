@@ -215,6 +215,15 @@ def _named(run: Run) -> str:
     return f"{run.algorithm} on {run.dataset}, trial {run.trial}{envs} ({run.folder})"
 
 
+def settings_tried(runs: Sequence[Run]) -> int:
+    """The number of settings that a method was tried with, in the trial and environments where it had most."""
+    tried: dict[tuple[str, tuple[int, ...], int], set[str]] = {}
+    for run in runs:
+        values = "" if run.test_envs else str(sorted(run.hparams.items()))
+        tried.setdefault((run.harness, run.test_envs, run.trial), set()).add(f"{run.hparams_seed} {values}")
+    return max(map(len, tried.values()))
+
+
 def _doubles(runs: list[Run]) -> list[str]:
     """A sentence if a cell has a job more than once. DomainBed pools them, and so does this module."""
     cells: Counter[tuple[Any, ...]] = Counter()
