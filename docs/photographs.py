@@ -2,9 +2,9 @@
 
     python docs/photographs.py runs/photographs [--studies size shift digits] [--values 0 4] [--dry_run]
 
-A study changes one property of NuisanceDigits. Each value of it is a sweep of its own, of ERM, of CIM with and without its
-contrast, tested on backgrounds not seen in training, on trial seeds that chose nothing. Jobs that are done are not run
-again, and a table has the values that were run.
+A study changes one property of NuisanceDigits. Each value of it is a sweep of its own, of ERM and of CIM with and
+without its contrast, tested on backgrounds not seen in training, on trial seeds that chose nothing. Jobs that are done
+are not run again, and a table has the values that were run.
 """
 
 from __future__ import annotations
