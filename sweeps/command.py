@@ -52,11 +52,12 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--require_gpu", action="store_true", help="a job that can use no GPU fails")
     parser.add_argument("--skip_model_save", action="store_true", help="keep no model of a finished job")
     change = parser.add_argument_group("instead of what the sweep says")
-    change.add_argument("--datasets", nargs="+")
+    change.add_argument("--datasets", nargs="+", help="those of the same files, or of none")
     change.add_argument("--algorithms", nargs="+")
     change.add_argument("--test_envs", nargs="+", help="of DomainBed: the environments to test on, by name")
     change.add_argument("--hparams", help="of DomainBed: hyper-parameters of all jobs, as a JSON object")
     change.add_argument("--n_trials", type=int)
+    change.add_argument("--first_trial", type=int, help="the first trial seed (WILDS: seed); 0 if not given")
     change.add_argument(
         "--n_hparams", type=int, help="how many settings to search: the default hparams and random ones"
     )
@@ -74,8 +75,8 @@ def add_parser(subparsers: Any) -> None:
 
 
 _CHANGES = (
-    *("datasets", "algorithms", "test_envs", "n_trials", "n_hparams", "protocol", "steps", "selection"),
-    "command_launcher",
+    *("datasets", "algorithms", "test_envs", "n_trials", "first_trial", "n_hparams", "protocol", "steps"),
+    *("selection", "command_launcher"),
 )
 
 
