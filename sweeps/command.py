@@ -54,6 +54,7 @@ def add_parser(subparsers: Any) -> None:
     change = parser.add_argument_group("instead of what the sweep says")
     change.add_argument("--algorithms", nargs="+")
     change.add_argument("--n_trials", type=int)
+    change.add_argument("--first_trial", type=int, help="the first trial seed (WILDS: seed); 0 if not given")
     change.add_argument(
         "--n_hparams", type=int, help="how many settings to search: the default hparams and random ones"
     )
@@ -70,7 +71,7 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(run=run)
 
 
-_CHANGES = ("algorithms", "n_trials", "n_hparams", "protocol", "steps", "selection", "command_launcher")
+_CHANGES = ("algorithms", "n_trials", "first_trial", "n_hparams", "protocol", "steps", "selection", "command_launcher")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -33,7 +33,7 @@ NO_DATA = "none"  # DomainBed requires --data_dir even for data sets without fil
 def jobs(spec: Spec, data_dir: str | None, output_dir: Path, chosen: Sequence[Choice] | None = None) -> list[Job]:
     """Every run that the selection rule needs, in DomainBed's order; only leave-one-out needs pairs.
 
-    With the settings that a search has `chosen` on trial 0: theirs on the other trials.
+    With the settings that a search has `chosen` on the first trial: theirs on the other trials.
     """
     return [
         _job(args, output_dir / name if spec.variants else output_dir, name)
@@ -42,7 +42,7 @@ def jobs(spec: Spec, data_dir: str | None, output_dir: Path, chosen: Sequence[Ch
 
 
 def chosen(spec: Spec, folder: Path) -> list[Choice]:
-    """The setting that the selection rule chooses on trial 0, for each dataset, method and test environment.
+    """The setting that the selection rule chooses on the first trial, for each dataset, method and test environment.
 
     Raises:
         UserError: there is no run to choose, or the runs are of several harnesses.
@@ -73,11 +73,11 @@ def commands(
 ) -> list[Command]:
     """DomainBed's own command that launches the missing jobs.
 
-    DomainBed's `sweep` supports neither variants, nor selected test environments, nor settings of each method:
-    `cim_dg.sweeps.launch` gives such jobs to its launcher.
+    DomainBed's `sweep` supports neither variants, nor selected test environments, nor another first trial, nor settings
+    of each method: `cim_dg.sweeps.launch` gives such jobs to its launcher.
     """
     missing = [job for job in planned if job.state != DONE]
-    if spec.variants or spec.test_envs or planned_by_search:
+    if spec.variants or spec.test_envs or spec.first_trial or planned_by_search:
         return [_launch(spec, output_dir, missing)] if missing else []
     words = [
         *("--datasets", *spec.datasets, "--algorithms", *spec.algorithms),
@@ -188,7 +188,7 @@ def _arguments(spec: Spec, data_dir: str, chosen: Sequence[Choice] | None) -> It
     The `chosen` values are explicit, since DomainBed draws those of a seed from the trial too. Pairs of environments
     have the settings of both.
     """
-    for trial in range(spec.n_trials) if chosen is None else range(1, spec.n_trials):
+    for trial in spec.trials if chosen is None else spec.trials[1:]:
         for dataset in spec.datasets:
             for name in spec.algorithms:
                 variant = _variant(spec, name)

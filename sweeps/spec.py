@@ -52,13 +52,15 @@ class Spec:
     algorithms: Names
     """the methods; if there are variants, their names (all if not given)"""
     n_trials: Count
-    """the number of trial seeds (DomainBed) or of seeds (WILDS), from 0"""
+    """the number of trial seeds (DomainBed) or of seeds (WILDS)"""
     selection: Selection
     """the rule by which checkpoints are selected: one of the harness"""
     data: tuple[str, ...]
     """the required paths in the folder of the data, with * and ?; empty if no file is needed"""
     table: Text
     """the table of published figures for the results"""
+    first_trial: Annotated[int, Ge(0)] = 0
+    """the first of the trial seeds: another one gives fresh seeds, on which nothing was chosen"""
     n_hparams: Count = 1
     """the default hyper-parameters, and random ones up to this number"""
     protocol: Protocol = "random-search"
@@ -100,6 +102,11 @@ class Spec:
         if self.variants and (unknown := [name for name in self.algorithms if name not in self.variants]):
             known = f"there are {', '.join(self.variants)}{suggestion(unknown[0], self.variants)}"
             raise UserError(f"there is no variant {unknown[0]!r}; {known}")
+
+    @property
+    def trials(self) -> range:
+        """The trial seeds."""
+        return range(self.first_trial, self.first_trial + self.n_trials)
 
 
 _OWN_ENTRIES = {

@@ -15,7 +15,7 @@ from cim_dg.results.protocols import SEARCH, SEARCH_THEN_SEEDS, SEEDS, Protocol
 from cim_dg.sweeps.jobs import DONE, Command, Job
 from cim_dg.sweeps.spec import Spec
 
-_SHARED = ("harness", "steps", "hparams", "variants", "options")
+_SHARED = ("harness", "first_trial", "steps", "hparams", "variants", "options")
 """The entries of a sweep that all its runs share. The folder of a search serves no other values of them."""
 
 
@@ -79,7 +79,7 @@ def _refuse_other(folder: Path, protocol: Protocol) -> None:
     before = protocols.read(folder)
     if before is None:
         return
-    old = {"selection": before.selection, "n_hparams": before.n_hparams, **before.shared}
+    old = {"first_trial": 0, "selection": before.selection, "n_hparams": before.n_hparams, **before.shared}
     new = {"selection": protocol.selection, "n_hparams": protocol.n_hparams, **protocol.shared}
     for name in new:
         if old.get(name) != new[name]:

@@ -22,20 +22,20 @@ from cim_dg.sweeps.spec import Spec
 def jobs(spec: Spec, data_dir: str | None, output_dir: Path, chosen: Sequence[Choice] | None = None) -> list[Job]:
     """A run for each data set, method, setting and seed.
 
-    With the settings that a search has `chosen` on seed 0: theirs on the other seeds.
+    With the settings that a search has `chosen` on the first seed: theirs on the other seeds.
     """
     if chosen is None:
-        runs = itertools.product(range(spec.n_trials), spec.datasets, spec.algorithms, range(spec.n_hparams))
+        runs = itertools.product(spec.trials, spec.datasets, spec.algorithms, range(spec.n_hparams))
         return [_job(output_dir, *run) for run in runs]
     return [
         _job(output_dir, seed, choice.dataset, choice.algorithm, choice.hparams_seed, choice.hparams)
-        for seed in range(1, spec.n_trials)
+        for seed in spec.trials[1:]
         for choice in chosen
     ]
 
 
 def chosen(spec: Spec, folder: Path) -> list[Choice]:
-    """The setting that the selection rule chooses on seed 0, for each dataset and method.
+    """The setting that the selection rule chooses on the first seed, for each dataset and method.
 
     Raises:
         UserError: there is no run to choose.

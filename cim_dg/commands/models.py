@@ -243,6 +243,7 @@ def _folders(root: Path) -> list[Path]:
 def _build_domainbed(stored: Stored) -> Model:
     from cim_dg import autoload
     from cim_dg import hparams as spaces
+    from cim_dg.nn.area_averaged import FEATURIZER_SIDE
     from cim_dg.nn.pixels import PixelSpace
 
     about = stored.about
@@ -251,7 +252,8 @@ def _build_domainbed(stored: Stored) -> Model:
     algorithms = importlib.import_module("domainbed.algorithms")
     registry = importlib.import_module("domainbed.hparams_registry")
     hparams = dict(about["hparams"])
-    if "weights" in getattr(registry, "OPTIONAL", ()) and shape[1:] == PRETRAINED_SIZE:
+    size = (hparams.get(FEATURIZER_SIDE) or shape[1],) * 2
+    if "weights" in getattr(registry, "OPTIONAL", ()) and size == shape[1:] == PRETRAINED_SIZE:
         hparams["weights"] = _without_download(hparams.get("weights"))
     built = algorithms.get_algorithm_class(name)(shape, about["num_classes"], about["num_domains"], hparams)
     # The harness' own algorithms do not have this hyper-parameter, so the dataset determines it.

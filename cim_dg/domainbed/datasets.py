@@ -16,25 +16,24 @@ import torch
 from numpy.random import RandomState
 from torch.utils.data import TensorDataset
 
+from cim_dg import hparams as spaces
 from cim_dg.data import digits, spirograph
 from cim_dg.errors import UserError
-from cim_dg.runtime.seeding import check_seed
+from cim_dg.nn.area_averaged import FEATURIZER_SIDE
 
 SIDE = 36
 DIGIT_SIDE = 28
+MARGIN = (SIDE - DIGIT_SIDE) // 2
 NUM_DIGITS = 1797
 RATES = {"+90%": 0.9, "+80%": 0.8}  # how often a training environment's background follows the class
-FEWEST_DIGITS, MOST_DIGITS = (
-    10,
-    700,
-)  # per training environment: a fifth is held out, and about 400 must remain for each third of 'new'
 
 
 @dataclass(frozen=True)
 class NuisanceEnvironment:
     """One environment of NuisanceDigits.
 
-    images (N, 3, 36, 36) in [0, 1], labels (N,) from 0 to 9, and the opacities (N, 36, 36) of the digits in them.
+    images (N, 3, S, S) in [0, 1], labels (N,) from 0 to 9, and the opacities (N, S, S) of the digits in them; S is 36
+    by default.
     """
 
     name: str
@@ -43,11 +42,13 @@ class NuisanceEnvironment:
     opacities: torch.Tensor
 
     def digit_mask(self) -> torch.Tensor:
-        """The pixels of the digits (opacity of at least 0.5): (N, 36, 36), bool, in the order of the data set."""
+        """The pixels of the digits (opacity of at least 0.5): (N, S, S), bool, in the order of the data set."""
         return self.opacities >= 0.5
 
 
-def nuisance_environments(seed: int = 0, background: str = "texture", count: int = 300) -> list[NuisanceEnvironment]:
+def nuisance_environments(
+    seed: int = 0, background: str = "texture", count: int = 300, side: int = SIDE, shift: int = 0
+) -> list[NuisanceEnvironment]:
     """The three environments of NuisanceDigits, disjoint in digits. They depend on these arguments only.
 
     In '+90%' and '+80%' (`count` digits each) the background follows a class z: at the stated rate the digit's own,
@@ -55,62 +56,70 @@ def nuisance_environments(seed: int = 0, background: str = "texture", count: int
     ("plain"), with U uniform in [0, 1). In 'new' (all other digits) it is independent of the class: random stripes,
     plain random colours and crops of photographs, a third each, for any `background`.
 
+    At another `side` than 36, digits, stripes and crops grow with the image: the same pictures in more pixels. Each
+    digit is moved from the centre down and to the right by whole numbers from -`shift` to `shift`, in units of a 36th
+    of the side, drawn uniformly. Backgrounds do not depend on the shift.
+
     Raises:
-        UserError: an argument is out of its range.
+        UserError: an argument is out of its range (hparams/datasets/NuisanceDigits.yaml).
     """
-    _check(seed, background, count)
+    _check(dict(zip(OPTIONS, (seed, background, count, side, shift), strict=True)))
     small, labels = digits.load_digits()
     order = RandomState([seed, 0]).permutation(NUM_DIGITS)
     parts = np.split(order, [count, 2 * count])
+    digit_side = round(DIGIT_SIDE * side / SIDE)
     environments = []
     for index, (name, part) in enumerate(zip([*RATES, "new"], parts, strict=True), start=1):
         # A stream per environment, so that 'new' has the same images for any training backgrounds.
         rng = RandomState([seed, index])
         if name in RATES:
-            backgrounds = _following(rng, labels[part], RATES[name], background)
+            backgrounds = _following(rng, labels[part], RATES[name], background, side)
         else:
-            backgrounds = _following_nothing(rng, len(part))
-        opacities = digits.enlarge(small[part], DIGIT_SIDE, SIDE)
+            backgrounds = _following_nothing(rng, len(part), side)
+        shifts = RandomState([seed, index, 1]).randint(-shift, shift + 1, size=(len(part), 2))
+        corners = np.rint((MARGIN + shifts) / (2 * MARGIN) * (side - digit_side)).astype(int)
+        opacities = digits.enlarge(small[part], digit_side, side, corners)
         images = digits.compose(opacities, backgrounds)
         environments.append(NuisanceEnvironment(name, *map(torch.from_numpy, (images, labels[part], opacities))))
     return environments
 
 
+OPTIONS = ("nuisance_seed", "nuisance_background", "nuisance_digits", "nuisance_side", "nuisance_shift")
+"""The hyper-parameters that are the arguments of `nuisance_environments`."""
+
+
 def environments_for(hparams: Mapping[str, Any]) -> list[NuisanceEnvironment]:
-    """The environments of NuisanceDigits that a run with these hparams sees; for the masks of digits, say."""
-    return nuisance_environments(
-        hparams.get("nuisance_seed", 0),
-        hparams.get("nuisance_background", "texture"),
-        hparams.get("nuisance_digits", 300),
-    )
+    """The environments of NuisanceDigits that a run with these hparams sees; for the masks of digits, say.
+
+    Raises:
+        UserError: one of the data set's own hparams is not accepted.
+    """
+    own = _check({name: value for name, value in hparams.items() if name in (*OPTIONS, FEATURIZER_SIDE)})
+    entries = spaces.space("datasets/NuisanceDigits")
+    return nuisance_environments(*(own.get(name, entries[name].default) for name in OPTIONS))
 
 
-def _following(rng: RandomState, labels: np.ndarray, rate: float, background: str) -> np.ndarray:
+def _check(options: Mapping[str, Any]) -> dict[str, Any]:
+    return spaces.check(spaces.space("datasets/NuisanceDigits"), options)
+
+
+def _following(rng: RandomState, labels: np.ndarray, rate: float, background: str, side: int) -> np.ndarray:
     count = len(labels)
     followed = np.where(rng.uniform(size=count) < rate, labels, rng.randint(10, size=count))
     tenths = (followed + rng.uniform(size=count)) / 10
-    return digits.stripes(rng, np.pi * tenths, SIDE) if background == "texture" else digits.hues(tenths, SIDE)
+    if background == "texture":
+        return digits.stripes(rng, np.pi * tenths, side, side / SIDE)
+    return digits.hues(tenths, side)
 
 
-def _following_nothing(rng: RandomState, count: int) -> np.ndarray:
+def _following_nothing(rng: RandomState, count: int, side: int) -> np.ndarray:
     # The digits are shuffled, so every third one is a random third.
     thirds = [len(range(start, count, 3)) for start in range(3)]
-    backgrounds = np.empty((count, digits.CHANNELS, SIDE, SIDE), dtype=np.float32)
-    backgrounds[0::3] = digits.stripes(rng, rng.uniform(0, np.pi, size=thirds[0]), SIDE)
-    backgrounds[1::3] = digits.plain_colours(rng, thirds[1], SIDE)
-    backgrounds[2::3] = digits.photo_crops(rng, thirds[2], SIDE)
+    backgrounds = np.empty((count, digits.CHANNELS, side, side), dtype=np.float32)
+    backgrounds[0::3] = digits.stripes(rng, rng.uniform(0, np.pi, size=thirds[0]), side, side / SIDE)
+    backgrounds[1::3] = digits.plain_colours(rng, thirds[1], side)
+    backgrounds[2::3] = digits.photo_crops(rng, thirds[2], side, side / SIDE)
     return backgrounds
-
-
-def _check(seed: object, background: object, count: object) -> None:
-    check_seed("nuisance_seed", seed)
-    if background not in ("texture", "plain"):
-        raise UserError(f"nuisance_background is {background!r}; it must be 'texture' or 'plain'")
-    if isinstance(count, bool) or not isinstance(count, int) or not FEWEST_DIGITS <= count <= MOST_DIGITS:
-        raise UserError(
-            f"nuisance_digits is {count!r}; it must be a whole number from {FEWEST_DIGITS} to {MOST_DIGITS}, "
-            f"the digits of each training environment out of {NUM_DIGITS}"
-        )
 
 
 class SmallImages(TensorDataset):
@@ -126,8 +135,8 @@ def make_nuisance_digits(datasets: ModuleType) -> type:
     class NuisanceDigits(base):
         """Digits whose background follows the class in training ('+90%', '+80%') but not in 'new'.
 
-        Images depend on the hparams `nuisance_seed` (0), `nuisance_background` ("texture") and `nuisance_digits` (300)
-        only, so that all methods and trials see the same ones; see `nuisance_environments`.
+        Images depend on the hparams `nuisance_...` only, so that all methods and trials see the same ones; see
+        `nuisance_environments`. Featurizers get images of any side averaged to `featurizer_side` (36).
         """
 
         ENVIRONMENTS = [*RATES, "new"]  # noqa: RUF012 - DomainBed's own classes have plain lists
@@ -140,10 +149,16 @@ def make_nuisance_digits(datasets: ModuleType) -> type:
             self, root: str | None, test_envs: list[int] | None = None, hparams: dict[str, Any] | None = None
         ) -> None:
             super().__init__()
-            self.input_shape = self.INPUT_SHAPE
+            self.input_shape = self.shape_for(hparams or {})
             self.num_classes = 10
             self.environments = self.ENVIRONMENTS
             self.datasets = [SmallImages(one.images, one.labels) for one in environments_for(hparams or {})]
+
+        @staticmethod
+        def shape_for(hparams: Mapping[str, Any]) -> tuple[int, ...]:
+            """The shape (C, H, W) of the images for these hparams."""
+            side = hparams.get("nuisance_side", SIDE)
+            return digits.CHANNELS, side, side
 
     return _as_of(NuisanceDigits, datasets)
 

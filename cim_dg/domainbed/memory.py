@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -34,8 +34,9 @@ def _line(algorithm: str, dataset: str, environments: int, hparams: str | None) 
     """The GiB without images and per image, the same for all jobs with the same network."""
     train, algorithms = import_module("domainbed.scripts.train"), import_module("domainbed.algorithms")
     chosen = argparse.Namespace(algorithm=algorithm, dataset=dataset, hparams_seed=0, trial_seed=0, hparams=hparams)
-    shape = _shape(dataset)
-    model = algorithms.get_algorithm_class(algorithm)(shape, CLASSES, environments, train.choose_hparams(chosen))
+    values = train.choose_hparams(chosen)
+    shape = _shape(dataset, values)
+    model = algorithms.get_algorithm_class(algorithm)(shape, CLASSES, environments, values)
     model.train()
 
     def step(images: int) -> Any:
@@ -46,8 +47,10 @@ def _line(algorithm: str, dataset: str, environments: int, hparams: str | None) 
     return base, of_each_environment / environments
 
 
-def _shape(dataset: str) -> tuple[int, ...]:
+def _shape(dataset: str, hparams: Mapping[str, Any]) -> tuple[int, ...]:
     datasets = import_module("domainbed.datasets")
     kind = datasets.get_dataset_class(dataset)
+    if hasattr(kind, "shape_for"):
+        return kind.shape_for(hparams)
     photographs = issubclass(kind, datasets.MultipleEnvironmentImageFolder)
     return kind.INPUT_SHAPE or ((3, 224, 224) if photographs else (3, 28, 28))

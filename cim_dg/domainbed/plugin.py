@@ -21,6 +21,7 @@ from cim_dg.domainbed.data_record import watch
 from cim_dg.domainbed.datasets import make_nuisance_digits, make_spirograph, make_vlcs_mini
 from cim_dg.domainbed.launchers import checked, claim_for_train, ending, is_standin, launcher, train_folder
 from cim_dg.domainbed.own_datasets import make_own_dataset
+from cim_dg.errors import UserError
 from cim_dg.harness.endings import end_in_a_sentence
 from cim_dg.harness.registration import Asked, add, extend_registry, need, ours_in, refuse_bf16
 from cim_dg.launchers import LAUNCHERS
@@ -83,7 +84,11 @@ def on_reporting(reporting: ModuleType) -> None:
 
 
 def on_networks(networks: Any) -> None:
-    """Add a featurizer for small images of sizes that DomainBed does not support, and refuse bf16 to its algorithms."""
+    """Add a featurizer for small images of sizes that DomainBed does not support, and refuse bf16 to its algorithms.
+
+    With the hyper-parameter `featurizer_side` a featurizer of that side gets larger images area-averaged.
+    """
+    from cim_dg.nn.area_averaged import FEATURIZER_SIDE, AreaAveraged
     from cim_dg.nn.networks import LARGEST_SMALL_SIDE, SmallCNN
 
     need(networks, "Featurizer")
@@ -91,11 +96,19 @@ def on_networks(networks: Any) -> None:
 
     @functools.wraps(upstream)
     def featurizer(input_shape: tuple[int, ...], hparams: Mapping[str, Any]) -> Any:
+        side = hparams.get(FEATURIZER_SIDE)
+        if side is not None and side < min(input_shape[1:]):
+            return AreaAveraged(featurizer((input_shape[0], side, side), hparams), side)
         try:
             return upstream(input_shape, hparams)
         except NotImplementedError:
             if len(input_shape) == 3 and max(input_shape[1:]) <= LARGEST_SMALL_SIDE:
                 return SmallCNN(input_shape[0])
+            if FEATURIZER_SIDE in hparams:
+                raise UserError(
+                    f"{FEATURIZER_SIDE} is {side!r}, and the harness has no featurizer for images of "
+                    f"{'x'.join(map(str, input_shape[1:]))}; accepted is any side up to {LARGEST_SMALL_SIDE} pixels"
+                ) from None
             raise
 
     networks.Featurizer = featurizer

@@ -1,7 +1,7 @@
 """Search, then seeds: what a sweep of two stages records in its folders, so that its runs are pooled with no others.
 
-Stage 1 searches N settings on trial 0, for each method and test environment alike; stage 2 trains the setting that the
-sweep's selection rule chose on the other trials. The folder of each stage has a `protocol.json`.
+Stage 1 searches N settings on the first trial, for each method and test environment alike; stage 2 trains the setting
+that the sweep's selection rule chose on the other trials. The folder of each stage has a `protocol.json`.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.random import RandomState
 
 from cim_dg.data import digits
@@ -31,6 +32,31 @@ def test_enlarge_centres_each_digit_and_keeps_its_shape(size: int, side: int) ->
     cells = ((np.arange(8) + 0.5) * size / 8).astype(int)
     again = inside[:, cells][:, :, cells]
     assert np.corrcoef(again.ravel(), small[:50].ravel())[0, 1] > 0.95
+
+
+def test_enlarge_puts_each_digit_at_its_corner() -> None:
+    small, _ = digits.load_digits()
+    corners = np.array([[0, 0], [8, 0], [3, 7]])
+    moved = digits.enlarge(small[:3], 28, 36, corners)
+    centred = digits.enlarge(small[:3], 28, 36)
+    for one, other, (top, left) in zip(moved, centred, corners, strict=True):
+        np.testing.assert_array_equal(one, np.roll(other, (top - 4, left - 4), axis=(0, 1)))
+
+
+@pytest.mark.parametrize("scale", [2, 3, 224 / 36])
+def test_at_a_larger_scale_backgrounds_are_the_same_pictures_in_more_pixels(scale: float) -> None:
+    side = round(36 * scale)
+    angles = np.linspace(0, np.pi, 6)
+    for pictures in (
+        [digits.stripes(RandomState(2), angles, *args) for args in ((36,), (side, scale))],
+        [digits.photo_crops(RandomState(2), 20, *args) for args in ((36,), (side, scale))],
+    ):
+        small, large = map(torch.from_numpy, pictures)
+        assert large.shape[-2:] == (side, side)
+        averaged = torch.nn.functional.interpolate(large, (36, 36), mode="area")
+        inner = [image[:, :, 3:-3, 3:-3] for image in (small, averaged, averaged.roll(1, dims=3))]
+        away, beside = ((image - inner[0]).abs().mean() for image in inner[1:])
+        assert away < 0.35 * beside  # half a pixel's shift would be half of it
 
 
 def test_compose_is_white_where_the_digit_is_and_background_where_it_is_not() -> None:

@@ -13,7 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from sklearn.datasets import load_sample_images
 
+from cim_dg.data import digits
 from cim_dg.domainbed.datasets import NuisanceEnvironment, make_nuisance_digits, nuisance_environments
 from cim_dg.errors import UserError
 
@@ -141,15 +144,109 @@ def test_fewer_digits_leave_more_for_new() -> None:
     ]
 
 
+def test_the_default_images_are_those_of_before_there_was_a_side_or_a_shift() -> None:
+    """To the bit, by the code of that time."""
+    made = nuisance_environments(count=20)[0]
+    small, labels = digits.load_digits()
+    part = np.random.RandomState([0, 0]).permutation(1797)[:20]
+    rng = np.random.RandomState([0, 1])
+    followed = np.where(rng.uniform(size=20) < 0.9, labels[part], rng.randint(10, size=20))
+    angles = np.pi * ((followed + rng.uniform(size=20)) / 10)
+    frequencies, phases = rng.uniform(0.3, 1.0, size=(20, 1, 1, 1)), rng.uniform(0, 2 * np.pi, size=(20, 3, 1, 1))
+    t = angles.reshape(20, 1, 1, 1)
+    v, u = np.mgrid[:36, :36]
+    waves = np.sin(frequencies * (u * np.cos(t) + v * np.sin(t)) + phases)
+    backgrounds = (0.9 * (0.5 + 0.5 * waves)).astype(np.float32)
+    large = F.interpolate(torch.from_numpy(small[part])[:, None], size=(28, 28), mode="bicubic").clamp_(0, 1)
+    opacities = F.pad(large, (4, 4, 4, 4)).numpy()
+    assert np.array_equal(made.images, opacities + (1 - opacities) * backgrounds)
+
+
+def test_photographs_are_cut_as_before_there_was_a_side() -> None:
+    rng = np.random.RandomState(7)
+    expected = np.empty((9, 3, 36, 36), dtype=np.float32)
+    photo_index = rng.randint(2, size=9)
+    for index, photo in enumerate(load_sample_images().images):
+        pixels = torch.tensor(photo, dtype=torch.float32).permute(2, 0, 1)[None]
+        shrunk = F.interpolate(pixels, scale_factor=1 / 3, mode="area")[0].numpy()
+        rows, columns = (rng.randint(length - 35, size=9) for length in shrunk.shape[1:])
+        for one in np.flatnonzero(photo_index == index):
+            top, left = rows[one], columns[one]
+            expected[one] = shrunk[:, top : top + 36, left : left + 36] * (0.7 / 255)
+    assert np.array_equal(digits.photo_crops(np.random.RandomState(7), 9, 36), expected)
+
+
+@pytest.mark.parametrize("side", [36, 41, 50])
+def test_shifted_digits_stay_inside_in_front_of_the_same_backgrounds(side: int) -> None:
+    aligned, shifted = (nuisance_environments(count=50, side=side, shift=shift)[1] for shift in (0, 4))
+    room = side - round(28 * side / 36)
+    corners = []
+    for one, other in zip(aligned.opacities, shifted.opacities, strict=True):
+        # No stroke is lost: the same digit, elsewhere.
+        assert torch.equal(one[one > 0].sort().values, other[other > 0].sort().values)
+        rows, columns = (torch.nonzero(other)[0] - torch.nonzero(one)[0]).tolist()
+        assert torch.equal(other, one.roll((rows, columns), dims=(0, 1)))
+        corners += [rows, columns]
+    assert max(map(abs, corners)) <= (room + 1) / 2 and len(set(corners)) == 9
+    background = (aligned.opacities == 0) & (shifted.opacities == 0)
+    both = [one.images.permute(0, 2, 3, 1)[background] for one in (aligned, shifted)]
+    assert len(both[0]) > 1000 and torch.equal(*both)
+
+
+def test_larger_images_averaged_to_36_are_those_of_36() -> None:
+    small, large = (nuisance_environments(count=10, side=side, shift=2)[0] for side in (36, 72))
+    assert large.images.shape == (10, 3, 72, 72) and large.digit_mask().shape == (10, 72, 72)
+    assert torch.equal(small.labels, large.labels)
+    averaged = F.interpolate(large.images, (36, 36), mode="area")
+    assert (averaged - small.images).abs().mean() < 0.02
+
+
+@pytest.mark.parametrize("algorithm", ["ERM", "CIM"])
+def test_the_featurizer_gets_averages_and_the_mask_the_whole_image(algorithm: str) -> None:
+    from domainbed import algorithms, hparams_registry
+
+    hparams = hparams_registry.default_hparams(algorithm, "NuisanceDigits")
+    models = []
+    for side in (36, 72):
+        torch.manual_seed(0)
+        models.append(algorithms.get_algorithm_class(algorithm)((3, side, side), 10, 2, {**hparams}))
+    small, large = models
+    x = torch.rand(4, 3, 72, 72, generator=torch.Generator().manual_seed(1))
+    assert [p.shape for p in small.parameters()] == [p.shape for p in large.parameters()]
+    if algorithm == "ERM":
+        assert torch.equal(large.predict(x), small.predict(F.avg_pool2d(x, 2)))
+    else:
+        assert large.method.morph(x).mask.shape == (4, 1, 72, 72)
+        method = small.method
+        morphed = F.avg_pool2d(method.morph(x).inputs, 2)
+        expected = method.classifier(method.featurizer(morphed))
+        torch.testing.assert_close(large.predict(x), expected)
+    assert np.isfinite(large.update([(x[:2], torch.tensor([0, 1])), (x[2:], torch.tensor([1, 0]))])["loss"])
+
+
+def test_without_an_average_the_harness_must_have_a_featurizer() -> None:
+    from domainbed import networks
+
+    assert isinstance(networks.Featurizer((3, 28, 28), {"featurizer_side": None}), networks.MNIST_CNN)
+    averaging = networks.Featurizer((3, 108, 108), {"featurizer_side": 28})
+    assert isinstance(averaging.featurizer, networks.MNIST_CNN) and averaging.n_outputs == 128
+    with pytest.raises(UserError, match=r"featurizer_side is None, and the harness has no featurizer .* 108x108"):
+        networks.Featurizer((3, 108, 108), {"featurizer_side": None})
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
         ({"seed": -1}, "nuisance_seed is -1"),
         ({"seed": 1.5}, "nuisance_seed is 1.5"),
         ({"seed": True}, "nuisance_seed is True"),
-        ({"background": "stripes"}, "nuisance_background is 'stripes'; it must be 'texture' or 'plain'"),
+        ({"background": "stripes"}, "nuisance_background is 'stripes'; accepted is one of texture, plain"),
         ({"count": 5}, "nuisance_digits is 5"),
-        ({"count": 899}, "from 10 to 700"),
+        ({"side": 35}, "nuisance_side is 35; accepted is a whole number of at least 36 and at most 224"),
+        ({"side": 72.0}, "nuisance_side is 72.0"),
+        ({"shift": 5}, "nuisance_shift is 5; accepted is a whole number of at least 0 and at most 4"),
+        ({"shift": -1}, "nuisance_shift is -1"),
+        ({"count": 899}, "nuisance_digits is 899; accepted is .* at least 10 and at most 700"),
         ({"count": "300"}, "nuisance_digits is '300'"),
     ],
 )
@@ -176,8 +273,10 @@ def test_it_derives_from_the_harness_and_reads_its_hparams(environments: list[Nu
     expected = nuisance_environments(4, "plain", 50)
     for got, want in zip(made(None, [0], hparams), expected, strict=True):
         assert torch.equal(got.tensors[0], want.images)
-    with pytest.raises(UserError, match="nuisance_digits"):
-        made(None, [0], {"nuisance_digits": 0})
+    assert made(None, [0], {"nuisance_digits": 10, "nuisance_side": 40}).input_shape == (3, 40, 40)
+    for name in ("nuisance_digits", "featurizer_side"):
+        with pytest.raises(UserError, match=f"{name} is 0"):
+            made(None, [0], {name: 0})
 
 
 def test_a_registered_class_can_be_pickled(monkeypatch: pytest.MonkeyPatch) -> None:

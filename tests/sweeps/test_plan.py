@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,14 @@ def test_the_jobs_are_those_of_the_stand_in(tmp_path: Path, rule: str) -> None:
     _compare_with_sweep(run, tmp_path, environment, tmp_path)
 
 
+def test_fresh_trials_are_jobs_of_their_own(tmp_path: Path) -> None:
+    plan = _digits(tmp_path, first_trial=1000)
+    assert {job.args["trial_seed"] for job in plan.jobs} == {1000, 1001}
+    seeds = {job.args["seed"] for job in plan.jobs}
+    assert len(seeds) == len(plan.jobs) and not seeds & {job.args["seed"] for job in _digits(tmp_path).jobs}
+    assert plan.commands[0].words[2] == "cim_dg.sweeps.launch", "DomainBed's sweep counts from 0"
+
+
 @pytest.mark.harness
 def test_the_jobs_are_those_of_the_real_domainbed(tmp_path: Path, domainbed_root: Path) -> None:
     (tmp_path / "VLCS").mkdir()
@@ -104,6 +113,8 @@ def test_a_sweep_of_wilds_is_a_command_for_each_run(tmp_path: Path) -> None:
     spec = load("waterbirds", {**ONE_SETTING, "algorithms": ["ERM", "CIM"], "n_trials": 2, "selection": "worst-class"})
     plan = make_plan(spec, str(tmp_path), tmp_path / "out")
     assert len(plan.commands) == 4
+    later = make_plan(replace(spec, first_trial=7), str(tmp_path), tmp_path / "out")
+    assert [job.args["seed"] for job in later.jobs] == [7, 7, 8, 8]
     words = plan.commands[1].words
     assert words[1:5] == ["-m", "cim_dg.cli", "wilds", "train"]
     for flag, value in (("--algorithm", "CIM"), ("--seed", "0"), ("--selection", "worst-class")):

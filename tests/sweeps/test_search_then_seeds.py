@@ -77,6 +77,16 @@ def _hparams(job: Job) -> dict[str, Any]:
     return hparams
 
 
+def test_the_search_is_on_the_first_trial_wherever_that_is(tmp_path: Path) -> None:
+    fresh = _plan(tmp_path, first_trial=40)
+    assert {job.args["trial_seed"] for job in fresh.jobs} == {40}
+    _finish(fresh)
+    after = _plan(tmp_path, first_trial=40)
+    assert {job.args["trial_seed"] for job in after.missing()} == set(range(41, 40 + TRIALS))
+    with pytest.raises(UserError, match="first_trial"):
+        _plan(tmp_path)
+
+
 def test_both_stages_and_the_table(tmp_path: Path) -> None:
     search = _plan(tmp_path)
     assert len(search.jobs) == 2 * ENVS * SETTINGS and search.later == 2 * ENVS * (TRIALS - 1)

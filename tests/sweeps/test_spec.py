@@ -35,7 +35,9 @@ def test_the_packages_sweeps_are_right() -> None:
             "backgrounds",
             "camelyon17",
             "celeba",
+            "contrast",
             "digits",
+            "digits-fresh",
             "fmow",
             "iwildcam",
             "vlcs",
@@ -53,6 +55,8 @@ def test_the_packages_sweeps_are_right() -> None:
         assert {"ERM", "VIB", "SCL", "CIM", "CIM_VIB"} <= set(spec.algorithms)
     assert load("ablation-colored-mnist").variants == load("ablation").variants, "the same choices on both data sets"
     assert load("camelyon17").n_trials == 10, "what the leaderboard wants"
+    seen = {seed for name in ("ablation", "digits", "contrast") for seed in load(name).trials}
+    assert not seen & set(load("digits-fresh").trials), "trials that chose something"
 
 
 def test_ones_own(tmp_path: Path) -> None:
@@ -75,6 +79,7 @@ def test_the_command_line_changes_it() -> None:
         ({"algorithms": "ERM"}, "a list of at least 1 text"),
         ({"algorithms": ["ERM", "ERM"]}, "no name comes twice"),
         ({"n_trials": 0}, "n_trials is 0"),
+        ({"first_trial": -1}, "first_trial is -1"),
         ({"n_hparams": True}, "n_hparams is True"),
         ({"harness": "lightning"}, "one of domainbed, wilds"),
         ({"selection": "worst-group"}, "iid, leave-one-out, oracle for domainbed"),
@@ -103,7 +108,7 @@ def test_what_is_no_sweep_is_refused(tmp_path: Path, text: str, message: str) ->
 
 def test_names_that_are_not_there() -> None:
     with pytest.raises(
-        UserError, match=r"there are ablation.*, backgrounds, camelyon17, celeba, digits, fmow, iwildcam, vlcs, w"
+        UserError, match=r"there are ablation.*, backgrounds, camelyon17, celeba, contrast, digits, digits-f"
     ):
         load("mnist")
     with pytest.raises(UserError, match="cannot be read"):
