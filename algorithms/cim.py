@@ -63,7 +63,7 @@ class InputMorphing(nn.Module):
         )
         self.recent = RecentImages(hparams["cim_queue"]) if hparams["cim_queue"] else None
         every = hparams["cim_signal_every"]
-        self.signal = RunningSignal(self.network.parameters(), every) if every else None
+        self.signal = RunningSignal(self.network, every) if every else None
 
     def forward(self, x: Tensor) -> Morph:
         """(N, C, H, W) in the harness' normalisation -> the morph."""

@@ -124,7 +124,7 @@ def similarities(images: Images, seed: int, device: torch.device) -> Similaritie
 
 
 def choose_partners(y: NDArray[np.int64], rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """For every image at most 16 random others of its class, and 16 of other classes: (16, N) rows each, -1 for none."""
+    """For every image at most 16 random others of its class, and 16 of other classes: (16, N) rows each, or -1."""
     chosen = np.full((2, PARTNERS, len(y)), -1)
     for row, label in enumerate(y):
         same = y == label
@@ -237,7 +237,7 @@ def _batches(images: Images, batch_size: int, count: int) -> Iterator[Tensor]:
 
 
 def _morphing(images: Images, seed: int, device: torch.device) -> InputMorphing:
-    """CIM's morph at the start of training, in training mode; its contrast has a gradient, and uses the given labels."""
+    """CIM's morph at the start of training, in training mode. Its contrast has a gradient, by the given labels."""
     own = {"cim_lambda": 1.0, "cim_shuffle_labels": False, "cim_signal_every": 0}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

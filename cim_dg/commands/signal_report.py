@@ -139,7 +139,7 @@ def picture(title: str, similar: Similarities, signal: GradientSignal) -> bytes:
 def _number(name: str, value: float) -> str:
     if "pairs" in name or "anchors" in name:
         return f"{100 * value:.1f}%"
-    return f"{value:.3f}" if abs(value) >= 0.01 or value == 0 else f"{value:.1g}"
+    return f"{value:.3f}" if abs(value) >= 0.01 or value == 0 else f"{value:.2g}"
 
 
 def _interval(low: float | None, high: float | None) -> str:

@@ -14,7 +14,7 @@ products of different draws take its place, whose mean is |mu|^2 (a U-statistic)
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +49,7 @@ class Estimate:
 def signal_to_noise(gradients: Tensor) -> Estimate:
     """The signal-to-noise ratio of gradients (n, P), a row per independent draw, n >= 4; equation in the module.
 
-    |mu|^2 is the mean of g_i g_j over i != j, tr(Sigma) that of |g_i - g_j|^2 / 2. The t interval has the standard error
+    |mu|^2 is the mean of g_i g_j over i != j, tr(Sigma) that of |g_i - g_j|^2 / 2. The interval has the standard error
     of their ratio r to first order, that of the U-statistic with kernel (g_i g_j - r |g_i - g_j|^2 / 2) / tr(Sigma).
 
     Raises:
@@ -100,7 +100,7 @@ class RunningSignal(nn.Module):
     dict. Nothing waits for a GPU or draws random numbers.
 
     Args:
-        parameters: the parameters of the gradient.
+        network: the module in whose parameters the gradient is; it belongs to the module that has this one.
         every: k, at least 1.
     """
 
@@ -109,22 +109,23 @@ class RunningSignal(nn.Module):
     weight: Tensor
     squared: Tensor
 
-    def __init__(self, parameters: Iterable[nn.Parameter], every: int) -> None:
+    def __init__(self, network: nn.Module, every: int) -> None:
         super().__init__()
         self.every = every
         self.steps = 0
-        # In lists, which the replicas of DataParallel share with the module that they are copies of.
-        self._parameters_of_term = [list(parameters)]
+        # In lists, which the replicas of DataParallel share with the module that they are copies of: its parameters are
+        # those of the gradient, and it sums up what all have seen.
+        self._network = [network]
         self._seen: list[Tensor] = []
         # Over draws i of weight w_i: the sums of w_i g_i, of w_i |g_i|^2, of w_i, and of w_i^2 |g_i|^2.
-        self.register_buffer("gradient", torch.zeros(sum(each.numel() for each in self._parameters_of_term[0])))
+        self.register_buffer("gradient", torch.zeros(sum(each.numel() for each in network.parameters())))
         for name in ("norm", "weight", "squared"):
             self.register_buffer(name, torch.zeros(()))
 
     def see(self, term: Tensor) -> None:
         """Take the gradient of `term`, a scalar, if this step is one of those that count and the term has one."""
         if self.steps % self.every == 0 and term.requires_grad:
-            self._seen.append(flat_gradient(term, self._parameters_of_term[0]))
+            self._seen.append(flat_gradient(term, list(self._network[0].parameters())))
 
     def after_step(self) -> None:
         """Add the step's draw: the mean of the gradients seen, those of replicas or of accumulated batches."""
