@@ -111,9 +111,12 @@ class Pretraining(Strict):
 
 
 class ChoseDefaults(Strict):
-    """Trials whose results chose defaults of this package, so that figures of them favour its methods."""
+    """Trials whose results chose defaults of this package, so that their figures favour the methods with these."""
 
     trials: tuple[Count, ...] = Field(min_length=1)
+    environments: tuple[str, ...] = Field((), description="tested on; all if empty")
+    methods: tuple[str, ...] = Field(min_length=1)
+    defaults: tuple[str, ...] = Field(min_length=1, description="the hyper-parameters")
     source: str
 
 
@@ -170,7 +173,7 @@ class Dataset(Strict):
     sources: tuple[Source, ...]
     manifest: Manifest | None = None
     pretraining: tuple[Pretraining, ...] = ()
-    chose_defaults: ChoseDefaults | None = None
+    chose_defaults: tuple[ChoseDefaults, ...] = ()
 
     @model_validator(mode="after")
     def _complete(self) -> Dataset:

@@ -15,6 +15,7 @@ from cim_dg.results import data_copies, protocols, published, statistics
 from cim_dg.results.audit_facts import (
     FACTS,
     SEARCHED,
+    chose,
     is_searched,
     of_catalogue,
     pretrained_with,
@@ -47,40 +48,57 @@ class Finding:
 
 def findings(report: Report) -> list[Finding]:
     """Everything that makes the tables of a report unfair, comparison by comparison; empty if nothing does."""
-    if report.records is None:
-        return []
     found = []
-    for protocol, part in protocols.parts(report.records):
-        label = protocol.label if protocol else ""
-        by_dataset: dict[str, list[Run]] = {}
-        for run in part.runs:
-            by_dataset.setdefault(run.dataset, []).append(run)
-        for dataset, runs in sorted(by_dataset.items()):
-            name = dataset + (f" ({label})" if label else "")
-            methods = _by_method(runs)
-            for kind, text, mend in itertools.chain(
-                _settings_and_trials(methods),
-                _jobs(methods),
-                _facts(runs, methods),
-                _harnesses(runs),
-                _groups(methods),
-                _known(runs),
-                (("data", sentence, "cim-dg data verify") for sentence in data_copies.sentences(runs)),
-            ):
-                found.append(Finding(kind, name, text, mend))
-    for table in report.tables:
+    for name, runs in _comparisons(report):
+        methods = _by_method(runs)
+        for kind, text, mend in itertools.chain(
+            _settings_and_trials(methods),
+            _jobs(methods),
+            _facts(runs, methods),
+            _harnesses(runs),
+            _groups(methods),
+            _tuned(runs, _primaries(report)),
+            _pretraining(runs),
+            (("data", sentence, "cim-dg data verify") for sentence in data_copies.sentences(runs)),
+        ):
+            found.append(Finding(kind, name, text, mend))
+    for table in report.tables if report.records else ():
         found += [
             Finding(kind, f"{table.title} [{table.selection}]", *rest) for kind, *rest in _of_table(table, report)
         ]
     return found
 
 
-def as_text(found: Sequence[Finding]) -> str:
-    """All findings, or that there is none."""
-    if not found:
-        return "Nothing unfair was found.\n"
+def notes(report: Report) -> list[Finding]:
+    """What limits the tables as evidence, though their methods were treated alike.
+
+    Trials that chose defaults are a finding for a primary comparison, which claims something, and else a note.
+    """
+    primaries = _primaries(report)
+    return [
+        Finding(kind, name, text, mend)
+        for name, runs in _comparisons(report)
+        for kind, text, mend in _tuned(runs, primaries, claimed=False)
+    ]
+
+
+def as_text(found: Sequence[Finding], noted: Sequence[Finding] = ()) -> str:
+    """All findings, or that there is none, and the notes."""
     lines = [line for finding in found for line in finding.lines()]
-    return "\n".join([*lines, f"{len(found)} finding{'s' if len(found) > 1 else ''}."]) + "\n"
+    lines += [f"{len(found)} finding{'s' if len(found) > 1 else ''}." if found else "Nothing unfair was found."]
+    lines += [line for note in noted for line in ("", *note.lines())]
+    return "\n".join(lines) + "\n"
+
+
+def _comparisons(report: Report) -> Iterator[tuple[str, list[Run]]]:
+    """The name and the runs of each comparison: a dataset under one protocol."""
+    for protocol, part in protocols.parts(report.records) if report.records else ():
+        label = protocol.label if protocol else ""
+        by_dataset: dict[str, list[Run]] = {}
+        for run in part.runs:
+            by_dataset.setdefault(run.dataset, []).append(run)
+        for dataset, runs in sorted(by_dataset.items()):
+            yield dataset + (f" ({label})" if label else ""), runs
 
 
 def _by_method(runs: Sequence[Run]) -> dict[str, list[Run]]:
@@ -200,19 +218,35 @@ def _groups(methods: Methods) -> Iterator[tuple[str, str, str]]:
         )
 
 
-def _known(runs: Sequence[Run]) -> Iterator[tuple[str, str, str]]:
-    """What the catalogue of datasets declares: trials that chose defaults, and weights that know the test domain."""
+def _primaries(report: Report) -> list[tuple[str, Comparison]]:
+    """The primary comparisons, each with its dataset."""
+    return [(table.dataset, one) for table in report.tables for one in table.comparisons if one.is_primary]
+
+
+def _tuned(
+    runs: Sequence[Run], primaries: Sequence[tuple[str, Comparison]], claimed: bool = True
+) -> Iterator[tuple[str, str, str]]:
+    """Trials that chose defaults, where a primary comparison is about them (`claimed`), or where none is."""
     dataset = of_catalogue(runs[0])
-    if dataset is None:
-        return
-    tuned = sorted({run.trial for run in runs} & set(dataset.chose_defaults.trials if dataset.chose_defaults else ()))
-    if dataset.chose_defaults and tuned:
-        yield (
-            "tuned",
-            f"trials {_ranges(tuned)} chose defaults of this package ({dataset.chose_defaults.source}).",
-            f"trials above {max(dataset.chose_defaults.trials)}",
-        )
-    for entry in dataset.pretraining:
+    entries = dataset.chose_defaults if dataset else ()
+    for entry in entries:
+        tuned = [run for run in runs if chose(entry, run)]
+        methods = {run.algorithm for run in tuned}
+        about = any(of == runs[0].dataset and one.method in methods for of, one in primaries)
+        if tuned and about == claimed:
+            where = f", tested on {', '.join(entry.environments)}," if entry.environments else ""
+            yield (
+                "tuned",
+                f"trials {_ranges(sorted({run.trial for run in tuned}))} of {', '.join(sorted(methods))}{where} chose "
+                f"{', '.join(entry.defaults)} ({entry.source}), and are no independent evidence for it.",
+                f"fresh trials: --first_trial {1 + max(max(other.trials) for other in entries)}",
+            )
+
+
+def _pretraining(runs: Sequence[Run]) -> Iterator[tuple[str, str, str]]:
+    """Weights at the start that know the test domain, as the catalogue of datasets declares."""
+    dataset = of_catalogue(runs[0])
+    for entry in dataset.pretraining if dataset else ():
         if weights := sorted({str(pretrained_with(run)) for run in runs if entry.weights == pretrained_with(run)}):
             yield (
                 "pretraining",

@@ -19,17 +19,17 @@ def add_parser(subparsers: Any) -> None:
         "of the dataset, and what is claimed. `cim-dg collect --format html` has the findings too.",
     )
     add_runs_options(parser, nargs="+")
-    parser.add_argument("--strict", action="store_true", help="exit with 1 if anything is found")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 if anything unfair is found; notes are not")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the findings; returns 1 if there are any and `--strict` is given."""
+    """Print the findings and notes; returns 1 if there are any and `--strict` is given."""
     from cim_dg.results import audit, build
 
     report = build.report(args.folders, rules=args.selection, baseline=args.baseline)
     found = audit.findings(report)
     for sentence in report.left_out:
         print(sentence, file=sys.stderr)
-    print(audit.as_text(found), end="")
+    print(audit.as_text(found, audit.notes(report)), end="")
     return 1 if found and args.strict else 0

@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from cim_dg.hparams import SMALL_IMAGES
+from cim_dg.results.domains import ENVIRONMENTS
 from cim_dg.results.records import Run
 from cim_dg.results.run_facts import printed_versions
 
 if TYPE_CHECKING:
-    from cim_dg.data.catalogue import Dataset
+    from cim_dg.data.catalogue import ChoseDefaults, Dataset
 
 _BACKBONE = ("resnet18", "resnet50_augmix", "vit", "dinov2")
 _IMAGENET = "imagenet"
@@ -110,6 +111,17 @@ def of_catalogue(run: Run) -> Dataset | None:
     if "format" in run.dataset:
         return None
     return of_harness("domainbed" if run.test_envs else "wilds", str(run.args.get("dataset", run.dataset)))
+
+
+def chose(entry: ChoseDefaults, run: Run) -> bool:
+    """Whether a run is of the trials, methods and environments that chose defaults."""
+    names = ENVIRONMENTS.get(run.dataset, ())
+    tested = {names[env] for env in run.test_envs if env < len(names)}
+    return (
+        run.trial in entry.trials
+        and run.args.get("algorithm", run.algorithm) in entry.methods
+        and (not entry.environments or bool(tested & set(entry.environments)))
+    )
 
 
 def pretrained_with(run: Run) -> str | None:

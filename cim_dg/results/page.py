@@ -50,6 +50,7 @@ def render(report: Report) -> str:
         left_out=report.left_out,
         best=report.best,
         findings=audit.findings(report),
+        notes=audit.notes(report),
         pictures=_pictures(report),
         groups=run_facts.groups(report.records.runs) if report.records else [],
         runs=len(report.records.runs) if report.records else 0,

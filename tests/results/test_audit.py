@@ -12,7 +12,6 @@ from made_sweeps import job_args, record, uniform, write_job
 from made_wilds_logs import write_wilds_log
 
 from cim_dg import cli
-from cim_dg.data import catalogue
 from cim_dg.results import audit, build, primary
 from cim_dg.results.primary import Primary
 
@@ -60,7 +59,9 @@ def _found(folder: Path, **kwargs: Any) -> dict[str, list[audit.Finding]]:
 def test_a_fair_sweep_is_clean(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _sweep(tmp_path)
     assert cli.main(["audit", str(tmp_path), "--strict"]) == 0
-    assert capsys.readouterr().out == "Nothing unfair was found.\n"
+    out = capsys.readouterr().out
+    assert out.startswith("Nothing unfair was found.\n\nNuisanceDigits: trials 0, 1, 2 of CIM, tested on new, chose")
+    assert out.count("to mend") == 1
 
 
 def _of_cim(update: Callable[[dict, dict, dict], object]) -> Change:
@@ -175,13 +176,30 @@ def test_a_selection_that_looks_at_the_test_domain(tmp_path: Path) -> None:
     assert "looked at the test domain" in finding.text and "--selection iid" in finding.mend
 
 
-def test_trials_that_chose_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    digits = catalogue.load("NuisanceDigits")
-    chose = catalogue.ChoseDefaults(trials=(0, 2, 7), source="a study")
-    monkeypatch.setattr(catalogue, "of_harness", lambda *_: digits.model_copy(update={"chose_defaults": chose}))
-    (finding,) = _found(_sweep(tmp_path))["tuned"]
-    assert finding.text == "trials 0, 2 chose defaults of this package (a study)."
-    assert finding.mend == "trials above 7"
+def test_trials_that_chose_defaults(tmp_path: Path) -> None:
+    """They are a note, and a finding where a primary comparison is about them."""
+    _sweep(tmp_path)
+    (note,) = audit.notes(build.report([tmp_path]))
+    assert note.kind == "tuned" and note.text == (
+        "trials 0, 1, 2 of CIM, tested on new, chose cim_lambda (docs/method.md), and are no independent evidence for "
+        "it."
+    )
+    assert note.mend == "fresh trials: --first_trial 8"
+    primary.declare(tmp_path, Primary("CIM", "ERM", "new"), "iid", 0)
+    assert _found(tmp_path)["tuned"] == [note] and audit.notes(build.report([tmp_path])) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda a, h, p: a.update(trial_seed=a["trial_seed"] + 8),
+        lambda a, h, p: a["test_envs"] != [2],
+        lambda a, h, p: a.update(algorithm="VIB") if a["algorithm"] == "CIM" else None,
+    ],
+    ids=["trials", "environments", "methods"],
+)
+def test_other_trials_environments_and_methods_chose_nothing(change: Change, tmp_path: Path) -> None:
+    assert audit.notes(build.report([_sweep(tmp_path, change=change)])) == []
 
 
 @pytest.mark.parametrize(
@@ -204,7 +222,7 @@ def test_weights_that_know_the_test_domain(
 
 def _with_difference(folder: Path, differences: tuple[float, ...]) -> Path:
     for method in METHODS:
-        for trial, difference in enumerate(differences):
+        for trial, difference in enumerate(differences, 8):  # the first that chose no defaults
             for env in range(ENVS):
                 args = job_args("NuisanceDigits", method, [env], trial, 0)
                 value = 0.6 + (difference if method == "CIM" else 0)
