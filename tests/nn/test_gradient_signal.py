@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import itertools
+from importlib import import_module
 
+import pandas as pd
 import pytest
+import small_datasets
 import torch
 
+from cim_dg import autoload, cli
 from cim_dg.algorithms import Batch
 from cim_dg.harness.step import TrainingStep
 from cim_dg.nn.gradient_signal import DECAY, RunningSignal, flat_gradient, signal_to_noise, u_statistic_variance
@@ -136,3 +140,20 @@ def test_nothing_waits_for_a_gpu(make):
         for _ in range(2):
             method(Batch(x, y)).terms["loss"].backward()
             method.after_step()
+
+
+def test_every_harness_logs_it(tmp_path):
+    small_datasets.waterbirds(tmp_path)
+    options = ["--dataset", "waterbirds", "--algorithm", "CIM", "--root_dir", str(tmp_path), "--log_every", "1"]
+    options += ["--log_dir", str(tmp_path / "log"), "--cim_signal_every", "1", "--device", "cpu"]
+    assert cli.main(["wilds", "train", *options, *small_datasets.QUICK]) == 0
+    logged = pd.read_csv(tmp_path / "log" / "train_algo.csv")["signal"]
+    assert (logged[:2] == 0).all() and (logged[2:] != 0).all()
+
+    autoload.install()
+    domainbed = {name: import_module(f"domainbed.{name}") for name in ("algorithms", "hparams_registry")}
+    hparams = domainbed["hparams_registry"].default_hparams("CIM_VIB", "NuisanceDigits") | {"cim_signal_every": 1}
+    method = domainbed["algorithms"].get_algorithm_class("CIM_VIB")((3, 36, 36), 10, 2, hparams)
+    batch = [(torch.rand(6, 3, 36, 36), torch.arange(6) % 3) for _ in range(2)]
+    signals = [method.update(batch)["signal"] for _ in range(3)]
+    assert signals[:2] == [0, 0] and signals[2] != 0
