@@ -124,9 +124,8 @@ def of_wilds(
 
     hparams = spaces.complete("CIM", values)
     config = make_config({"dataset": dataset, "algorithm": "CIM", "root_dir": root_dir}, defaults)
-    data = load_dataset(
-        dataset, root_dir, version=config.version, split_scheme=config.split_scheme, **config.dataset_kwargs
-    )
+    options: dict[str, Any] = {"split_scheme": config.split_scheme, **config.dataset_kwargs}
+    data = load_dataset(dataset, root_dir, version=config.version, **options)
     transform = make_transform(
         config.transform, data.original_resolution, config.target_resolution, config.resize_scale, training=False
     )

@@ -113,14 +113,14 @@ def similarities(images: Images, seed: int, device: torch.device) -> Similaritie
         )
         parts.append(published)
     values = torch.cat(parts, dim=1).double().cpu().numpy()
-    kinds = [_pairs(within, values[: len(within)]), _pairs(across, values[len(within) :])]
+    kinds = _pairs(within, values[: len(within)]), _pairs(across, values[len(within) :])
     # The same resamples of images for both means, and so for their difference.
     counts = rng.multinomial(len(pixels), np.full(len(pixels), 1 / len(pixels)), size=RESAMPLES)
     means = [mean_over_pairs(pairs, counts) for pairs in kinds]
     points = [pairs.similarity.mean() for pairs in kinds]
-    return Similarities(
-        *kinds, *map(_percentiles, points, means), _percentiles(points[0] - points[1], means[0] - means[1])
-    )
+    within_mean, across_mean = (_percentiles(*each) for each in zip(points, means, strict=True))
+    gap = _percentiles(points[0] - points[1], means[0] - means[1])
+    return Similarities(*kinds, within_mean, across_mean, gap)
 
 
 def choose_partners(y: NDArray[np.int64], rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

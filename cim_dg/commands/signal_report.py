@@ -108,12 +108,12 @@ def picture(title: str, similar: Similarities, signal: GradientSignal) -> bytes:
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
-    pairs = {"within classes": (similar.within_pairs, similar.within, _TRUE)}
-    pairs["across classes"] = (similar.across_pairs, similar.across, _OTHER)
-    most = max(np.quantile(each.similarity, 0.995) for each, _, _ in pairs.values())
+    kinds = [("within classes", similar.within_pairs, similar.within, _TRUE)]
+    kinds += [("across classes", similar.across_pairs, similar.across, _OTHER)]
+    most = max(np.quantile(pairs.similarity, 0.995) for _, pairs, _, _ in kinds)
     bins = np.linspace(0, max(float(most), 1e-6), 41)
-    for name, (each, mean, colour) in pairs.items():
-        values = each.similarity.clip(max=bins[-1])
+    for name, pairs, mean, colour in kinds:
+        values = pairs.similarity.clip(max=bins[-1])
         label = f"{name}, mean {mean.value:.3f}"
         weights = np.full(len(values), 1 / len(values))
         left.hist(values, bins, weights=weights, histtype="step", linewidth=1.5, color=colour, label=label)
@@ -123,8 +123,8 @@ def picture(title: str, similar: Similarities, signal: GradientSignal) -> bytes:
     for place, (each, colour) in enumerate(((signal.true, _TRUE), (signal.shuffled, _OTHER))):
         ends = [[each.value - each.low], [each.high - each.value]]
         right.errorbar([place], [each.value], yerr=ends, fmt="o", color=colour, capsize=4, zorder=3)
-    values = [each.value for each in signal.shuffles]
-    right.plot(np.linspace(0.85, 1.15, len(values) + 2)[1:-1], values, "x", color=_INK, markersize=5, alpha=0.7)
+    places = np.linspace(0.85, 1.15, len(signal.shuffles) + 2)[1:-1]
+    right.plot(places, [each.value for each in signal.shuffles], "x", color=_INK, markersize=5, alpha=0.7)
     right.axhline(0, color=_INK, linewidth=0.8)
     right.set(xlim=(-0.6, 1.6), ylabel="signal-to-noise ratio of a step")
     right.set_xticks([0, 1], ["true labels", "shuffled labels\n(crosses: each shuffle)"])

@@ -143,7 +143,8 @@ def signal_of(true: float, low: float, high: float, difference_low: float) -> An
 
 
 def test_the_sentence_says_what_the_intervals_say():
-    pairs = measure.Pairs(*np.zeros((2, 1), dtype=np.int64), np.zeros(1))
+    rows = np.zeros(1, dtype=np.int64)
+    pairs = measure.Pairs(rows, rows, np.zeros(1))
     similar = measure.Similarities(pairs, pairs, *[Estimate(0.1, 0.05, 0.15)] * 3)
     unlike = measure.Similarities(pairs, pairs, *[Estimate(-0.01, -0.05, 0.15)] * 3)
     assert "0.100 above that across, and the interval is on that side" in meaning(similar, signal_of(1, 0.5, 1.5, 0.4))

@@ -18,9 +18,9 @@ from cim_dg.runtime.device_waits import NoWaiting
 def test_the_ratio_against_a_loop_over_pairs():
     gradients = torch.randn(7, 5, dtype=torch.float64) + 0.5
     pairs = list(itertools.permutations(gradients, 2))
-    signal = sum(a @ b for a, b in pairs) / len(pairs)
-    noise = gradients.var(dim=0).sum()  # unbiased, of every coordinate
-    assert signal_to_noise(gradients).value == pytest.approx((signal / noise).item())
+    signal = sum((a @ b).item() for a, b in pairs) / len(pairs)
+    noise = gradients.var(dim=0).sum().item()  # unbiased, of every coordinate
+    assert signal_to_noise(gradients).value == pytest.approx(signal / noise)
 
 
 def test_the_variance_of_a_u_statistic_against_a_loop_over_four_draws():
@@ -31,7 +31,7 @@ def test_the_variance_of_a_u_statistic_against_a_loop_over_four_draws():
     expected = mean**2 - sum(fours) / len(fours)
     rest = [(kernel[i, j] - mean) ** 2 for i, j in itertools.permutations(range(7), 2)]
     floor = 2 / 42 * sum(rest) / 42
-    assert u_statistic_variance(kernel) == pytest.approx(max(expected, floor).item(), rel=1e-9)
+    assert u_statistic_variance(kernel) == pytest.approx(max(float(expected), float(floor)), rel=1e-9)
     linear = torch.arange(7.0, dtype=torch.float64)
     additive = linear[:, None] + linear[None, :]  # its mean is twice that of the draws
     assert u_statistic_variance(additive) == pytest.approx(4 * linear.var().item() / 7)
@@ -72,9 +72,9 @@ def test_the_running_ratio_against_a_loop_over_draws():
         assert (running.value() == 0) == (len(draws) < 2)
     weights = [DECAY ** (len(draws) - 1 - number) for number in range(len(draws))]
     pairs = [(v * w, a, b) for (v, a), (w, b) in itertools.permutations(zip(weights, draws, strict=True), 2)]
-    signal = sum(w * (a @ b) for w, a, b in pairs)
-    noise = sum(w * (a - b).square().sum() / 2 for w, a, b in pairs)
-    assert running.value().item() == pytest.approx((signal / noise).item(), rel=1e-4)
+    signal = sum(w * (a @ b).item() for w, a, b in pairs)
+    noise = sum(w * (a - b).square().sum().item() / 2 for w, a, b in pairs)
+    assert running.value().item() == pytest.approx(signal / noise, rel=1e-4)
 
     other = RunningSignal(network, every=2)
     other.load_state_dict(running.state_dict())

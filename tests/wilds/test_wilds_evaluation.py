@@ -46,11 +46,11 @@ def test_selection_rules() -> None:
 @pytest.mark.parametrize("name", ["waterbirds", "celebA", "camelyon17", "fmow", "rxrx1"])
 def test_groups_are_those_of_the_packages_own_evaluation(name: str, small_root: Path) -> None:
     from cim_dg.wilds.config import read_defaults
-    from cim_dg.wilds.data import _grouper
+    from cim_dg.wilds.data import grouper
 
     dataset = wilds.get_dataset(name, root_dir=str(small_root))
     defaults = read_defaults(name)
-    grouper = _grouper(dataset, defaults["report_groups"])
+    grouper = grouper(dataset, defaults["report_groups"])
     names = [grouper.group_field_str(g) for g in range(grouper.n_groups)]
     # The published average of Waterbirds is weighted by the sizes of its training groups.
     shares = [s / 4795 for s in (3498, 184, 56, 1057)] if name == "waterbirds" else None
