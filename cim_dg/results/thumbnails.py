@@ -44,7 +44,8 @@ def thumbnails(tables: Sequence[Sequence[Named]], records: Records) -> list[list
     """
     tables = [named[:MOST] for named in tables]
     with tempfile.TemporaryDirectory() as folder:
-        requests, folders = [], {}
+        requests: list[dict[str, Any]] = []
+        folders: dict[tuple[str, str], Path] = {}
         for place in dict.fromkeys((named.source, named.domain) for named in _flat(tables)):
             run = next((run for run in records.runs if run.harness == place[0] and place[1] in _labels(run)), None)
             if run is not None:
