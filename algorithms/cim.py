@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cim_dg.algorithms.base import Algorithm, Batch, Output, register
 from cim_dg.algorithms.erm import ERM
+from cim_dg.nn.gradient_signal import RunningSignal
 from cim_dg.nn.networks import TransformationNetwork
 from cim_dg.nn.pairing import choose_pairs
 from cim_dg.nn.perceptual import pair_similarities
@@ -61,6 +62,8 @@ class InputMorphing(nn.Module):
             initial=hparams["cim_mask_initial"],
         )
         self.recent = RecentImages(hparams["cim_queue"]) if hparams["cim_queue"] else None
+        every = hparams["cim_signal_every"]
+        self.signal = RunningSignal(self.network, every) if every else None
 
     def forward(self, x: Tensor) -> Morph:
         """(N, C, H, W) in the harness' normalisation -> the morph."""
@@ -79,7 +82,9 @@ class InputMorphing(nn.Module):
             positive and of the negative pairs, as published, in [0, 1]), `active_positive` and `active_negative` (the
             share of these pairs that give a gradient: at a similarity of 0 there is none), `positives` (the share of
             anchors that have one),
-            `mask_mean`, and `mask_spread` (the mask's standard deviation within an image, averaged).
+            `mask_mean`, and `mask_spread` (the mask's standard deviation within an image, averaged). With
+            `cim_signal_every`, `signal` too: the running signal-to-noise ratio of the gradient of `contrast` in the
+            mask network (`cim_dg.nn.gradient_signal`).
         """
         hparams = self.hparams
         anchors = self._anchors(len(batch.y), batch.y.device)
@@ -116,7 +121,7 @@ class InputMorphing(nn.Module):
         counts = exists.sum(dim=1)
         divisors = counts.clamp_min(1)
         means, active = torch.stack([published.detach(), similarities.detach() > 0]).sum(dim=2) / divisors
-        return {
+        terms = {
             "contrast": (term * exists[0]).sum() / divisors[0],
             "similarity_positive": means[0],
             "similarity_negative": means[1],
@@ -126,6 +131,11 @@ class InputMorphing(nn.Module):
             "mask_mean": morph.mask.mean(),
             "mask_spread": morph.mask.std(dim=(1, 2, 3)).mean(),
         }
+        if self.signal is not None:
+            if self.training:
+                self.signal.see(terms["contrast"])
+            terms["signal"] = self.signal.value()
+        return terms
 
     def _at_working_size(self, images: Tensor) -> Tensor:
         """(N, C, H, W), area-averaged so that the smaller side is `cim_contrast_side`; never enlarged."""
@@ -136,9 +146,11 @@ class InputMorphing(nn.Module):
         return F.interpolate(images, size=size, mode="area")
 
     def after_step(self) -> None:
-        """Add the batches of this step to the recent images, if `cim_queue` keeps any."""
+        """Add the batches of this step to the recent images, and its gradient to the signal, if they are kept."""
         if self.recent is not None:
             self.recent.push_seen()
+        if self.signal is not None:
+            self.signal.after_step()
 
     def _anchors(self, n: int, device: torch.device) -> Tensor:
         """The positions in the batch of at most `cim_anchors` anchors: random in training, evenly spaced otherwise."""

@@ -22,6 +22,7 @@ COMMANDS = {
     "wilds": "cim_dg.wilds.cli",
     "submission": "cim_dg.wilds.submission",
     "data": "cim_dg.data.command",
+    "signal": "cim_dg.commands.signal",
     "morph": "cim_dg.commands.morph",
     "predict": "cim_dg.commands.predict",
     "export": "cim_dg.commands.export",

@@ -52,7 +52,10 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--require_gpu", action="store_true", help="a job that can use no GPU fails")
     parser.add_argument("--skip_model_save", action="store_true", help="keep no model of a finished job")
     change = parser.add_argument_group("instead of what the sweep says")
+    change.add_argument("--datasets", nargs="+", help="those of the same files, or of none")
     change.add_argument("--algorithms", nargs="+")
+    change.add_argument("--test_envs", nargs="+", help="of DomainBed: the environments to test on, by name")
+    change.add_argument("--hparams", help="of DomainBed: hyper-parameters of all jobs, as a JSON object")
     change.add_argument("--n_trials", type=int)
     change.add_argument("--first_trial", type=int, help="the first trial seed (WILDS: seed); 0 if not given")
     change.add_argument(
@@ -71,7 +74,10 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(run=run)
 
 
-_CHANGES = ("algorithms", "n_trials", "first_trial", "n_hparams", "protocol", "steps", "selection", "command_launcher")
+_CHANGES = (
+    *("datasets", "algorithms", "test_envs", "n_trials", "first_trial", "n_hparams", "protocol", "steps"),
+    *("selection", "command_launcher"),
+)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -81,10 +87,12 @@ def run(args: argparse.Namespace) -> int:
         UserError: the sweep or a folder is invalid, or the plan is not confirmed.
         RunError: a job failed.
     """
+    from cim_dg.domainbed.standin.hparams_registry import read_overrides
     from cim_dg.sweeps import plan as planning
     from cim_dg.sweeps.spec import load
 
-    spec = load(args.name, {name: getattr(args, name) for name in _CHANGES})
+    hparams = None if args.hparams is None else read_overrides(args.hparams)
+    spec = load(args.name, {"hparams": hparams, **{name: getattr(args, name) for name in _CHANGES}})
     if args.plan or args.max_gpu_hours is not None:
         spec = _within_budget(spec, args)
     if args.plan:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,11 +13,8 @@ from cim_dg.runtime.files import write_atomically
 
 _LONGEST = 24  # characters of a name in the picture
 _MOST = 1000
-_COLUMNS = 16
-"""Images side by side; more of them are drawn below."""
 
 if TYPE_CHECKING:  # every call of the command imports this module; torch and matplotlib take seconds
-    import numpy as np
     from torch import Tensor
 
     from cim_dg.algorithms import Algorithm
@@ -74,7 +70,7 @@ def morph_figure(method: Algorithm, images: Tensor, path: str | os.PathLike[str]
     """Write a PNG with a column per image and the rows x, m and psi(x), with each mask's mean below it.
 
     Args:
-        method: a method with `morph(x)`, whose result has pixels, mask and morphed; used in evaluation mode.
+        method: a method with `morph(x)`, whose result has pixels and mask; used in evaluation mode.
         images: (N, C, H, W) in the method's normalisation.
         path: the path of the PNG.
         names: the titles of the images.
@@ -82,54 +78,13 @@ def morph_figure(method: Algorithm, images: Tensor, path: str | os.PathLike[str]
     Raises:
         UserError: `method` has no mask, or the file cannot be written.
     """
-    import torch
-    from matplotlib.figure import Figure  # by itself it needs no display, and pyplot's global state stays as it is
+    from cim_dg.harness.morphs import morphs_of
 
     if not hasattr(method, "morph"):
         raise UserError(_no_mask(method.name))
-    training, device = method.training, next(method.parameters()).device
+    picture = morphs_of(method, images, names).png()
     try:
-        with torch.no_grad():
-            draw: Any = method.eval()
-            morph = draw.morph(images.to(device))
-    finally:
-        method.train(training)
-    masks = morph.mask.mean(dim=1)
-    mask_label = "m" if morph.mask.shape[1] == 1 else "m, mean of channels"
-    means = [f"mean {mask.mean():.2f}" for mask in masks]
-    # Each row: its label, its pictures, their colours, and what stands at each picture.
-    rows: Sequence[tuple[str, np.ndarray, str, list[str]]] = (
-        ("x", _viewable(morph.pixels), "gray", list(names)),
-        (mask_label, _viewable(masks), "viridis", means),
-        ("ψ(x) = m · x", _viewable(morph.morphed), "gray", []),
-    )
-    columns = min(len(images), _COLUMNS)
-    starts = range(0, len(images), columns)
-    figure = Figure(figsize=(1.3 * columns + 1.6, 4.6 * len(starts)), layout="constrained")
-    axes = figure.subplots(len(starts) * len(rows), 1).reshape(len(starts), len(rows))
-    for start, block in zip(starts, axes, strict=True):
-        for axis, (label, pictures, colours, texts) in zip(block, rows, strict=True):
-            strip, centres = _strip(pictures[start : start + columns], columns)
-            axis.imshow(strip, cmap=colours, vmin=0, vmax=1)
-            place = {"y": 1.02, "va": "bottom"} if pictures is rows[0][1] else {"y": -0.02, "va": "top"}
-            for centre, text in zip(centres, texts[start : start + columns], strict=False):
-                axis.text(  # a tick would take three times as long
-                    centre,
-                    s=text,
-                    **place,
-                    ha="center",
-                    transform=axis.get_xaxis_transform(),
-                    fontsize="small",
-                    parse_math=False,
-                )
-            axis.set(xticks=[], yticks=[], ylabel=label)
-            axis.spines[:].set_visible(False)
-    figure.colorbar(axes[0, 1].images[0], ax=list(axes[0]), label="m", shrink=0.4, fraction=0.05, pad=0.02)
-    figure.suptitle(method.name)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120, pil_kwargs={"compress_level": 1})  # the others take 4 times as long
-    try:
-        write_atomically(path, buffer.getvalue())
+        write_atomically(path, picture)
     except OSError as error:
         raise UserError(f"the picture cannot be written to {path}: {error.strerror}") from None
 
@@ -188,34 +143,3 @@ def _no_mask(name: str) -> str:
 
     having = [other for other, method in methods().items() if hasattr(method, "morph")]
     return f"{name} has no mask to draw; the algorithms that have one are {', '.join(having)}"
-
-
-def _strip(pictures: np.ndarray, columns: int) -> tuple[np.ndarray, list[float]]:
-    """Pictures (N, H, W) or (N, H, W, 3) side by side, as wide as `columns` of them, and where each has its middle.
-
-    One image is drawn much faster than one for each picture. Gaps are white, in a picture without colours invalid
-    values, which are not drawn.
-    """
-    import numpy as np
-
-    height, width = pictures.shape[1:3]
-    gap = max(1, width // 20)
-    empty = 1.0 if pictures.ndim == 4 else np.nan
-    strip = np.full((height, columns * (width + gap) - gap, *pictures.shape[3:]), empty, dtype=np.float32)
-    lefts = [place * (width + gap) for place in range(len(pictures))]
-    for left, picture in zip(lefts, pictures, strict=True):
-        strip[:, left : left + width] = picture
-    return strip, [left + (width - 1) / 2 for left in lefts]
-
-
-def _viewable(pictures: Tensor) -> np.ndarray:
-    """(N, C, H, W) or (N, H, W) in [0, 1] -> for imshow: 3 channels as colours, 2 as red and green, else grey."""
-    import torch
-
-    pictures = pictures.detach().float().cpu()
-    if pictures.dim() == 4:
-        channels = pictures.shape[1]
-        if channels == 2:
-            pictures = torch.cat([pictures, torch.zeros_like(pictures[:, :1])], dim=1)
-        pictures = pictures.permute(0, 2, 3, 1) if channels in (2, 3) else pictures.mean(dim=1)
-    return pictures.clamp(0, 1).numpy()

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cim_dg import hparams as spaces
 from cim_dg.errors import UserError
 from cim_dg.results.domains import domain_names
 from cim_dg.results.grids import Grid
@@ -126,6 +125,8 @@ def _text(hparams: Mapping[str, Any]) -> str:
 @functools.cache
 def _defaults(algorithm: str, dataset: str, of_domainbed: bool) -> dict[str, Any]:
     """The defaults of a method on a data set; of a method that this package does not have, those of the harness."""
+    from cim_dg import hparams as spaces  # imported here: most reports need none
+
     names = ["domainbed", "common", f"datasets/{dataset}"] if of_domainbed else []
     defaults: dict[str, Any] = {}
     for name in [*names, spaces.SHARED, algorithm]:
@@ -135,7 +136,9 @@ def _defaults(algorithm: str, dataset: str, of_domainbed: bool) -> dict[str, Any
 
 
 def _is_used(name: str, run: Run, dataset: str) -> bool:
-    if run.test_envs and name in _LARGE_IMAGES and dataset in spaces.SMALL_IMAGES:
+    from cim_dg.hparams import SMALL_IMAGES
+
+    if run.test_envs and name in _LARGE_IMAGES and dataset in SMALL_IMAGES:
         return False
     return bool(run.hparams.get(_ONLY_WITH.get(name, ""), True))
 

@@ -74,13 +74,25 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "none is named)",
     )
     parser.add_argument(
+        "--show_images",
+        action="store_true",
+        help="with --format html: show small pictures of images on which methods disagree, where the dataset is there "
+        "(the page then has parts of it)",
+    )
+    parser.add_argument(
         "--save", type=Path, metavar="FRAME", help="also save the frame of all evaluations as .csv or .parquet"
     )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Collect, and print or write what was asked for."""
+    """Collect, and print or write what was asked for.
+
+    Raises:
+        UserError: options do not go together, or a file cannot be written.
+    """
+    if args.show_images and args.format != "html":
+        raise UserError(f"--show_images shows images on a page, and --format is {args.format}; accepted is html")
     from cim_dg.results import build
 
     report = build.report(
@@ -98,11 +110,12 @@ def run(args: argparse.Namespace) -> int:
         if report.records is None:
             raise UserError(f"--save {args.save} needs folders of runs to read.")
         report.records.save(args.save)
-    _write(_render(report, args.format, args.output), args.output)
+    _write(_render(report, args), args.output)
     return 0
 
 
-def _render(report: Report, form: str, output: Path | None) -> str:
+def _render(report: Report, args: argparse.Namespace) -> str:
+    form, output = args.format, args.output
     if form == "text":
         from cim_dg.results import render_text
 
@@ -121,7 +134,7 @@ def _render(report: Report, form: str, output: Path | None) -> str:
         return render_csv.render(report)
     from cim_dg.results import page
 
-    return page.render(report)
+    return page.render(report, args.show_images)
 
 
 def _write(text: str, output: Path | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +16,17 @@ from cim_dg.results.records import Records
 from cim_dg.results.tables import Key, Table
 
 _NAMED = 6  # images in a row of the table
+Pairs = Mapping[tuple[Key, Key, str], "Pair"]  # two rows and a test domain
+
+
+@dataclass(frozen=True)
+class Named:
+    """An image that the table names: its harness, test domain, number and class."""
+
+    source: str
+    domain: str
+    number: int
+    label: int
 
 
 @dataclass
@@ -30,9 +42,12 @@ class Pair:
     images: Counter[tuple[int, int, int, int]] = field(default_factory=Counter)
 
     def add(self, first: Outputs, second: Outputs) -> None:
-        """Add a trial; images are matched by their numbers."""
+        """Add a trial; images are matched by their numbers.
+
+        Where the classes of a number differ, as in DomainBed's MNISTs, which each run shuffles, they are other images.
+        """
         _, here, there = np.intersect1d(first.image, second.image, return_indices=True)
-        if not len(here):
+        if not len(here) or (first.y[here] != second.y[there]).any():
             return
         y, a, b = first.y[here], first.logits.argmax(axis=1)[here], second.logits.argmax(axis=1)[there]
         right, also = a == y, b == y
@@ -42,9 +57,15 @@ class Pair:
         columns = (first.image[here], y, a, b)
         self.images.update(zip(*(column[differ].tolist() for column in columns), strict=True))
 
+    def most_often(self) -> list[tuple[tuple[int, int, int, int], int]]:
+        """The images (as in `images`) on which they differ in most trials, with the number of these."""
+        return sorted(self.images.items(), key=lambda item: (-item[1], item[0]))[:_NAMED]
 
-def pairs(table: Table, records: Records) -> dict[tuple[Key, Key, str], Pair]:
+
+def pairs(table: Table, records: Records) -> Pairs:
     """Every two rows of one source on each test domain (of WILDS: the test split), where both have kept logits."""
+    if not table.trials:
+        return {}
     models: dict[tuple[str, int], dict[Key, Outputs]] = {}
     for key, dataset, trial, by_domain in outputs.selected(table, records):
         for domain, found in by_domain.items():
@@ -59,9 +80,18 @@ def pairs(table: Table, records: Records) -> dict[tuple[Key, Key, str], Pair]:
     return {key: pair for key, pair in compared.items() if pair.shares}
 
 
-def grid(table: Table, records: Records) -> Grid | None:
+def named(found: Pairs) -> list[Named]:
+    """The images that the table names, those in most rows first."""
+    counts = Counter(
+        Named(source, domain, number, label)
+        for ((_, source), _, domain), pair in found.items()
+        for (number, label, _, _), _ in pair.most_often()
+    )
+    return sorted(counts, key=lambda image: (-counts[image], image.source, image.domain, image.number))
+
+
+def grid(table: Table, found: Pairs) -> Grid | None:
     """The table of disagreements for the page; None where fewer than two methods have kept logits."""
-    found = pairs(table, records) if table.trials else {}
     if not found:
         return None
     header = [
@@ -93,6 +123,5 @@ def grid(table: Table, records: Records) -> Grid | None:
 def _row(key: tuple[Key, Key, str], pair: Pair) -> list[list[str]]:
     (first, source), (second, _), domain = key
     shares = [[f"{100 * share:.1f}"] for share in np.mean(pair.shares, axis=0)]
-    ranked = sorted(pair.images.items(), key=lambda item: (-item[1], item[0]))[:_NAMED]
-    images = [f"{image} (class {y}: {a}, {b}; {count} trials)" for (image, y, a, b), count in ranked]
+    images = [f"{image} (class {y}: {a}, {b}; {count} trials)" for (image, y, a, b), count in pair.most_often()]
     return [[first], [second], [source], [domain], *shares, images or ["none"]]

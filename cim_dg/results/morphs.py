@@ -1,7 +1,7 @@
 """Pictures of CIM's morphs, for runs that kept their model.
 
-`cim-dg morph` draws them in a separate process, because reading results must not need the training code. One process
-draws all of them, because loading PyTorch takes seconds.
+Jobs that kept the morphs themselves need no model. Of others `cim-dg morph` draws the pictures in a separate process,
+because reading results must not need the training code. One process draws all of them: loading PyTorch takes seconds.
 """
 
 from __future__ import annotations
@@ -14,8 +14,12 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from cim_dg.results import morph_picture
+from cim_dg.results.morph_picture import FILE
 from cim_dg.results.records import Records, Run
 from cim_dg.results.run_facts import domains
+
+Key = tuple[str, str, str]  # harness, data set, method
 
 _SECONDS = 120
 _SCRIPT = """
@@ -41,20 +45,23 @@ def morph_pictures(records: Records) -> list[Picture]:
     The model is that of the default hparams, the first trial and the last test domain, which is the data set's
     hardest.
     """
-    chosen: dict[tuple[str, str, str], Run] = {}
+    chosen: dict[Key, Run] = {}
     for run in sorted(
         records.runs, key=lambda run: (run.hparams_seed, run.trial, tuple(-env for env in run.test_envs))
     ):
         # Only CIM's methods have these hyper-parameters and a mask.
         if any(name.startswith("cim_") for name in run.hparams) and (run.folder / "model.pkl").is_file():
             chosen.setdefault((run.harness, run.dataset, run.algorithm), run)
-    return _draw(list(chosen.values()))
+    kept = {key: morphs.png() for key, run in chosen.items() if (morphs := morph_picture.read(run.folder / FILE))}
+    drawn = _draw({key: run for key, run in chosen.items() if key not in kept})
+    return [Picture(_caption(run), png) for key, run in chosen.items() if (png := kept.get(key) or drawn.get(key))]
 
 
-def _draw(runs: list[Run]) -> list[Picture]:
+def _draw(chosen: dict[Key, Run]) -> dict[Key, bytes]:
     """The pictures of these runs' models; those that `cim-dg morph` cannot draw are left out."""
-    if not runs:
-        return []
+    if not chosen:
+        return {}
+    runs = list(chosen.values())
     with tempfile.TemporaryDirectory() as folder:
         outputs = [Path(folder) / f"{number}.png" for number in range(len(runs))]
         commands = [
@@ -70,11 +77,7 @@ def _draw(runs: list[Run]) -> list[Picture]:
                 timeout=_SECONDS * len(runs),
                 check=False,
             )
-        return [
-            Picture(_caption(run), output.read_bytes())
-            for run, output in zip(runs, outputs, strict=True)
-            if output.is_file()
-        ]
+        return {key: output.read_bytes() for key, output in zip(chosen, outputs, strict=True) if output.is_file()}
 
 
 def _caption(run: Run) -> str:

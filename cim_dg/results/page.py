@@ -9,12 +9,13 @@ from importlib import resources
 import jinja2
 
 import cim_dg
-from cim_dg.results import aggregates, audit, curves, disagreement, fit, plots, protocols, run_facts
+from cim_dg.results import aggregates, audit, curves, disagreement, fit, plots, protocols, run_facts, thumbnails
 from cim_dg.results.build import Report
 from cim_dg.results.grids import Grid, grids
 from cim_dg.results.morphs import Picture, morph_pictures
 from cim_dg.results.records import Records
 from cim_dg.results.tables import Table
+from cim_dg.results.thumbnails import Thumbnail
 
 # Characters that fit in a line of a table, whose padding takes some too.
 _DESKTOP, _PHONE = 150, 50
@@ -29,8 +30,13 @@ class _Plot:
     source: str  # a data: URL
 
 
-def render(report: Report) -> str:
-    """The page. It loads nothing from elsewhere."""
+def render(report: Report, show_images: bool = False) -> str:
+    """The page. It loads nothing from elsewhere.
+
+    Args:
+        report: what it shows.
+        show_images: whether to show pictures of the images on which methods disagree, where their dataset is there.
+    """
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -40,8 +46,8 @@ def render(report: Report) -> str:
     return template.render(
         version=cim_dg.__version__,
         sections=[
-            (table, grids(table), _plots(table, report), _disagreements(table, report.records))
-            for table in report.tables
+            (table, grids(table), _plots(table, report), *folded)
+            for table, folded in zip(report.tables, _disagreements(report, show_images), strict=True)
         ],
         aggregates=[
             (aggregate.title, [aggregates.grid(aggregate)], _over_datasets(aggregate))
@@ -84,9 +90,22 @@ def _plots(table: Table, report: Report) -> list[_Plot]:
     ]
 
 
-def _disagreements(table: Table, records: Records | None) -> Grid | None:
-    """The images on which two of the table's methods disagree."""
-    return None if records is None else disagreement.grid(table, protocols.of(records, table.protocol))
+def _disagreements(report: Report, show_images: bool) -> list[tuple[Grid | None, list[_Plot]]]:
+    """For each table, the images on which two of its methods disagree, and pictures of them if asked for."""
+    records = report.records
+    if records is None:
+        return [(None, []) for _ in report.tables]
+    found = [disagreement.pairs(table, protocols.of(records, table.protocol)) for table in report.tables]
+    made = [disagreement.grid(table, pairs) for table, pairs in zip(report.tables, found, strict=True)]
+    if not show_images:
+        return [(grid, []) for grid in made]
+    shown = thumbnails.thumbnails([disagreement.named(pairs) for pairs in found], records)
+    return [(grid, [_thumbnail(one) for one in of_table]) for grid, of_table in zip(made, shown, strict=True)]
+
+
+def _thumbnail(one: Thumbnail) -> _Plot:
+    caption = f"{one.image.domain} {one.image.number}, class {one.image.label}"
+    return _Plot(caption, f"The image {caption}.", _data("image/jpeg", one.jpeg))
 
 
 def _paired(table: Table) -> str:

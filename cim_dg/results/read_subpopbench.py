@@ -50,7 +50,7 @@ def read(folder: Path, names: Set[str], collector: Collector) -> None:
                 figures = _figures(record)
             if run < 0:
                 raise ValueError("a line of unusable arguments")
-            collector.add(run, int(record["step"]), collector.layout(tuple(figures)), list(figures.values()))
+            collector.add(run, [int(record["step"])], collector.layout(tuple(figures)), list(figures.values()))
         except (AttributeError, KeyError, TypeError, ValueError):
             collector.skip(MALFORMED, f"{path}:{number}")
     if run < 0 and args is None:

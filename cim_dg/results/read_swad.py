@@ -82,7 +82,7 @@ def add_averages(folder: Path, runs: dict[int, Run], collector: Collector) -> No
             average = collector.begin(replace(complete, harness=run.harness + AVERAGED))
             names = [name for name in figures if re.fullmatch(r"env\d+_(in|out)", name)]
             collector.add(
-                average, step, collector.layout(tuple((name, "acc") for name in names)), [figures[n] for n in names]
+                average, [step], collector.layout(tuple((name, "acc") for name in names)), [figures[n] for n in names]
             )
 
 

@@ -71,7 +71,7 @@ def read(folder: Path, names: Set[str], collector: Collector) -> None:
     for epoch, values in sorted(epochs.items()):
         if all(split in values for split in _GAP_OF):
             values[GAP] = values[_GAP_OF[0]] - values[_GAP_OF[1]]
-        collector.add(run, epoch, collector.layout(tuple(values)), list(values.values()))
+        collector.add(run, [epoch], collector.layout(tuple(values)), list(values.values()))
 
 
 def own_rule(run: Run) -> str:

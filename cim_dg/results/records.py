@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -128,8 +127,8 @@ class Collector:
         self.protocols: dict[str, Protocol] = {}  # folder -> that of the runs below
         self.primaries: list[Declared] = []
         self._layouts: dict[Names, int] = {}
-        self._checkpoints = array("q")  # (run, step, layout) of each, flat
-        self._values = array("d")
+        self._checkpoints: list[int] = []  # (run, step, layout) of each, flat
+        self._values: list[float] = []
 
     def skip(self, reason: str, where: str | Path) -> None:
         """Count a line or folder that cannot be used."""
@@ -137,21 +136,22 @@ class Collector:
 
     def begin(self, run: Run) -> int:
         """Add a run; its number is what `add` takes."""
-        parent = os.path.dirname(os.path.abspath(run.folder))
-        label = self.variants.get(parent)
-        # A variant's runs are one folder deeper.
-        protocol = self.protocols.get(parent) or self.protocols.get(os.path.dirname(parent))
-        run = replace(run, protocol=protocol) if protocol else run
-        self.runs.append(run if label is None else replace(run, algorithm=label))
+        if self.variants or self.protocols:
+            parent = os.path.dirname(os.path.abspath(run.folder))
+            # A variant's runs are one folder deeper.
+            protocol = self.protocols.get(parent) or self.protocols.get(os.path.dirname(parent))
+            run = replace(run, algorithm=self.variants.get(parent, run.algorithm), protocol=protocol)
+        self.runs.append(run)
         return len(self.runs) - 1
 
     def layout(self, names: Names) -> int:
         """The number of a list of (split, metric) pairs, which `add` takes."""
         return self._layouts.setdefault(names, len(self._layouts))
 
-    def add(self, run: int, step: int, layout: int, values: Sequence[float]) -> None:
-        """Add one checkpoint of a run: a value for each pair of its layout."""
-        self._checkpoints.extend((run, step, layout))
+    def add(self, run: int, steps: Sequence[int], layout: int, values: Sequence[float]) -> None:
+        """Add checkpoints of a run: for each step a value for each pair of the layout."""
+        for step in steps:
+            self._checkpoints.extend((run, step, layout))
         self._values.extend(values)
 
     def records(self) -> Records:
@@ -193,9 +193,11 @@ def _spread(texts: list[list[str]], kind: np.ndarray) -> pd.Categorical:
     """The texts of each checkpoint's layout, concatenated, as codes: there may be a million of them."""
     categories = sorted({text for row in texts for text in row})
     code = {text: number for number, text in enumerate(categories)}
-    codes = [np.array([code[text] for text in row], dtype=np.int32) for row in texts]
-    joined = np.concatenate([codes[layout] for layout in kind]) if len(kind) else np.empty(0, dtype=np.int32)
-    return pd.Categorical.from_codes(joined, categories=categories)
+    codes = np.full((len(texts), max(map(len, texts), default=0)), -1, dtype=np.int32)
+    for row, of_layout in zip(codes, texts, strict=True):
+        row[: len(of_layout)] = [code[text] for text in of_layout]
+    padded = codes[kind]
+    return pd.Categorical.from_codes(padded[padded >= 0], categories=categories)
 
 
 def command_of(module: str, args: Mapping[str, Any]) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterator
 
+from cim_dg.results.aggregates import Aggregate
 from cim_dg.results.build import Report
 from cim_dg.results.tables import Cell, Row, Table
 
@@ -13,11 +15,17 @@ FIELDS = (
     *("value", "stderr", "low", "high", "trials", "flag"),
     *("baseline", "difference", "difference_low", "difference_high", "p_holm", "verdict", "test", "primary"),
     *("trials_for_one_point", "trials_for_one_point_low", "trials_for_one_point_high"),
+    *("p_better", "p_better_low", "p_better_high"),
 )
+OVER_DATASETS = "over datasets"
+"""The `table` of aggregates: `dataset` names all of theirs, and `trials` are the fewest of a method on one."""
 
 
 def render(report: Report) -> str:
-    """Every cell of every table, with its comparison to the baseline. Published values are as printed."""
+    """Every cell of every table, with its comparison to the baseline, then the aggregates over datasets.
+
+    Published values are as printed.
+    """
     out = io.StringIO()
     writer = csv.DictWriter(out, FIELDS, lineterminator="\n")
     writer.writeheader()
@@ -48,7 +56,31 @@ def render(report: Report) -> str:
                             "trials_for_one_point_high": needed.high or "",
                         }
                 writer.writerow(line)
+    for aggregate in report.over_datasets:
+        writer.writerows(_over_datasets(aggregate))
     return out.getvalue()
+
+
+def _over_datasets(aggregate: Aggregate) -> Iterator[dict[str, object]]:
+    for method, (mean, low, high) in aggregate.means.items():
+        line: dict[str, object] = {
+            "table": OVER_DATASETS,
+            "dataset": ", ".join(aggregate.datasets),
+            "selection": aggregate.selection,
+            "column": aggregate.kind,
+            "method": method,
+            "source": aggregate.source,
+            "protocol": aggregate.selection,
+            "published": "no",
+            "value": mean,
+            "low": low,
+            "high": high,
+            "trials": aggregate.trials,
+        }
+        if (better := aggregate.improvements.get(method)) is not None:
+            names = ("p_better", "p_better_low", "p_better_high")
+            line |= {"baseline": aggregate.baseline, **dict(zip(names, better, strict=True))}
+        yield line
 
 
 def _figure(table: Table, row: Row, column: str, cell: Cell) -> dict[str, object]:

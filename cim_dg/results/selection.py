@@ -92,22 +92,24 @@ def unserved(records: Records, rule: str) -> str | None:
 class _Wide:
     """The checkpoints of one data set under one harness: accuracies as matrices (checkpoints, environments)."""
 
-    def __init__(self, frame: pd.DataFrame, records: Records) -> None:
-        accuracy = frame[frame["metric"] == "acc"]
-        places = accuracy["split"].cat.categories.str.extract(r"^env(\d+)_(in|out)$")
-        environment = places[0].astype("float").to_numpy()[accuracy["split"].cat.codes]
-        inside = (places[1] == "in").to_numpy()[accuracy["split"].cat.codes]
-        known = ~np.isnan(environment)
-        self.checkpoints, row = np.unique(accuracy["checkpoint"].to_numpy()[known], return_inverse=True)
-        column = environment[known].astype(np.int64)
+    def __init__(self, records: Records, rows: np.ndarray) -> None:
+        """Args: the records, and their rows with accuracies of the data set."""
+        frame = records.frame
+        places = frame["split"].cat.categories.str.extract(r"^env(\d+)_(in|out)$")
+        code = frame["split"].cat.codes.to_numpy()[rows]
+        known = places[0].notna().to_numpy()[code]
+        rows, code = rows[known], code[known]
+        column = places[0].fillna("0").astype(np.int64).to_numpy()[code]
+        inside = (places[1] == "in").to_numpy()[code].astype(np.int64)
+        checkpoint = frame["checkpoint"].to_numpy()[rows]
+        begins = np.diff(checkpoint, prepend=-1) > 0  # the frame has them in ascending order
         self.n_envs = int(column.max(initial=-1)) + 1
-        accuracies = np.full((2, len(self.checkpoints), self.n_envs), np.nan)
-        accuracies[inside[known].astype(np.int64), row, column] = accuracy["value"].to_numpy()[known]
+        accuracies = np.full((2, int(begins.sum()), self.n_envs), np.nan)
+        accuracies[inside, np.cumsum(begins) - 1, column] = frame["value"].to_numpy()[rows]
         self.outs, self.ins = accuracies
-        first = np.zeros(len(self.checkpoints), dtype=np.int64)
-        first[row] = np.flatnonzero(known)
-        self.runs = accuracy["run"].to_numpy()[first]
-        self.steps = accuracy["step"].to_numpy()[first]
+        self.checkpoints = checkpoint[begins]
+        self.runs = frame["run"].to_numpy()[rows[begins]]
+        self.steps = frame["step"].to_numpy()[rows[begins]]
         self.records = records
 
     def of_run(self, name: str) -> np.ndarray:
@@ -145,9 +147,9 @@ def _wide(records: Records) -> list[_Wide]:
     frame = records.frame
     if not len(frame):
         return []
-    domainbed = frame[frame["test_envs"] != ""]
-    groups = domainbed.groupby(["harness", "dataset"], observed=True, sort=False)
-    return [_Wide(group, records) for _, group in groups]
+    rows = np.flatnonzero((frame["metric"] == "acc") & (frame["test_envs"] != ""))
+    kinds = frame[["harness", "dataset"]].iloc[rows].groupby(["harness", "dataset"], observed=True, sort=False)
+    return [_Wide(records, rows[places]) for places in kinds.indices.values()]
 
 
 def _iid(wide: _Wide) -> pd.DataFrame:

@@ -249,7 +249,7 @@ def load_data(config: Config, pin_memory: bool = False) -> Data:
         splits[split] = ReadableSubset(dataset, subset.indices, transform)
         if not len(subset):
             raise UserError(f"split {split} of {config.dataset} has no images (frac is {config.frac})")
-    domains = _grouper(dataset, config.groupby_fields)
+    domains = grouper(dataset, config.groupby_fields)
     kwargs: dict[str, Any] = {"num_workers": min(4, os.cpu_count() or 1), "pin_memory": pin_memory}
     kwargs |= config.loader_kwargs
     try:
@@ -262,13 +262,18 @@ def load_data(config: Config, pin_memory: bool = False) -> Data:
     except (ValueError, TypeError, AttributeError) as error:
         raise UserError(f"the loaders cannot be made: {' '.join(str(error).split())}") from None
     loaders = _from_cache(splits, loaders)
-    groups = _grouper(dataset, config.report_groups) if config.report_groups else None
+    groups = grouper(dataset, config.report_groups) if config.report_groups else None
     size = config.target_resolution or []  # given, if `adversarial` is
     challenge = Challenge(config.root_dir, size) if config.adversarial else None
     return Data(dataset, splits, loaders, domains, groups, challenge)
 
 
-def _grouper(dataset: WILDSDataset, fields: list[str]) -> CombinatorialGrouper:
+def grouper(dataset: WILDSDataset, fields: list[str]) -> CombinatorialGrouper:
+    """The groups that the combinations of metadata `fields` form, silently.
+
+    Raises:
+        UserError: the dataset has no such field.
+    """
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Minimum metadata value")

@@ -60,6 +60,7 @@ GOOD: dict[str, Words] = {
     "data list": {},
     "data verify": {"name": ["Waterbirds"], "--data_dir": ["data"]},
     "data register": {"name": ["Mine"], "--from": ["photos"]},
+    "signal": {"--images": ["photos/a"], "--draws": ["20"], "--side": ["16"], "--output": ["out"]},
     "morph": {"--checkpoint": [MODEL], "--images": ["photos"], "--output": ["out.png"]},
     "predict": {"--checkpoint": [MODEL], "--images": ["photos"], "--output": ["out.csv"]},
     "export": {"folders": ["jobs"], "--dataset": ["VLCS"], "--algorithm": ["ERM"], "--output": ["out"]},
@@ -77,7 +78,7 @@ GOOD: dict[str, Words] = {
 }
 """Commands without an entry (those that take long or load something down) get wrong values alone."""
 ALWAYS = {"sweep": ["--dry_run"], "domainbed.scripts.sweep": ["--skip_confirmation"]}
-LENGTHS = {"steps", "n_epochs", "n_trials", "n_hparams", "n_hparams_from", "watch"}
+LENGTHS = {"draws", "side", "steps", "n_epochs", "n_trials", "n_hparams", "n_hparams_from", "watch"}
 """Options that say how much is computed: large values are right, and take for ever."""
 NAMES = {
     *("algorithm", "algorithms", "dataset", "datasets", "command_launcher", "selection", "table", "baseline"),
@@ -147,6 +148,7 @@ FILES: dict[str, list[tuple[str, Words, str]]] = {
     ],
     "image": [
         ("wilds train", TRAIN, "data/waterbirds_v1.0/images/0003.jpg"),
+        ("signal", GOOD["signal"], "photos/a/cat/0.png"),
         ("morph", GOOD["morph"], "photos/a/cat/0.png"),
         ("predict", GOOD["predict"], "photos/a/cat/0.png"),
         ("data register", GOOD["data register"], "photos/a/cat/0.png"),

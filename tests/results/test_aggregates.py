@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from made_sweeps import job_args, record, write_job, write_sweep
 from made_wilds_logs import write_wilds_log
 from scipy import stats
 
-from cim_dg.results import aggregates, build, page, render_text
+from cim_dg.results import aggregates, build, page, render_csv, render_text
 
 
 def _scores(seed: int, trials: int = 5, datasets: int = 4) -> np.ndarray:
@@ -84,6 +85,16 @@ def test_two_datasets_have_an_aggregate_in_text_and_page(tmp_path: Path) -> None
     assert "With 3 trials these intervals are too narrow" in text and "Left out" in text
     html = page.render(report)
     assert 'id="datasets-1"' in html and "P(better than ERM)" in html
+    lines = list(csv.DictReader(render_csv.render(report).splitlines()))
+    lines = [line for line in lines if line["table"] == render_csv.OVER_DATASETS]
+    assert [line["method"] for line in lines] == list(aggregate.means)
+    for line in lines:
+        assert line["dataset"] == ", ".join(aggregate.datasets) and line["column"] == aggregate.kind
+        assert tuple(float(line[name]) for name in ("value", "low", "high")) == aggregate.means[line["method"]]
+        assert (line["source"], line["selection"], line["trials"]) == (aggregate.source, "iid", "3")
+    assert [(line["baseline"], line["p_better"], line["p_better_low"]) for line in lines] == [
+        ("ERM", "1.0", "1.0") if line["method"] == "CIM" else ("", "", "") for line in lines
+    ]
 
 
 def test_one_dataset_or_one_trial_has_none(tmp_path: Path) -> None:

@@ -37,6 +37,12 @@ def test_images_that_are_not_in_both_give_nothing() -> None:
     assert pair.shares == []
 
 
+def test_images_that_each_run_has_numbered_differently_give_nothing() -> None:
+    pair = disagreement.Pair()
+    pair.add(_predicting([0, 1], [0, 1], [3, 4]), _predicting([1, 0], [0, 2], [3, 4]))
+    assert pair.shares == []
+
+
 def _write(root: Path) -> None:
     y, images = [0, 1, 2], [4, 5, 6]
     predictions = {"ERM": [0, 0, 0], "VIB": [0, 1, 0], "CIM": [0, 1, 2]}
@@ -51,7 +57,7 @@ def test_every_two_methods_of_a_sweep_are_on_the_page(tmp_path: Path) -> None:
     _write(tmp_path)
     report = build.report([tmp_path])
     assert report.records is not None
-    grid = disagreement.grid(report.tables[0], report.records)
+    grid = disagreement.grid(report.tables[0], disagreement.pairs(report.tables[0], report.records))
     assert grid is not None
     assert [[cell[0] for cell in row[:9]] for row in grid.rows] == [
         ["ERM", "VIB", "domainbed", "new", "33.3", "0.0", "33.3", "33.3", "33.3"],
@@ -69,7 +75,7 @@ def test_runs_without_logits_and_a_single_method_have_none(tmp_path: Path) -> No
             path.unlink()
     report = build.report([tmp_path])
     assert report.records is not None
-    assert disagreement.grid(report.tables[0], report.records) is None
+    assert disagreement.pairs(report.tables[0], report.records) == {}
     assert "disagree" not in page.render(report)
 
 

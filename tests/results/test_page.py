@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from made_sweeps import job_args, record, write_job, write_sweep
 
-from cim_dg.results import build, morphs, page, run_facts
+from cim_dg.results import build, morph_picture, morphs, page, run_facts
 from cim_dg.results.build import Report
 
 PNG = bytes.fromhex(
@@ -135,6 +136,27 @@ def test_a_model_that_cannot_be_drawn_is_no_error(tmp_path: Path) -> None:
     (run,) = build.report([tmp_path]).records.runs  # type: ignore[union-attr]
     assert run.hparams["cim_lambda"] == 1
     assert morphs.morph_pictures(build.report([tmp_path]).records) == []  # type: ignore[arg-type]
+
+
+def test_morphs_that_a_job_kept_are_drawn_without_its_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_job(
+        tmp_path / "job", job_args("NuisanceDigits", "CIM", [2], 0), [record(0, [0.5] * 6)], cim_lambda=1
+    )
+    (folder / "model.pkl").write_bytes(b"not read")
+    rng = np.random.default_rng(0)
+    kept = morph_picture.Morphs("CIM", rng.random((2, 3, 9, 9)), rng.random((2, 1, 9, 9)), ["new: 1", "new: 2"])
+    kept.write(folder / morph_picture.FILE)
+    asked: list[Any] = []
+    monkeypatch.setattr(morphs.subprocess, "run", lambda *command, **options: asked.append(command))
+    records = build.report([tmp_path]).records
+    assert records is not None
+    (picture,) = morphs.morph_pictures(records)
+    assert picture.png.startswith(PNG[:8]) and "CIM on NuisanceDigits" in picture.caption and not asked
+    whole = (folder / morph_picture.FILE).read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"", b"no archive"):
+        (folder / morph_picture.FILE).write_bytes(damaged)
+        assert morph_picture.read(folder / morph_picture.FILE) is None
+        assert morphs.morph_pictures(records) == [] and asked.pop()  # `cim-dg morph` is asked, and draws nothing here
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ import pytest
 from made_sweeps import job_args, record, write_job, write_sweep
 
 from cim_dg.errors import UserError
+from cim_dg.results import read_domainbed
 from cim_dg.results.read import read
 
 ACCURACIES = [0.5, 0.25, 0.75, 0.5, 1.0, 0.125]
@@ -143,16 +145,57 @@ def test_the_same_job_twice_is_reported(tmp_path: Path) -> None:
 def test_every_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_sweep(tmp_path / "sweep", "ColoredMNIST", 3, trials=1, hparams_seeds=1, pairs=False)
     opened: list[Path] = []
-    whole = Path.read_bytes
+    lines = read_domainbed._lines
 
-    def counted(path: Path) -> bytes:
-        opened.append(path)
-        return whole(path)
+    def counted(path: str) -> list[bytes]:
+        opened.append(Path(path))
+        return lines(path)
 
-    monkeypatch.setattr(Path, "read_bytes", counted)
+    monkeypatch.setattr(read_domainbed, "_lines", counted)
     records = read([tmp_path / "sweep", tmp_path])  # one within the other
     assert len(records.runs) == 6
     assert sorted(opened) == sorted((tmp_path / "sweep").glob("*/results.jsonl"))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"env1_in_acc": 1.5},
+        {"env1_in_acc": None},
+        {"env1_in_acc": True},
+        {"loss": "high"},
+        {"step": -1},
+        {"args": {}},
+        {"args": job_args("VLCS", "ERM", [1], 0)},
+        {"more": 1.0},
+        {"loss": float("nan")},
+    ],
+)
+def test_lines_that_are_alike_are_read_at_once_and_others_by_themselves(
+    tmp_path: Path, changed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The frame and what is skipped are the same in either way, whatever one of the lines has."""
+    records = [record(step, [0.1 * step + 0.05 * place for place in range(8)]) for step in range(4)]
+    job = write_job(tmp_path / "job", job_args("VLCS", "ERM", [0], 0), records)
+    at_once = []
+    add = read_domainbed._add_at_once
+    monkeypatch.setattr(read_domainbed, "_add_at_once", lambda *given: at_once.append(add(*given)) or at_once[-1])
+    whole = read([tmp_path])
+    lines = (job / "results.jsonl").read_text().splitlines()
+    lines[2] = json.dumps({**json.loads(lines[2]), **changed})
+    (job / "results.jsonl").write_text("\n".join(lines))
+    other = read([tmp_path])
+    assert at_once == [True, False]
+    monkeypatch.setattr(read_domainbed, "_add_at_once", lambda *given: False)
+    (job / "results.jsonl").write_text("\n".join([*lines[:2], *lines[3:]]))
+    by_line = read([tmp_path])
+    unchanged = whole.frame["step"] != 2
+    pd.testing.assert_frame_equal(
+        by_line.frame[["split", "metric", "value", "step"]],
+        whole.frame.loc[unchanged, ["split", "metric", "value", "step"]].reset_index(drop=True),
+    )
+    values = other.frame[other.frame["step"] != 2]["value"]
+    assert values.tolist() == by_line.frame["value"].tolist()
 
 
 @pytest.mark.parametrize("content", [{}, {"results.jsonl": ""}, {"a.txt": "x"}])

@@ -93,7 +93,8 @@ def test_latex_compiles(report: Report, tmp_path: Path) -> None:
 
 def test_csv_has_a_line_per_figure(report: Report) -> None:
     lines = list(csv.DictReader(render_csv.render(report).splitlines()))
-    assert len(lines) == sum(len(row.cells) for table in report.tables for row in table.rows)
+    cells = sum(len(row.cells) for table in report.tables for row in table.rows)
+    assert len(lines) == cells + sum(len(aggregate.means) for aggregate in report.over_datasets)
     (line,) = [
         one
         for one in lines

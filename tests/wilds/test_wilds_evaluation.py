@@ -46,12 +46,12 @@ def test_selection_rules() -> None:
 @pytest.mark.parametrize("name", ["waterbirds", "celebA", "camelyon17", "fmow", "rxrx1"])
 def test_groups_are_those_of_the_packages_own_evaluation(name: str, small_root: Path) -> None:
     from cim_dg.wilds.config import read_defaults
-    from cim_dg.wilds.data import _grouper
+    from cim_dg.wilds.data import grouper
 
     dataset = wilds.get_dataset(name, root_dir=str(small_root))
     defaults = read_defaults(name)
-    grouper = _grouper(dataset, defaults["report_groups"])
-    names = [grouper.group_field_str(g) for g in range(grouper.n_groups)]
+    grouping = grouper(dataset, defaults["report_groups"])
+    names = [grouping.group_field_str(g) for g in range(grouping.n_groups)]
     # The published average of Waterbirds is weighted by the sizes of its training groups.
     shares = [s / 4795 for s in (3498, 184, 56, 1057)] if name == "waterbirds" else None
     if shares is not None:
@@ -62,7 +62,7 @@ def test_groups_are_those_of_the_packages_own_evaluation(name: str, small_root: 
         subset = dataset.get_subset(split)
         y_pred = torch.randint(0, 2, subset.y_array.shape, generator=torch.Generator().manual_seed(1))
         results, _ = dataset.eval(y_pred, subset.y_array, subset.metadata_array)
-        groups = grouper.metadata_to_group(subset.metadata_array)
+        groups = grouping.metadata_to_group(subset.metadata_array)
         report = make_report(y_pred, subset.y_array, groups, names, defaults.get("ignored_groups", ()), shares)
         assert report.worst_group == pytest.approx(results["acc_worst_region" if name == "fmow" else "acc_wg"])
         for group in report.groups:

@@ -52,6 +52,7 @@ def get_algorithm_class(algorithm_name: str) -> type[Algorithm]:
     }
     if algorithm_name not in known:
         raise UserError(
-            f"there is no algorithm {algorithm_name!r}; this stand-in for DomainBed has {', '.join(sorted(known))}"
+            f"there is no algorithm {algorithm_name!r}; this stand-in for DomainBed has {', '.join(sorted(known))}, "
+            "and a clone of DomainBed has its own too: start this in one"
         )
     return known[algorithm_name]

@@ -61,12 +61,7 @@ def with_overrides(hparams: Hparams, overrides: str | None, algorithm: str) -> H
     """
     if not overrides:
         return hparams
-    try:
-        values = json.loads(overrides)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"--hparams is not JSON ({error}): {overrides!r}") from None
-    if not isinstance(values, dict):
-        raise UserError(f'--hparams must be a JSON object such as {{"lr": 0.001}}, not {overrides!r}')
+    values = read_overrides(overrides)
     entries = spaces.of_domainbed(algorithm)
     for name, value in values.items():
         if name not in hparams and name not in OPTIONAL:
@@ -79,3 +74,18 @@ def with_overrides(hparams: Hparams, overrides: str | None, algorithm: str) -> H
         elif kind:  # what is neither bool nor number is checked by its owner
             HParam("of somebody else's method or dataset", kind, hparams[name]).check(name, value)
     return {**hparams, **values}
+
+
+def read_overrides(text: str) -> Hparams:
+    """The values of a JSON object, the --hparams option.
+
+    Raises:
+        UserError: `text` is no JSON object.
+    """
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"--hparams is not JSON ({error}): {text!r}") from None
+    if not isinstance(values, dict):
+        raise UserError(f'--hparams must be a JSON object such as {{"lr": 0.001}}, not {text!r}')
+    return values

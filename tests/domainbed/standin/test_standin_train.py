@@ -14,16 +14,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from domainbed import algorithms
 from domainbed.lib import command
 from domainbed.scripts import train
+from PIL import Image
 from standin_samples import results_of
 
 import cim_dg
+from cim_dg import cli
 from cim_dg.errors import RunError
-from cim_dg.results import outputs
+from cim_dg.results import morph_picture, outputs
 
 DEBUG = ["--dataset", "Debug28", "--hparams", '{"batch_size": 8}', "--output_dir", "job"]
 AS_A_COMMAND = "import sys, runpy; from cim_dg import autoload; autoload.install(); sys.argv[0] = 'train'; "
@@ -92,6 +95,21 @@ def test_logits_are_those_behind_the_test_domains_accuracy(monkeypatch: pytest.M
         assert train.main([*digits, *flags, "--steps", "1", "--output_dir", "none"]) == 0
         assert not list(Path("none").glob("*.npz"))
         shutil.rmtree("none")
+
+
+def test_the_kept_morphs_are_drawn_as_those_of_the_kept_model() -> None:
+    digits = ["--dataset", "NuisanceDigits", "--steps", "1", "--test_envs", "2"]
+    digits += ["--hparams", '{"batch_size": 8, "nuisance_digits": 40}']
+    for algorithm in ("ERM", "CIM"):
+        assert train.main([*digits, "--algorithm", algorithm, "--output_dir", algorithm]) == 0
+    assert not Path("ERM", morph_picture.FILE).exists()  # it has no mask
+    kept = morph_picture.read(Path("CIM", morph_picture.FILE))
+    assert kept is not None and kept.method == "CIM" and len(kept.pixels) == len(kept.names) == morph_picture.SHOWN
+    Path("kept.png").write_bytes(kept.png())
+    assert cli.main(["morph", "--checkpoint", "CIM/model.pkl", "--output", "drawn.png"]) == 0
+    pictures = [np.asarray(Image.open(name).convert("RGB")).astype(int) for name in ("kept.png", "drawn.png")]
+    assert np.abs(pictures[0] - pictures[1]).max() <= 1  # float16 is finer than 8 bits, but rounds
+    assert pictures[0].std() > 10
 
 
 def test_a_job_of_a_sweep_announces_the_standin_in_its_file_only(

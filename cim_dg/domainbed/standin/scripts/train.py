@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from cim_dg.errors import LEFT, RunError, UserError
-from cim_dg.results import outputs
+from cim_dg.results import morph_picture, outputs
 from cim_dg.runtime import devices, locks, settings
 from cim_dg.runtime.allocator import keep_freed_memory
 from cim_dg.runtime.arguments import Parser
@@ -190,6 +190,8 @@ def train(args: argparse.Namespace) -> None:
             break
         resume.after_step(step + 1, since_checkpoint)
     save_model("model.pkl")
+    if not args.skip_model_save:
+        keep_morphs(args.output_dir, algorithm, dataset, args.test_envs[0])
     write_atomically(done, "done")
     resume.remove()
 
@@ -201,6 +203,24 @@ def keep_logits(
     order = np.argsort(images)
     logits, y = (torch.cat(parts).cpu().numpy()[order] for parts in zip(*kept, strict=True))
     outputs.keep(Path(folder), outputs.Outputs(logits, y, np.asarray(images)[order], step, validation))
+
+
+def keep_morphs(
+    folder: str, algorithm: algorithms.Algorithm, dataset: datasets.MultipleDomainDataset, test_env: int
+) -> None:
+    """Write what a method with a mask makes of the first test images, of a data set that is in memory.
+
+    A report then needs no PyTorch for its pictures. `cim-dg morph` draws the same.
+    """
+    method: Any = getattr(algorithm, "method", None)
+    environment = dataset[test_env]
+    if not (hasattr(method, "morph") and isinstance(environment, torch.utils.data.TensorDataset)):
+        return
+    from cim_dg.harness.morphs import morphs_of
+
+    images, labels = (values[: morph_picture.SHOWN] for values in environment.tensors)
+    names = [f"{dataset.ENVIRONMENTS[test_env]}: {label}" for label in labels.tolist()]
+    morphs_of(method, images, names).write(Path(folder, morph_picture.FILE))
 
 
 def updates(
