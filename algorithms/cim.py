@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cim_dg.algorithms.base import Algorithm, Batch, Output, register
 from cim_dg.algorithms.erm import ERM
 from cim_dg.nn.gradient_signal import RunningSignal
-from cim_dg.nn.networks import TransformationNetwork
+from cim_dg.nn.networks import LARGEST_SMALL_SIDE, TransformationNetwork
 from cim_dg.nn.pairing import choose_pairs
 from cim_dg.nn.perceptual import pair_similarities
 from cim_dg.nn.pixels import PixelSpace
@@ -110,7 +110,7 @@ class InputMorphing(nn.Module):
                 window=hparams["cim_window"],
                 scales=hparams["cim_scales"],
                 backend=hparams["cim_backend"],
-                normalize=hparams["cim_normalize"],
+                normalize=self._normalize(morph.pixels),
             )
         exists = pairs >= 0
         to_positive, to_negative = 1.0 - similarities if hparams["cim_contrast"] == "distance" else similarities
@@ -151,6 +151,14 @@ class InputMorphing(nn.Module):
             self.recent.push_seen()
         if self.signal is not None:
             self.signal.after_step()
+
+    def _normalize(self, images: Tensor) -> str:
+        """How MS-SSIM takes means below 0, if `cim_normalize` does not say: between photographs a third has no gradient."""
+        chosen: str | None = self.hparams["cim_normalize"]
+        if chosen is None:
+            small = min(images.shape[-2:]) <= LARGEST_SMALL_SIDE or self.hparams["cim_backend"] != "native"
+            chosen = "relu" if small else "simple"
+        return chosen
 
     def _anchors(self, n: int, device: torch.device) -> Tensor:
         """The positions in the batch of at most `cim_anchors` anchors: random in training, evenly spaced otherwise."""
