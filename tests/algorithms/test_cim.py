@@ -148,7 +148,8 @@ def test_pairs_without_a_gradient_are_counted_and_the_simple_normalisation_has_n
 
 
 @pytest.mark.parametrize(
-    ("side", "backend", "normalize"), [(64, "native", "relu"), (65, "native", "simple"), (65, "pytorch_msssim", "relu")]
+    ("side", "backend", "normalize"),
+    [(64, "native", "relu"), (65, "native", "simple"), (180, "pytorch_msssim", "relu")],
 )
 def test_the_normalisation_is_chosen_by_size(side, backend, normalize):
     pixels, y = torch.rand(2, 1, side, 2 * side), torch.tensor([0, 0])
