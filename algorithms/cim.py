@@ -18,6 +18,7 @@ from cim_dg.nn.pairing import choose_pairs
 from cim_dg.nn.perceptual import pair_similarities
 from cim_dg.nn.pixels import PixelSpace
 from cim_dg.nn.recent_images import RecentImages
+from cim_dg.nn.working_size import average_to
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class InputMorphing(nn.Module):
             mask_channels=pixel_space.channels if hparams["cim_mask_channels"] == "each" else 1,
             width=hparams["cim_width"],
             initial=hparams["cim_mask_initial"],
+            side=hparams["cim_mask_side"],
         )
         self.recent = RecentImages(hparams["cim_queue"]) if hparams["cim_queue"] else None
         every = hparams["cim_signal_every"]
@@ -104,8 +106,8 @@ class InputMorphing(nn.Module):
         )
         with torch.set_grad_enabled(torch.is_grad_enabled() and hparams["cim_lambda"] > 0):
             similarities, published = pair_similarities(
-                self._at_working_size(morph.morphed[anchors]),
-                self._at_working_size(candidates),
+                average_to(morph.morphed[anchors], hparams["cim_contrast_side"]),
+                average_to(candidates, hparams["cim_contrast_side"]),
                 pairs,
                 window=hparams["cim_window"],
                 scales=hparams["cim_scales"],
@@ -136,14 +138,6 @@ class InputMorphing(nn.Module):
                 self.signal.see(terms["contrast"])
             terms["signal"] = self.signal.value()
         return terms
-
-    def _at_working_size(self, images: Tensor) -> Tensor:
-        """(N, C, H, W), area-averaged so that the smaller side is `cim_contrast_side`; never enlarged."""
-        side, (height, width) = self.hparams["cim_contrast_side"], images.shape[-2:]
-        if side is None or side >= min(height, width):
-            return images
-        size = [round(each * side / min(height, width)) for each in (height, width)]
-        return F.interpolate(images, size=size, mode="area")
 
     def after_step(self) -> None:
         """Add the batches of this step to the recent images, and its gradient to the signal, if they are kept."""

@@ -61,13 +61,11 @@ def text(title: str, table: Sequence[Row], sentence: str) -> str:
 def meaning(similar: Similarities, signal: GradientSignal) -> str:
     """What the figures mean, and no more, in a few sentences."""
     gap, true, difference = similar.gap, signal.true, signal.difference
+    side = "above" if gap.value >= 0 else "below"
     alike = (
-        f"MS-SSIM within classes is {_number('', abs(gap.value))} {'above' if gap.value >= 0 else 'below'} that across"
+        f"MS-SSIM within classes is {_number('', abs(gap.value))} {side} that across (95% interval of the difference "
+        f"{_interval(gap.low, gap.high)})" + (": no difference is shown." if gap.low <= 0 <= gap.high else ".")
     )
-    if gap.low <= 0 <= gap.high:
-        alike += ", and the interval has 0: on these images no difference is shown."
-    else:
-        alike += ", and the interval is on that side of 0."
     if difference.low > 0:
         steps = f"{1 / true.value:.0f}" if true.value < 0.5 else f"{1 / true.value:.1f}"
         found = (

@@ -131,6 +131,19 @@ def test_the_gradient_of_the_contrast_by_finite_differences(hparams):
     assert torch.autograd.gradcheck(contrast, (mask,), fast_mode=True)
 
 
+def test_the_gradient_through_a_mask_at_a_working_size_by_finite_differences():
+    torch.manual_seed(0)
+    morphing = InputMorphing(PixelSpace.of("unit", 1), complete("CIM", {"cim_mask_side": 9})).double().eval()
+    y = torch.tensor([0, 1, 0])
+
+    def loss(x):
+        return morphing.contrast(morphing(x), Batch(x, y))["contrast"]
+
+    x = torch.rand(3, 1, 20, 18, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(loss, (x,), fast_mode=True)
+    assert morphing(x).mask.shape == (3, 1, 20, 18)
+
+
 def test_pairs_without_a_gradient_are_counted_and_the_simple_normalisation_has_none():
     pixels, y = torch.rand(4, 1, 18, 18), torch.tensor([0, 0, 1, 1])
     pixels[1] = 1 - pixels[0]  # of one class, and without any similarity

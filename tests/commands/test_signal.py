@@ -147,8 +147,10 @@ def test_the_sentence_says_what_the_intervals_say():
     pairs = measure.Pairs(rows, rows, np.zeros(1))
     similar = measure.Similarities(pairs, pairs, *[Estimate(0.1, 0.05, 0.15)] * 3)
     unlike = measure.Similarities(pairs, pairs, *[Estimate(-0.01, -0.05, 0.15)] * 3)
-    assert "0.100 above that across, and the interval is on that side" in meaning(similar, signal_of(1, 0.5, 1.5, 0.4))
-    assert "below that across, and the interval has 0" in meaning(unlike, signal_of(1, 0.5, 1.5, 0.4))
+    strong = signal_of(1, 0.5, 1.5, 0.4)
+    assert "0.100 above that across (95% interval of the difference 0.050 to 0.150). " in meaning(similar, strong)
+    assert "below that across (" in meaning(unlike, strong)
+    assert "difference -0.050 to 0.150): no difference is shown. " in meaning(unlike, strong)
     assert "mean gradient of 50 steps" in meaning(similar, signal_of(0.02, 0.01, 0.03, 0.01))
     sentence = meaning(similar, signal_of(0.003, -0.001, 0.02, -0.01))
     assert "No class signal is shown" in sentence and "one part of signal in 50 of noise" in sentence
@@ -205,6 +207,8 @@ def test_a_dataset_of_wilds_and_a_folder(tmp_path, capsys):
         (["--dataset", "waterbirds", "--root_dir", "nowhere"], "root_dir nowhere is not a folder"),
         (["--dataset", "waterbirds", "--root_dir", "photos", "--hparams", '{"nuisance_seed": 1}'], "nuisance_seed"),
         (["--dataset", "VLCSMini", "--data_dir", "nowhere"], "cim-dg data get VLCSMini"),
+        (["--dataset", "VLCSMini"], "--data_dir is not given; `cim-dg data get VLCSMini"),
+        (["--dataset", "VLCS"], "give --data_dir DIR"),
         (["--dataset", "NuisanceDigits", "--test_envs", "3"], "environments 0 to 2"),
         (["--dataset", "NuisanceDigits", "--test_envs", "0", "1", "2"], "one must be left"),
         (["--dataset", "NuisanceDigits", "--hparams", "{"], "--hparams is not JSON"),

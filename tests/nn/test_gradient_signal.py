@@ -90,6 +90,28 @@ def test_several_gradients_of_a_step_are_one_draw():
     assert torch.equal(running.gradient, torch.full((3,), 3.0))
 
 
+def replica_of(module: torch.nn.Module) -> torch.nn.Module:
+    """What DataParallel computes with: a shallow copy, whose parameters are differentiable copies."""
+    copy = module._replicate_for_data_parallel()
+    for name, child in module._modules.items():
+        copy._modules[name] = child and replica_of(child)
+    for name, parameter in module._parameters.items():
+        setattr(copy, name, parameter if parameter is None else parameter.clone())
+    return copy
+
+
+def test_replicas_of_data_parallel_are_one_draw(make, batch):
+    alone, parallel = make("CIM", cim_signal_every=1), make("CIM", cim_signal_every=1)
+    halves = [Batch(batch.x[half], batch.y[half]) for half in (slice(0, 6), slice(6, 12))]
+    for method, wrap in ((alone, lambda method: method), (parallel, replica_of)):
+        torch.manual_seed(0)
+        for half in halves:
+            wrap(method)(half)
+        method.after_step()
+    assert alone.morphing.signal.gradient.any()
+    assert torch.equal(parallel.morphing.signal.gradient, alone.morphing.signal.gradient)
+
+
 def test_the_log_changes_neither_the_training_nor_the_random_stream(make, batch):
     methods = [make("CIM", cim_signal_every=every) for every in (0, 2)]
     states, terms = [], []
