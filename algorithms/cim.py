@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cim_dg.algorithms.base import Algorithm, Batch, Output, register
 from cim_dg.algorithms.erm import ERM
+from cim_dg.nn.device_constants import constants
 from cim_dg.nn.gradient_signal import RunningSignal
 from cim_dg.nn.networks import LARGEST_SMALL_SIDE, TransformationNetwork
 from cim_dg.nn.pairing import choose_pairs
@@ -115,14 +116,15 @@ class InputMorphing(nn.Module):
                 normalize=self._normalize(morph.pixels),
             )
         exists = pairs >= 0
-        to_positive, to_negative = 1.0 - similarities if hparams["cim_contrast"] == "distance" else similarities
-        term = to_positive - hparams["cim_negative_weight"] * exists[1] * to_negative
+        measured = 1.0 - similarities if hparams["cim_contrast"] == "distance" else similarities
+        signs = constants((1.0, -hparams["cim_negative_weight"]), measured).unsqueeze(1)
+        term = (measured * (exists * signs)).sum(dim=0)
         if hparams["cim_margin"] is not None:
             term = F.relu(term + hparams["cim_margin"])
         # Few operations, since each is a kernel on a GPU. The similarity of a pair that does not exist is 0.
         counts = exists.sum(dim=1)
         divisors = counts.clamp_min(1)
-        means, active = torch.stack([published.detach(), similarities.detach() > 0]).sum(dim=2) / divisors
+        means, active = torch.stack([published.detach(), similarities.detach().sign()]).sum(dim=2) / divisors
         terms = {
             "contrast": (term * exists[0]).sum() / divisors[0],
             "similarity_positive": means[0],
@@ -147,7 +149,7 @@ class InputMorphing(nn.Module):
             self.signal.after_step()
 
     def _normalize(self, images: Tensor) -> str:
-        """How MS-SSIM takes means below 0, if `cim_normalize` does not say: between photographs a third has no gradient."""
+        """What MS-SSIM makes of means below 0, if not chosen: between photographs the definition often has no gradient."""
         chosen: str | None = self.hparams["cim_normalize"]
         if chosen is None:
             small = min(images.shape[-2:]) <= LARGEST_SMALL_SIDE or self.hparams["cim_backend"] != "native"
