@@ -149,7 +149,7 @@ class InputMorphing(nn.Module):
             self.signal.after_step()
 
     def _normalize(self, images: Tensor) -> str:
-        """What MS-SSIM makes of means below 0, if not chosen: between photographs the definition often has no gradient."""
+        """What MS-SSIM makes of means below 0, if not chosen: photographs often get no gradient by definition."""
         chosen: str | None = self.hparams["cim_normalize"]
         if chosen is None:
             small = min(images.shape[-2:]) <= LARGEST_SMALL_SIDE or self.hparams["cim_backend"] != "native"
