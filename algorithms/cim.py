@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from cim_dg.algorithms.base import Algorithm, Batch, Output, register
 from cim_dg.algorithms.erm import ERM
+from cim_dg.nn.device_constants import constants
 from cim_dg.nn.gradient_signal import RunningSignal
-from cim_dg.nn.networks import TransformationNetwork
+from cim_dg.nn.networks import LARGEST_SMALL_SIDE, TransformationNetwork
 from cim_dg.nn.pairing import choose_pairs
 from cim_dg.nn.perceptual import pair_similarities
 from cim_dg.nn.pixels import PixelSpace
@@ -114,22 +115,22 @@ class InputMorphing(nn.Module):
                 window=hparams["cim_window"],
                 scales=hparams["cim_scales"],
                 backend=hparams["cim_backend"],
-                normalize=hparams["cim_normalize"],
+                normalize=self._normalize(morph.pixels),
             )
         # Few operations, since each is a kernel on a GPU. The similarity of a pair that does not exist is 0.
         exists = pairs >= 0
         counts = exists.flatten(1).sum(dim=1)
         divisors = counts.clamp_min(1)
-        logged = torch.stack([published.detach(), similarities.detach() > 0]).view(2, 2, -1)
+        logged = torch.stack([published.detach(), similarities.detach().sign()]).view(2, 2, -1)
         means, active = logged.sum(dim=2) / divisors
-        similarities, several = similarities.view(exists.shape), exists.shape[1] > 1
-        similarities = similarities.sum(dim=1) / exists.sum(dim=1).clamp_min(1) if several else similarities[:, 0]
-        exists = exists[:, 0]  # an anchor has none if it has no first one
-        if several:
-            counts = exists.sum(dim=1)
+        if exists.shape[1] > 1:
+            similarities = similarities.view(exists.shape).sum(dim=1) / exists.sum(dim=1).clamp_min(1)
+            counts = exists[:, 0].sum(dim=1)
             divisors = counts.clamp_min(1)
-        to_positive, to_negative = 1.0 - similarities if hparams["cim_contrast"] == "distance" else similarities
-        term = to_positive - hparams["cim_negative_weight"] * exists[1] * to_negative
+        exists = exists[:, 0]  # an anchor has none if it has no first one
+        measured = 1.0 - similarities if hparams["cim_contrast"] == "distance" else similarities
+        signs = constants((1.0, -hparams["cim_negative_weight"]), measured).unsqueeze(1)
+        term = (measured * (exists * signs)).sum(dim=0)
         if hparams["cim_margin"] is not None:
             term = F.relu(term + hparams["cim_margin"])
         terms = {
@@ -154,6 +155,14 @@ class InputMorphing(nn.Module):
             self.recent.push_seen()
         if self.signal is not None:
             self.signal.after_step()
+
+    def _normalize(self, images: Tensor) -> str:
+        """What MS-SSIM makes of means below 0, if not chosen: photographs often get no gradient by definition."""
+        chosen: str | None = self.hparams["cim_normalize"]
+        if chosen is None:
+            small = min(images.shape[-2:]) <= LARGEST_SMALL_SIDE or self.hparams["cim_backend"] != "native"
+            chosen = "relu" if small else "simple"
+        return chosen
 
     def _anchors(self, n: int, device: torch.device) -> Tensor:
         """The positions in the batch of at most `cim_anchors` anchors: random in training, evenly spaced otherwise."""

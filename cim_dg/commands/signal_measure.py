@@ -125,7 +125,6 @@ def similarities(images: Images, seed: int, device: torch.device) -> Similaritie
             window=images.hparams["cim_window"],
             scales=images.hparams["cim_scales"],
             backend=images.hparams["cim_backend"],
-            normalize=images.hparams["cim_normalize"],
         )
         parts.append(published)
     values = torch.cat(parts, dim=1).double().cpu().numpy()

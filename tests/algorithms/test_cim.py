@@ -165,6 +165,23 @@ def test_pairs_without_a_gradient_are_counted_and_the_simple_normalisation_has_n
         assert (1 - without.float().mean()).item() >= active
 
 
+@pytest.mark.parametrize(
+    ("side", "backend", "normalize"),
+    [(64, "native", "relu"), (65, "native", "simple"), (180, "pytorch_msssim", "relu")],
+)
+def test_the_normalisation_is_chosen_by_size(side, backend, normalize):
+    pixels, y = torch.rand(2, 1, side, 2 * side), torch.tensor([0, 0])
+    pixels[1] = 1 - pixels[0]
+    morph = Morph(pixels, pixels, pixels, pixels)
+    chosen, explicit = (
+        InputMorphing(PixelSpace.of("unit", 1), complete("CIM", {"cim_backend": backend} | extra)).eval()
+        for extra in ({}, {"cim_normalize": normalize})
+    )
+    terms, expected = chosen.contrast(morph, Batch(pixels, y)), explicit.contrast(morph, Batch(pixels, y))
+    assert terms["contrast"] == expected["contrast"]
+    assert terms["active_positive"] == (normalize == "simple")
+
+
 def test_at_most_so_many_anchors(make, batch, monkeypatch):
     seen = []
     monkeypatch.setattr(
