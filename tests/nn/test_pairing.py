@@ -48,12 +48,13 @@ def test_one_class_has_no_negative():
 @pytest.mark.parametrize("domain", [None, DOMAIN])
 def test_several_choices_are_different_and_all_there_are_if_these_are_too_few(count, domain):
     torch.manual_seed(0)
-    options = (domain, "other_domain", "same_domain") if domain is not None else ()
+    positives, negatives = ("any", "any") if domain is None else ("other_domain", "same_domain")
     for _ in range(20):
         state = torch.get_rng_state()
-        chosen = choose_pairs(Y, torch.arange(7), *options, count=count)
+        chosen = choose_pairs(Y, torch.arange(7), domain, positives, negatives, count=count)
         torch.set_rng_state(state)
-        assert torch.equal(chosen[:, :1], choose_pairs(Y, torch.arange(7), *options)), "the first is that of count 1"
+        alone = choose_pairs(Y, torch.arange(7), domain, positives, negatives)
+        assert torch.equal(chosen[:, :1], alone), "the first does not depend on the count"
         assert chosen.shape == (2, min(count, 7), 7)
         for i in range(7):
             same = {j for j in range(7) if Y[j] == Y[i] and j != i}
