@@ -12,12 +12,14 @@ from torch import Tensor, nn
 
 from cim_dg.algorithms.base import Algorithm, Batch, Output, register
 from cim_dg.algorithms.erm import ERM
+from cim_dg.nn.device_constants import constants
 from cim_dg.nn.gradient_signal import RunningSignal
-from cim_dg.nn.networks import TransformationNetwork
+from cim_dg.nn.networks import LARGEST_SMALL_SIDE, TransformationNetwork
 from cim_dg.nn.pairing import choose_pairs
 from cim_dg.nn.perceptual import pair_similarities
 from cim_dg.nn.pixels import PixelSpace
 from cim_dg.nn.recent_images import RecentImages
+from cim_dg.nn.working_size import average_to
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class InputMorphing(nn.Module):
     MS is a distance by default, 1 - MS-SSIM, because minimising :math:`L_{con}` pulls psi(x) to its class only if MS
     is a distance. `cim_contrast: similarity` is the literal reading, MS-SSIM itself. The mean over anchors leaves out
     those without a positive; an anchor without a negative has no second term. (Taghanaki et al. 2021, section 3.)
+    With `cim_pairs` above 1, MS is the mean over an anchor's positives, and over its negatives.
 
     Args:
         pixel_space: the normalisation of the images x and of the featurizer's inputs.
@@ -60,6 +63,7 @@ class InputMorphing(nn.Module):
             mask_channels=pixel_space.channels if hparams["cim_mask_channels"] == "each" else 1,
             width=hparams["cim_width"],
             initial=hparams["cim_mask_initial"],
+            side=hparams["cim_mask_side"],
         )
         self.recent = RecentImages(hparams["cim_queue"]) if hparams["cim_queue"] else None
         every = hparams["cim_signal_every"]
@@ -101,26 +105,34 @@ class InputMorphing(nn.Module):
             positives=hparams["cim_positives"],
             negatives=hparams["cim_negatives"],
             generator_free=not self.training,
+            count=hparams["cim_pairs"],
         )
         with torch.set_grad_enabled(torch.is_grad_enabled() and hparams["cim_lambda"] > 0):
             similarities, published = pair_similarities(
-                self._at_working_size(morph.morphed[anchors]),
-                self._at_working_size(candidates),
-                pairs,
+                average_to(morph.morphed[anchors], hparams["cim_contrast_side"]),
+                average_to(candidates, hparams["cim_contrast_side"]),
+                pairs.flatten(0, 1),
                 window=hparams["cim_window"],
                 scales=hparams["cim_scales"],
                 backend=hparams["cim_backend"],
-                normalize=hparams["cim_normalize"],
+                normalize=self._normalize(morph.pixels),
             )
+        # Few operations, since each is a kernel on a GPU. The similarity of a pair that does not exist is 0.
         exists = pairs >= 0
-        to_positive, to_negative = 1.0 - similarities if hparams["cim_contrast"] == "distance" else similarities
-        term = to_positive - hparams["cim_negative_weight"] * exists[1] * to_negative
+        counts = exists.flatten(1).sum(dim=1)
+        divisors = counts.clamp_min(1)
+        logged = torch.stack([published.detach(), similarities.detach().sign()]).view(2, 2, -1)
+        means, active = logged.sum(dim=2) / divisors
+        if exists.shape[1] > 1:
+            similarities = similarities.view(exists.shape).sum(dim=1) / exists.sum(dim=1).clamp_min(1)
+            counts = exists[:, 0].sum(dim=1)
+            divisors = counts.clamp_min(1)
+        exists = exists[:, 0]  # an anchor has none if it has no first one
+        measured = 1.0 - similarities if hparams["cim_contrast"] == "distance" else similarities
+        signs = constants((1.0, -hparams["cim_negative_weight"]), measured).unsqueeze(1)
+        term = (measured * (exists * signs)).sum(dim=0)
         if hparams["cim_margin"] is not None:
             term = F.relu(term + hparams["cim_margin"])
-        # Few operations, since each is a kernel on a GPU. The similarity of a pair that does not exist is 0.
-        counts = exists.sum(dim=1)
-        divisors = counts.clamp_min(1)
-        means, active = torch.stack([published.detach(), similarities.detach() > 0]).sum(dim=2) / divisors
         terms = {
             "contrast": (term * exists[0]).sum() / divisors[0],
             "similarity_positive": means[0],
@@ -137,20 +149,20 @@ class InputMorphing(nn.Module):
             terms["signal"] = self.signal.value()
         return terms
 
-    def _at_working_size(self, images: Tensor) -> Tensor:
-        """(N, C, H, W), area-averaged so that the smaller side is `cim_contrast_side`; never enlarged."""
-        side, (height, width) = self.hparams["cim_contrast_side"], images.shape[-2:]
-        if side is None or side >= min(height, width):
-            return images
-        size = [round(each * side / min(height, width)) for each in (height, width)]
-        return F.interpolate(images, size=size, mode="area")
-
     def after_step(self) -> None:
         """Add the batches of this step to the recent images, and its gradient to the signal, if they are kept."""
         if self.recent is not None:
             self.recent.push_seen()
         if self.signal is not None:
             self.signal.after_step()
+
+    def _normalize(self, images: Tensor) -> str:
+        """What MS-SSIM makes of means below 0, if not chosen: photographs often get no gradient by definition."""
+        chosen: str | None = self.hparams["cim_normalize"]
+        if chosen is None:
+            small = min(images.shape[-2:]) <= LARGEST_SMALL_SIDE or self.hparams["cim_backend"] != "native"
+            chosen = "relu" if small else "simple"
+        return chosen
 
     def _anchors(self, n: int, device: torch.device) -> Tensor:
         """The positions in the batch of at most `cim_anchors` anchors: random in training, evenly spaced otherwise."""

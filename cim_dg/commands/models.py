@@ -29,6 +29,8 @@ DESCRIPTION, WEIGHTS = "model.json", "model.safetensors"
 DOMAINBED, WILDS = "domainbed", "wilds"
 PRETRAINED_SIZE = (224, 224)  # the size of images for which the harness has featurizers with weights
 CHECKPOINT_KEYS = ("args", "model_input_shape", "model_num_classes", "model_num_domains", "model_hparams", "model_dict")
+BEFORE = {"cim_mask_side": None}
+"""Values of hyper-parameters that older models do not have and whose default is not what these were trained with."""
 _FORMAT = 1
 _MOST = 1_000_000  # classes, domains, or pixels of a side
 
@@ -251,7 +253,7 @@ def _build_domainbed(stored: Stored) -> Model:
     autoload.install()
     algorithms = importlib.import_module("domainbed.algorithms")
     registry = importlib.import_module("domainbed.hparams_registry")
-    hparams = dict(about["hparams"])
+    hparams = _as_trained(name, about["hparams"])
     size = (hparams.get(FEATURIZER_SIDE) or shape[1],) * 2
     if "weights" in getattr(registry, "OPTIONAL", ()) and size == shape[1:] == PRETRAINED_SIZE:
         hparams["weights"] = _without_download(hparams.get("weights"))
@@ -296,7 +298,7 @@ def _build_wilds(stored: Stored) -> Model:
         pixel_space(config["transform"]),
         len(classes),
         about["num_domains"],
-        about["hparams"],
+        _as_trained(about["algorithm"], about["hparams"]),
     )
     transform = make_transform(
         config["transform"],
@@ -307,6 +309,14 @@ def _build_wilds(stored: Stored) -> Model:
     )
     bf16 = bool(config["bf16"])
     return Model(network=method, classes=classes, channels=3, prepare=transform, method=method, bf16=bf16)
+
+
+def _as_trained(algorithm: str, hparams: Mapping[str, Any]) -> dict[str, Any]:
+    """The hyper-parameters of a stored model, which are complete but for those that are newer."""
+    from cim_dg import hparams as spaces
+
+    known = spaces.space(algorithm) if algorithm in _own_methods() else {}
+    return {name: value for name, value in BEFORE.items() if name in known} | dict(hparams)
 
 
 def _own_methods() -> dict[str, Any]:

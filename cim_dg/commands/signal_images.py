@@ -73,7 +73,9 @@ def of_domainbed(
     hparams = registry.default_hparams("CIM", dataset) | own | {"data_augmentation": False}
     try:
         environments = list(kind(data_dir, list(test_envs), hparams))
-    except OSError as error:
+    except UserError:
+        raise
+    except (OSError, TypeError) as error:  # a real DomainBed joins the names of its folders to None
         from cim_dg.data.present import sentence
 
         advice = sentence("domainbed", dataset, data_dir)

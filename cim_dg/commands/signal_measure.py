@@ -16,8 +16,9 @@ from cim_dg.algorithms import Batch
 from cim_dg.algorithms.cim import InputMorphing
 from cim_dg.commands.signal_images import Images
 from cim_dg.errors import UserError
-from cim_dg.nn.gradient_signal import FEWEST, Estimate, flat_gradient, signal_to_noise
+from cim_dg.nn.gradient_signal import FEWEST, Estimate, directions, flat_gradient, signal_to_noise
 from cim_dg.nn.perceptual import pair_similarities
+from cim_dg.nn.working_size import average_to
 
 PARTNERS = 16
 """Images of its class, and of others, that an image is compared with."""
@@ -50,22 +51,37 @@ class Similarities:
 
 
 @dataclass(frozen=True)
-class GradientSignal:
-    """The signal-to-noise ratio of the contrast's gradient, and the share of pairs and anchors that have one.
+class Ratios:
+    """Signal-to-noise ratios.
 
     Attributes:
         true: with the true labels.
         shuffles: with each permutation of the labels.
         shuffled: the mean of these.
         difference: of `true` to what a permutation gives.
-        without_gradient: the shares of same-class and of other-class pairs without a gradient.
-        positives: the share of anchors that have a positive.
     """
 
     true: Estimate
     shuffles: list[Estimate]
     shuffled: Estimate
     difference: Estimate
+
+
+@dataclass(frozen=True)
+class GradientSignal:
+    """The signal-to-noise ratio of the contrast's gradient, and the share of pairs and anchors that have one.
+
+    Attributes:
+        gradient: of the gradients.
+        direction: of the gradients, each scaled to length 1.
+        largest: the share of the squared norms of all gradients (true labels) that the largest has.
+        without_gradient: the shares of same-class and of other-class pairs without a gradient.
+        positives: the share of anchors that have a positive.
+    """
+
+    gradient: Ratios
+    direction: Ratios
+    largest: float
     without_gradient: tuple[float, float]
     positives: float
 
@@ -97,19 +113,18 @@ def similarities(images: Images, seed: int, device: torch.device) -> Similaritie
     index = torch.from_numpy(np.concatenate([within, across])).to(device)  # (2 * PARTNERS, N), -1 for none
     morphing = _morphing(images, seed, device)
     pixels = images.space.to(device).to_pixels(images.x.to(device))
-    parts = []
+    side, parts = images.hparams["cim_contrast_side"], []
     for rows in torch.arange(len(pixels), device=device).split(_ANCHORS):
-        morphed = morphing._at_working_size(morphing(images.x[rows.cpu()].to(device)).morphed)
+        morphed = average_to(morphing(images.x[rows.cpu()].to(device)).morphed, side)
         chosen = index[:, rows]
         others, places = chosen.clamp_min(0).unique(return_inverse=True)
         _, published = pair_similarities(
             morphed,
-            morphing._at_working_size(pixels[others]),
+            average_to(pixels[others], side),
             torch.where(chosen >= 0, places, -1),
             window=images.hparams["cim_window"],
             scales=images.hparams["cim_scales"],
             backend=images.hparams["cim_backend"],
-            normalize=images.hparams["cim_normalize"],
         )
         parts.append(published)
     values = torch.cat(parts, dim=1).double().cpu().numpy()
@@ -175,7 +190,7 @@ def gradient_signal(
     """
     shares: dict[str, list[Tensor]] = {}
 
-    def estimate(y: Tensor, count: int, stream: int) -> Estimate:
+    def drawn(y: Tensor, count: int, stream: int) -> Tensor:
         morphing = _morphing(images, seed, device)
         torch.manual_seed(seed + stream)
         gradients = []
@@ -185,27 +200,28 @@ def gradient_signal(
             for name, term in terms.items() if stream == 1 else ():
                 shares.setdefault(name, []).append(term)
             tell(1)
-        return signal_to_noise(torch.stack(gradients))
+        return torch.stack(gradients).cpu()
 
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        true = estimate(images.y, draws, 1)
+        true = drawn(images.y, draws, 1)
         generator = torch.Generator().manual_seed(seed)
-        shuffles = [
-            estimate(images.y[torch.randperm(len(images.y), generator=generator)], draws // SHUFFLES, 2 + number)
+        shuffled = [
+            drawn(images.y[torch.randperm(len(images.y), generator=generator)], draws // SHUFFLES, 2 + number)
             for number in range(SHUFFLES)
         ]
+    squares = true.double().square().sum(dim=1)
     means = {name: torch.stack(terms).mean().item() for name, terms in shares.items()}
     return GradientSignal(
-        true,
-        shuffles,
-        *compare(true, shuffles),
+        compare(signal_to_noise(true), [signal_to_noise(each) for each in shuffled]),
+        compare(signal_to_noise(directions(true)), [signal_to_noise(directions(each)) for each in shuffled]),
+        (squares.max() / squares.sum().clamp_min(1e-300)).item(),
         (1 - means["active_positive"], 1 - means["active_negative"]),
         means["positives"],
     )
 
 
-def compare(true: Estimate, shuffles: list[Estimate]) -> tuple[Estimate, Estimate]:
-    """The mean of the shuffles' estimates, and the difference of `true` to a shuffle; see `gradient_signal`."""
+def compare(true: Estimate, shuffles: list[Estimate]) -> Ratios:
+    """The estimates, the mean of the shuffles', and the difference of `true` to a shuffle; see `gradient_signal`."""
     values = np.array([each.value for each in shuffles])
     count, degrees = len(values), len(values) - 1
     mean_variance = values.var(ddof=1) / count
@@ -214,7 +230,8 @@ def compare(true: Estimate, shuffles: list[Estimate]) -> tuple[Estimate, Estimat
     parts = [(true.error**2, true.degrees), (mean_variance + between, degrees)]
     total = sum(variance for variance, _ in parts)
     welch = total**2 / sum(variance**2 / of for variance, of in parts) if total else degrees
-    return shuffled, Estimate.of_t(true.value - shuffled.value, math.sqrt(total), welch)
+    difference = Estimate.of_t(true.value - shuffled.value, math.sqrt(total), welch)
+    return Ratios(true, shuffles, shuffled, difference)
 
 
 def draw(morphing: InputMorphing, images: Images, y: Tensor, rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

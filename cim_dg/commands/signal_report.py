@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cim_dg.commands.signal_measure import GradientSignal, Similarities
+from cim_dg.commands.signal_measure import GradientSignal, Ratios, Similarities
 from cim_dg.nn.gradient_signal import Estimate
 
 _INK, _TRUE, _OTHER = "#333333", "#0072B2", "#D55E00"  # of Okabe and Ito's palette, for any colour vision
@@ -24,11 +24,14 @@ def rows(similar: Similarities, signal: GradientSignal) -> list[Row]:
         "MS-SSIM within classes": similar.within,
         "MS-SSIM across classes": similar.across,
         "within less across": similar.gap,
-        "signal-to-noise, true labels": signal.true,
-        "signal-to-noise, shuffled labels": signal.shuffled,
-        "true less shuffled": signal.difference,
+        "signal-to-noise of gradients, true labels": signal.gradient.true,
+        "signal-to-noise of gradients, shuffled labels": signal.gradient.shuffled,
+        "signal-to-noise of directions, true labels": signal.direction.true,
+        "signal-to-noise of directions, shuffled labels": signal.direction.shuffled,
+        "true less shuffled, directions": signal.direction.difference,
     }
     shares = {
+        "share of the largest of the gradients' squared norms": signal.largest,
         "same-class pairs without gradient": signal.without_gradient[0],
         "other-class pairs without gradient": signal.without_gradient[1],
         "anchors with a positive": signal.positives,
@@ -60,24 +63,22 @@ def text(title: str, table: Sequence[Row], sentence: str) -> str:
 
 def meaning(similar: Similarities, signal: GradientSignal) -> str:
     """What the figures mean, and no more, in a few sentences."""
-    gap, true, difference = similar.gap, signal.true, signal.difference
+    gap, true, difference = similar.gap, signal.direction.true, signal.direction.difference
+    side = "above" if gap.value >= 0 else "below"
     alike = (
-        f"MS-SSIM within classes is {_number('', abs(gap.value))} {'above' if gap.value >= 0 else 'below'} that across"
+        f"MS-SSIM within classes is {_number('', abs(gap.value))} {side} that across (95% interval of the difference "
+        f"{_interval(gap.low, gap.high)})" + (": no difference is shown." if gap.low <= 0 <= gap.high else ".")
     )
-    if gap.low <= 0 <= gap.high:
-        alike += ", and the interval has 0: on these images no difference is shown."
-    else:
-        alike += ", and the interval is on that side of 0."
     if difference.low > 0:
         steps = f"{1 / true.value:.0f}" if true.value < 0.5 else f"{1 / true.value:.1f}"
         found = (
-            "The contrast's gradient has a signal that permuted labels do not have: in the mean gradient of "
-            f"{steps} steps it is as large as the noise."
+            "The direction of the contrast's gradient has a signal that permuted labels do not have: in the mean of "
+            f"{steps} steps, each scaled to length 1, it is as large as the noise."
         )
     else:
         found = (
-            "No class signal is shown in the contrast's gradient: true labels cannot be told from permuted ones. The "
-            f"ratio is below {_number('', max(true.high, 0.0))} with 97.5% confidence"
+            "No class signal is shown in the direction of the contrast's gradient: true labels cannot be told from "
+            f"permuted ones. The ratio is below {_number('', max(true.high, 0.0))} with 97.5% confidence"
         )
         found += f", less than one part of signal in {1 / true.high:.0f} of noise." if 0 < true.high < 1 else "."
     return (
@@ -93,10 +94,15 @@ def as_json(similar: Similarities, signal: GradientSignal) -> dict[str, Any]:
     def plain(estimate: Estimate) -> dict[str, float]:
         return {name: value for name, value in asdict(estimate).items() if name in ends}
 
+    def ratios(of: Ratios) -> dict[str, Any]:
+        return {name: plain(getattr(of, name)) for name in ("true", "shuffled", "difference")} | {
+            "shuffles": [plain(each) for each in of.shuffles]
+        }
+
     return {
         "similarity": {name: plain(getattr(similar, name)) for name in ("within", "across", "gap")},
-        "signal_to_noise": {name: plain(getattr(signal, name)) for name in ("true", "shuffled", "difference")}
-        | {"shuffles": [plain(each) for each in signal.shuffles]},
+        "signal_to_noise": {kind: ratios(getattr(signal, kind)) for kind in ("gradient", "direction")},
+        "largest_squared_norm": signal.largest,
         "without_gradient": dict(zip(("positive", "negative"), signal.without_gradient, strict=True)),
         "anchors_with_a_positive": signal.positives,
     }
@@ -120,14 +126,16 @@ def picture(title: str, similar: Similarities, signal: GradientSignal) -> bytes:
         left.axvspan(mean.low, mean.high, color=colour, alpha=0.2, linewidth=0)
     left.set(xlabel="MS-SSIM of a pair; shaded, the mean's interval", ylabel="share of pairs", xlim=(0, bins[-1]))
     left.legend(frameon=False)
-    for place, (each, colour) in enumerate(((signal.true, _TRUE), (signal.shuffled, _OTHER))):
-        ends = [[each.value - each.low], [each.high - each.value]]
-        right.errorbar([place], [each.value], yerr=ends, fmt="o", color=colour, capsize=4, zorder=3)
-    places = np.linspace(0.85, 1.15, len(signal.shuffles) + 2)[1:-1]
-    right.plot(places, [each.value for each in signal.shuffles], "x", color=_INK, markersize=5, alpha=0.7)
+    for start, ratios in ((0, signal.gradient), (2, signal.direction)):
+        for place, each, colour in ((start, ratios.true, _TRUE), (start + 1, ratios.shuffled, _OTHER)):
+            ends = [[each.value - each.low], [each.high - each.value]]
+            right.errorbar([place], [each.value], yerr=ends, fmt="o", color=colour, capsize=4, zorder=3)
+        places = start + np.linspace(0.8, 1.2, len(ratios.shuffles) + 2)[1:-1]
+        right.plot(places, [each.value for each in ratios.shuffles], "x", color=_INK, markersize=4, alpha=0.7)
     right.axhline(0, color=_INK, linewidth=0.8)
-    right.set(xlim=(-0.6, 1.6), ylabel="signal-to-noise ratio of a step")
-    right.set_xticks([0, 1], ["true labels", "shuffled labels\n(crosses: each shuffle)"])
+    right.set(xlim=(-0.6, 3.6), ylabel="signal-to-noise ratio of a step", xlabel="crosses: each shuffle of the labels")
+    names = [f"{labels}\n{kind}" for kind in ("gradients", "directions") for labels in ("true", "shuffled")]
+    right.set_xticks(range(4), names, fontsize="small")
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title, fontsize="medium", parse_math=False)
@@ -137,7 +145,7 @@ def picture(title: str, similar: Similarities, signal: GradientSignal) -> bytes:
 
 
 def _number(name: str, value: float) -> str:
-    if "pairs" in name or "anchors" in name:
+    if "pairs" in name or "anchors" in name or "share" in name:
         return f"{100 * value:.1f}%"
     return f"{value:.3f}" if abs(value) >= 0.01 or value == 0 else f"{value:.2g}"
 

@@ -9,6 +9,9 @@ McCandlish, Kaplan, Amodei et al. 2018, "An Empirical Model of Large-Batch Train
 
 The squared norm of a mean of n gradients would be too large by tr(Sigma) / n, and is above 0 without any signal. Here
 products of different draws take its place, whose mean is |mu|^2 (a U-statistic). An estimate can therefore be below 0.
+
+MS-SSIM has gradients with heavy tails: one draw may hold most of tr(Sigma). The ratio of directions, of gradients that
+are each scaled to length 1, does not depend on it.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 FEWEST = 4
@@ -86,6 +90,11 @@ def u_statistic_variance(kernel: Tensor) -> float:
     return max(mean**2 - of_four, 2 * (squares / pairs - mean**2) / pairs)
 
 
+def directions(gradients: Tensor) -> Tensor:
+    """Gradients (..., P), each scaled to length 1; zeros stay."""
+    return F.normalize(gradients, dim=-1, eps=1e-30)
+
+
 def flat_gradient(scalar: Tensor, parameters: Sequence[Tensor]) -> Tensor:
     """The gradient (P,) of a scalar in `parameters`, float32; their `grad` and the scalar's graph stay as they are."""
     gradients = torch.autograd.grad(scalar, parameters, retain_graph=True)
@@ -93,7 +102,7 @@ def flat_gradient(scalar: Tensor, parameters: Sequence[Tensor]) -> Tensor:
 
 
 class RunningSignal(nn.Module):
-    """The signal-to-noise ratio of a term's gradient during training, from the term's gradient in every k-th step.
+    """The signal-to-noise ratio of the directions of a term's gradient in training, from every k-th step.
 
     The sums over draws have weights that decrease by `DECAY` from draw to draw, so the estimate follows the training.
     The parameters change between draws, which lowers it. It is 0 before the second draw. The sums are part of the state
@@ -132,7 +141,7 @@ class RunningSignal(nn.Module):
         self.steps += 1
         if not self._seen:
             return
-        draw = torch.stack([gradient.to(self.gradient.device) for gradient in self._seen]).mean(dim=0)
+        draw = directions(torch.stack([gradient.to(self.gradient.device) for gradient in self._seen]).mean(dim=0))
         self._seen.clear()
         norm = draw.square().sum()
         self.gradient.mul_(DECAY).add_(draw)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cim_dg.errors import UserError
+from cim_dg.nn.working_size import average_to
 
 LARGEST_SMALL_SIDE = 64
 """The side in pixels up to which images count as small: those of digits, not of photographs."""
@@ -23,18 +24,30 @@ class TransformationNetwork(nn.Module):
     convolution at full size would cost as much as all the others.) The last layer is initialised so that the mask is
     nearly constant at `initial`: close to the identity, so that a pretrained featurizer still gets natural images.
 
+    A weight depends on the 19 x 19 pixels around it. With `side`, these are pixels of the averaged image, so that the
+    part of a large image that decides a weight, and the cost, do not depend on the image's size.
+
     Args:
         in_channels: C of the images.
         mask_channels: 1 for a mask shared by all channels, or C for one per channel.
         width: channels after the first convolution; twice as many in the middle.
         initial: the mask's value at initialisation, in (0, 1).
+        side: images whose smaller side has more pixels are area-averaged to it first, at least 8; None for none.
 
     Shape:
         (N, C, H, W) in [0, 1], any H and W -> (N, mask_channels, H, W) in (0, 1).
     """
 
-    def __init__(self, in_channels: int, mask_channels: int = 1, width: int = 16, initial: float = 0.9) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        mask_channels: int = 1,
+        width: int = 16,
+        initial: float = 0.9,
+        side: int | None = None,
+    ) -> None:
         super().__init__()
+        self.side = side
         self.down1 = _convolution(in_channels, width, stride=2)
         self.down2 = _convolution(width, 2 * width, stride=2)
         self.up = _convolution(2 * width, width)
@@ -47,7 +60,7 @@ class TransformationNetwork(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(N, C, H, W) in [0, 1] -> masks (N, mask_channels, H, W) in (0, 1)."""
-        half = self.down1(pixels.contiguous(memory_format=torch.channels_last))
+        half = self.down1(average_to(pixels, self.side).contiguous(memory_format=torch.channels_last))
         quarter = self.down2(half)
         # To the exact sizes of the way down, so that odd sides are restored.
         up = self.up(F.interpolate(quarter, size=half.shape[-2:], mode="nearest"))

@@ -280,6 +280,8 @@ def _similarities(
         means = torch.stack(each)
     else:
         means = pyramid_similarity(x, y, index, window, scales, c1, c2)
+    if not _is_on_cpu(means):
+        return scale_product(means, _weights(scales), FLOOR, simple=normalize == "simple")
     if normalize == "relu":
         values = _product(means)
         return values, values
@@ -288,10 +290,7 @@ def _similarities(
 
 def _product(means: Tensor) -> Tensor:
     """(K, A): the means (S, K, A, C), each to its scale's power, multiplied over scales and averaged over channels."""
-    weights = _weights(len(means))
-    if not _is_on_cpu(means):
-        return scale_product(means, weights, FLOOR)
-    factors = [_power(mean, weight) for mean, weight in zip(means, weights, strict=True)]
+    factors = [_power(mean, weight) for mean, weight in zip(means, _weights(len(means)), strict=True)]
     return functools.reduce(torch.mul, factors).mean(-1)
 
 

@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from cim_dg.nn.device_constants import constants, is_diagonal
 
 
-def scale_product(means: Tensor, weights: Sequence[float], floor: float) -> Tensor:
+def scale_product(means: Tensor, weights: Sequence[float], floor: float, simple: bool = False) -> tuple[Tensor, Tensor]:
     """The mean over channels of the product over scales j of means[j]^weights[j].
 
     Below `floor` the straight line through 0 that meets the power there replaces it, and 0 below 0.
@@ -21,29 +21,44 @@ def scale_product(means: Tensor, weights: Sequence[float], floor: float) -> Tens
         means: (S, K, A, C).
         weights: S exponents in (0, 1].
         floor: above 0.
+        simple: take (1 + m) / 2 in place of each mean m.
 
     Returns:
-        (K, A). Differentiable once.
+        (K, A), differentiable once; and the same of the means themselves, without a gradient.
     """
     shape = (len(weights), 1, 1, 1)
     exponents = constants(tuple(weights), means).view(shape)
     lines = constants(tuple(floor ** (weight - 1) for weight in weights), means).view(shape)
-    return _ScaleProduct.apply(means, exponents, lines, floor)
+    # The means as they are and, if it is asked for, (1 + m) / 2 before them: both products in the same kernels.
+    factors, offsets = ((0.5, 1.0), (0.5, 0.0)) if simple else ((1.0,), (0.0,))
+    affine = [constants(each, means).view(-1, 1, 1, 1, 1) for each in (offsets, factors)]
+    values, published = _ScaleProduct.apply(means, exponents, lines, floor, *affine)
+    return values, published
 
 
 class _ScaleProduct(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, means: Tensor, exponents: Tensor, lines: Tensor, floor: float) -> Tensor:
-        above_0 = means.relu()
+    def forward(
+        ctx: Any, means: Tensor, exponents: Tensor, lines: Tensor, floor: float, offsets: Tensor, factors: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        simple = len(factors) > 1
+        bases = torch.addcmul(offsets, factors, means) if simple else means.unsqueeze(0)
+        above_0 = bases.relu()
         powers = torch.minimum(above_0**exponents, above_0 * lines)  # the line is below the power until they meet
-        ctx.save_for_backward(means, exponents, powers)
-        ctx.floor = floor
-        return powers.prod(dim=0).mean(dim=-1)
+        ctx.save_for_backward(bases[0], exponents, powers[0])
+        ctx.floor, ctx.slope = floor, 0.5 if simple else 1.0
+        ctx.set_materialize_grads(False)
+        products = powers.prod(dim=1).mean(dim=-1)
+        values, published = products[0], products[-1]
+        ctx.mark_non_differentiable(published)
+        return values, published
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
         """d of the product by means[j] is the product of the other powers times the slope of power j."""
+        if grad is None:
+            return (None,) * 6
         means, exponents, powers = ctx.saved_tensors
         itself = is_diagonal(len(powers), powers).view(*2 * powers.shape[:1], 1, 1, 1)
         others = powers.expand(len(powers), -1, -1, -1, -1).masked_fill(itself, 1.0)
@@ -51,4 +66,4 @@ class _ScaleProduct(torch.autograd.Function):
         quotients = powers / means.clamp(min=torch.finfo(means.dtype).tiny)
         slopes = exponents.expand_as(means).masked_fill(means <= ctx.floor, 1.0).mul_(quotients)
         by_power = others.prod(dim=1).mul_(slopes)
-        return by_power.mul_((grad / means.shape[-1]).unsqueeze(-1)), None, None, None
+        return by_power.mul_((grad / (means.shape[-1] / ctx.slope)).unsqueeze(-1)), None, None, None, None, None

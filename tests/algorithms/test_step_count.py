@@ -18,8 +18,8 @@ IMAGES = 96
 @pytest.mark.parametrize(
     ("name", "kernels", "bytes_"),
     [
-        ("CIM", 1.4, 1.12),
-        pytest.param("CIM_VIB", 1.5, 1.12, marks=pytest.mark.slow),
+        ("CIM", 1.4, 1.10),
+        pytest.param("CIM_VIB", 1.5, 1.10, marks=pytest.mark.slow),
         pytest.param("VIB", 1.1, 1.01, marks=pytest.mark.slow),
         pytest.param("SCL", 1.2, 1.01, marks=pytest.mark.slow),
     ],

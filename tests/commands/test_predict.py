@@ -104,6 +104,20 @@ def test_predictions_are_in_the_precision_of_the_run(images: Path, bf16: bool) -
     assert len(list(probabilities(model, sorted(images.glob("*/*.png")), 4))) == 9
 
 
+def test_a_model_from_before_the_working_size_of_the_mask_is_built_without_one() -> None:
+    from domainbed import algorithms, hparams_registry
+
+    hparams = hparams_registry.default_hparams("CIM", "NuisanceDigits")
+    assert hparams["cim_mask_side"] == 56
+    state = algorithms.get_algorithm_class("CIM")((3, 36, 36), 10, 2, hparams).state_dict()
+    about = {"kind": models.DOMAINBED, "algorithm": "CIM", "dataset": "NuisanceDigits", "classes": [], "num_domains": 2}
+    about |= {"input_shape": [3, 36, 36], "num_classes": 10}
+    older = {name: value for name, value in hparams.items() if name != "cim_mask_side"}
+    for recorded, side in ((hparams, 56), (older, None)):
+        method = models.build(models.Stored(Path("model.pkl"), {**about, "hparams": recorded}, state)).method
+        assert method is not None and method.hparams["cim_mask_side"] == side
+
+
 def export(folder: Path, output: Path, algorithm: str, dataset: str, *words: str) -> int:
     command = ["export", str(folder), "--algorithm", algorithm, "--dataset", dataset, "--output", str(output)]
     return cli.main([*command, *words])

@@ -90,8 +90,10 @@ def test_a_draw_is_the_gradient_of_the_contrast_and_the_control_permutes_the_lab
     before = torch.get_rng_state()
     result = measure.gradient_signal(images, 8, 40, 0, CPU)
     assert torch.equal(torch.get_rng_state(), before)
-    assert result.difference.low > 0 and abs(result.shuffled.value) < 0.1 * result.true.value
-    assert len({each.value for each in result.shuffles}) == measure.SHUFFLES
+    for ratios in (result.gradient, result.direction):
+        assert ratios.difference.low > 0 and abs(ratios.shuffled.value) < 0.1 * ratios.true.value
+        assert len({each.value for each in ratios.shuffles}) == measure.SHUFFLES
+    assert 1 / 40 < result.largest < 0.5
     again = measure.gradient_signal(images, 8, 40, 0, CPU)
     assert again == result
 
@@ -130,16 +132,17 @@ def test_shares_of_pairs_and_anchors():
 def test_the_difference_is_to_a_shuffle_and_not_to_their_mean():
     true = Estimate.of_t(1.0, 0.1, 50)
     exact = [Estimate.of_t(value, 0.0, 9) for value in (0.0, 0.2, 0.4, 0.6, 0.8)]
-    shuffled, difference = measure.compare(true, exact)
-    assert shuffled.value == pytest.approx(0.4) and shuffled.error == pytest.approx((0.1 / 5) ** 0.5)
-    assert difference.error == pytest.approx((0.01 + 0.1 + 0.1 / 5) ** 0.5)
+    ratios = measure.compare(true, exact)
+    assert ratios.shuffled.value == pytest.approx(0.4) and ratios.shuffled.error == pytest.approx((0.1 / 5) ** 0.5)
+    assert ratios.difference.error == pytest.approx((0.01 + 0.1 + 0.1 / 5) ** 0.5)
     noisy = [Estimate.of_t(each.value, 1.0, 9) for each in exact]  # what differs between shuffles is their draws
-    assert measure.compare(true, noisy)[1].error == pytest.approx((0.01 + 0.1 / 5) ** 0.5)
+    assert measure.compare(true, noisy).difference.error == pytest.approx((0.01 + 0.1 / 5) ** 0.5)
 
 
 def signal_of(true: float, low: float, high: float, difference_low: float) -> Any:
     estimate, difference = Estimate(true, low, high), Estimate(true, difference_low, high)
-    return measure.GradientSignal(estimate, [], estimate, difference, (0.0, 0.0), 1.0)
+    ratios = measure.Ratios(estimate, [], estimate, difference)
+    return measure.GradientSignal(ratios, ratios, 0.1, (0.0, 0.0), 1.0)
 
 
 def test_the_sentence_says_what_the_intervals_say():
@@ -147,9 +150,11 @@ def test_the_sentence_says_what_the_intervals_say():
     pairs = measure.Pairs(rows, rows, np.zeros(1))
     similar = measure.Similarities(pairs, pairs, *[Estimate(0.1, 0.05, 0.15)] * 3)
     unlike = measure.Similarities(pairs, pairs, *[Estimate(-0.01, -0.05, 0.15)] * 3)
-    assert "0.100 above that across, and the interval is on that side" in meaning(similar, signal_of(1, 0.5, 1.5, 0.4))
-    assert "below that across, and the interval has 0" in meaning(unlike, signal_of(1, 0.5, 1.5, 0.4))
-    assert "mean gradient of 50 steps" in meaning(similar, signal_of(0.02, 0.01, 0.03, 0.01))
+    strong = signal_of(1, 0.5, 1.5, 0.4)
+    assert "0.100 above that across (95% interval of the difference 0.050 to 0.150). " in meaning(similar, strong)
+    assert "below that across (" in meaning(unlike, strong)
+    assert "difference -0.050 to 0.150): no difference is shown. " in meaning(unlike, strong)
+    assert "in the mean of 50 steps" in meaning(similar, signal_of(0.02, 0.01, 0.03, 0.01))
     sentence = meaning(similar, signal_of(0.003, -0.001, 0.02, -0.01))
     assert "No class signal is shown" in sentence and "one part of signal in 50 of noise" in sentence
     assert "does not say" in sentence
@@ -175,11 +180,11 @@ def test_a_dataset_of_domainbed(tmp_path, capsys):
     assert "NuisanceDigits: 30 images of 36 x 36 pixels, 10 classes" in shown
     record = json.loads((out / "signal.json").read_text())
     assert record["hparams"]["cim_normalize"] == "simple" and record["meaning"].split()[0] in shown
-    assert record["without_gradient"] == {"positive": 0, "negative": 0} and len(record["signal_to_noise"]) == 4
+    assert record["without_gradient"] == {"positive": 0, "negative": 0} and len(record["signal_to_noise"]) == 2
     lines = (out / "signal.csv").read_text().splitlines()
     assert lines[0] == "figure,value,low,high" and all(line.count(",") == 3 for line in lines)
-    true = next(line for line in lines if line.startswith("signal-to-noise true"))
-    assert float(true.split(",")[1]) == pytest.approx(record["signal_to_noise"]["true"]["value"], rel=1e-5)
+    true = next(line for line in lines if line.startswith("signal-to-noise of gradients true"))
+    assert float(true.split(",")[1]) == pytest.approx(record["signal_to_noise"]["gradient"]["true"]["value"], rel=1e-5)
     with Image.open(out / "signal.png") as image:
         assert np.asarray(image.convert("RGB")).std() > 0
 
@@ -205,6 +210,8 @@ def test_a_dataset_of_wilds_and_a_folder(tmp_path, capsys):
         (["--dataset", "waterbirds", "--root_dir", "nowhere"], "root_dir nowhere is not a folder"),
         (["--dataset", "waterbirds", "--root_dir", "photos", "--hparams", '{"nuisance_seed": 1}'], "nuisance_seed"),
         (["--dataset", "VLCSMini", "--data_dir", "nowhere"], "cim-dg data get VLCSMini"),
+        (["--dataset", "VLCSMini"], "--data_dir is not given; `cim-dg data get VLCSMini"),
+        (["--dataset", "VLCS"], "give --data_dir DIR"),
         (["--dataset", "NuisanceDigits", "--test_envs", "3"], "environments 0 to 2"),
         (["--dataset", "NuisanceDigits", "--test_envs", "0", "1", "2"], "one must be left"),
         (["--dataset", "NuisanceDigits", "--hparams", "{"], "--hparams is not JSON"),

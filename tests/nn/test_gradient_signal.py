@@ -11,7 +11,14 @@ import torch
 from cim_dg import autoload, cli
 from cim_dg.algorithms import Batch
 from cim_dg.harness.step import TrainingStep
-from cim_dg.nn.gradient_signal import DECAY, RunningSignal, flat_gradient, signal_to_noise, u_statistic_variance
+from cim_dg.nn.gradient_signal import (
+    DECAY,
+    RunningSignal,
+    directions,
+    flat_gradient,
+    signal_to_noise,
+    u_statistic_variance,
+)
 from cim_dg.runtime.device_waits import NoWaiting
 
 
@@ -52,6 +59,14 @@ def test_gradients_of_a_known_ratio(ratio):
     assert sum(each.error for each in estimates) / 200 == pytest.approx(values.std().item(), rel=0.35)
 
 
+def test_a_single_large_gradient_does_not_hide_a_signal_of_directions():
+    torch.manual_seed(0)
+    gradients = torch.randn(40, 20) + 0.5
+    gradients[7] = 100 * torch.randn(20)
+    assert signal_to_noise(gradients).low < 0 < 0.1 < signal_to_noise(directions(gradients)).low
+    assert directions(torch.zeros(3)).tolist() == [0, 0, 0]
+
+
 def test_equal_gradients_have_no_noise_and_three_are_too_few():
     zero = signal_to_noise(torch.zeros(5, 3))
     assert (zero.value, zero.low, zero.high) == (0, 0, 0)
@@ -68,7 +83,7 @@ def test_the_running_ratio_against_a_loop_over_draws():
         running.see((network.weight @ gradient).sum())
         running.after_step()
         if step % 2 == 0:
-            draws.append(gradient.double())
+            draws.append(gradient.double() / gradient.double().norm())
         assert (running.value() == 0) == (len(draws) < 2)
     weights = [DECAY ** (len(draws) - 1 - number) for number in range(len(draws))]
     pairs = [(v * w, a, b) for (v, a), (w, b) in itertools.permutations(zip(weights, draws, strict=True), 2)]
@@ -84,10 +99,32 @@ def test_the_running_ratio_against_a_loop_over_draws():
 def test_several_gradients_of_a_step_are_one_draw():
     network = torch.nn.Linear(3, 1, bias=False)
     running = RunningSignal(network, every=1)
-    running.see(network.weight.sum() * 2)
-    running.see(network.weight.sum() * 4)
+    running.see(network.weight[0, :2].sum() * 2 - network.weight.sum())
+    running.see(network.weight[0, 2] * 4 + network.weight[0, :2].sum() + network.weight[0, 2])
     running.after_step()
-    assert torch.equal(running.gradient, torch.full((3,), 3.0))
+    torch.testing.assert_close(running.gradient, torch.tensor([1.0, 1.0, 2.0]) / 6**0.5)
+
+
+def replica_of(module: torch.nn.Module) -> torch.nn.Module:
+    """What DataParallel computes with: a shallow copy, whose parameters are differentiable copies."""
+    copy = module._replicate_for_data_parallel()
+    for name, child in module._modules.items():
+        copy._modules[name] = child and replica_of(child)
+    for name, parameter in module._parameters.items():
+        setattr(copy, name, parameter if parameter is None else parameter.clone())
+    return copy
+
+
+def test_replicas_of_data_parallel_are_one_draw(make, batch):
+    alone, parallel = make("CIM", cim_signal_every=1), make("CIM", cim_signal_every=1)
+    halves = [Batch(batch.x[half], batch.y[half]) for half in (slice(0, 6), slice(6, 12))]
+    for method, wrap in ((alone, lambda method: method), (parallel, replica_of)):
+        torch.manual_seed(0)
+        for half in halves:
+            wrap(method)(half)
+        method.after_step()
+    assert alone.morphing.signal.gradient.any()
+    assert torch.equal(parallel.morphing.signal.gradient, alone.morphing.signal.gradient)
 
 
 def test_the_log_changes_neither_the_training_nor_the_random_stream(make, batch):
@@ -122,7 +159,7 @@ def test_it_is_the_gradient_of_the_contrast_alone(make, batch):
     expected = flat_gradient(
         other.morphing.contrast(morph, batch)["contrast"], list(other.morphing.network.parameters())
     )
-    torch.testing.assert_close(method.morphing.signal.gradient, expected)
+    torch.testing.assert_close(method.morphing.signal.gradient, expected / expected.norm())
 
 
 def test_without_a_contrast_the_signal_is_0(make, batch):

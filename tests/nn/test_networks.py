@@ -35,6 +35,41 @@ def test_mask_has_no_checkerboard_on_a_constant_image():
     assert mask.std() < 1e-6
 
 
+@pytest.mark.parametrize(("size", "field"), [(41, 19), (56, 19), (112, 38), (224, 76)])
+def test_the_part_of_the_image_that_decides_a_weight(size, field):
+    """At least a third of an image that is averaged to 56 pixels."""
+    torch.manual_seed(0)
+    network = TransformationNetwork(1, width=4, side=56).eval()
+    largest = 0
+    for place in range(size // 2, size // 2 + 16):
+        x = torch.rand(1, 1, size, size, requires_grad=True)
+        (gradient,) = torch.autograd.grad(network(x)[0, 0, place, place], x)
+        rows = gradient[0, 0].abs().sum(dim=1).nonzero()
+        largest = max(largest, int(rows.max() - rows.min()) + 1)
+    assert largest == field and 3 * largest >= size
+
+
+def test_a_small_image_has_the_mask_of_the_network_without_a_working_size():
+    networks = []
+    for side in (None, 20):
+        torch.manual_seed(0)
+        networks.append(TransformationNetwork(3, side=side))
+    x = torch.rand(2, 3, 20, 31)
+    assert torch.equal(*(network(x) for network in networks))
+    assert networks[0].state_dict().keys() == networks[1].state_dict().keys()
+
+
+@pytest.mark.parametrize("masks", [1, 3])
+def test_the_mask_of_an_enlarged_image_is_the_enlarged_mask(masks):
+    """Pixels of 2 x 2, seen at the working size, are the small image; bilinear logits keep their means over 2 x 2."""
+    torch.manual_seed(0)
+    network = TransformationNetwork(3, masks, side=16).double()
+    x = torch.rand(2, 3, 16, 22, dtype=torch.float64)
+    small, large = network(x), network(x.repeat_interleave(2, -1).repeat_interleave(2, -2))
+    assert large.shape == (2, masks, 32, 44)
+    torch.testing.assert_close(torch.nn.functional.avg_pool2d(large.logit(), 2), small.logit())
+
+
 def test_kl_against_torch_distributions():
     mean, scale = torch.randn(6, 5, dtype=torch.float64), torch.rand(6, 5, dtype=torch.float64) + 0.01
     expected = kl_divergence(

@@ -16,13 +16,17 @@ def by_definition(means: torch.Tensor) -> torch.Tensor:
     return (powers[0] * powers[1] * powers[2]).mean(-1)
 
 
-def test_equal_to_the_definition_with_its_gradient_also_at_and_below_the_floor() -> None:
+@pytest.mark.parametrize("simple", [False, True])
+def test_equal_to_the_definition_with_its_gradient_also_at_and_below_the_floor(simple: bool) -> None:
     torch.manual_seed(0)
     means = torch.rand(3, 2, 7, 3, dtype=torch.float64)
     means[0, 0, 0], means[1, 0, 1], means[2, 1, 2], means[0, 1, 3, 0] = 0.0, -0.2, 1e-7, perceptual.FLOOR
     grad = torch.rand(2, 7, dtype=torch.float64)
     results = []
-    for function in (by_definition, lambda each: scale_product(each, WEIGHTS, perceptual.FLOOR)):
+    for function in (
+        lambda each: by_definition(0.5 + 0.5 * each if simple else each),
+        lambda each: scale_product(each, WEIGHTS, perceptual.FLOOR, simple)[0],
+    ):
         leaf = means.clone().requires_grad_()
         value = function(leaf)
         value.backward(grad)
@@ -30,10 +34,13 @@ def test_equal_to_the_definition_with_its_gradient_also_at_and_below_the_floor()
     (expected, expected_gradient), (value, gradient) = results
     torch.testing.assert_close(value, expected, atol=1e-14, rtol=1e-12)
     torch.testing.assert_close(gradient, expected_gradient, atol=1e-12, rtol=1e-10)
+    published = scale_product(means.requires_grad_(), WEIGHTS, perceptual.FLOOR, simple)[1]
+    torch.testing.assert_close(published, by_definition(means.detach()), atol=1e-14, rtol=1e-12)
+    assert not published.requires_grad
 
 
-@pytest.mark.parametrize("least", [0.1, -0.5])
-def test_gradient_by_finite_differences(least: float) -> None:
+@pytest.mark.parametrize(("least", "simple"), [(0.1, False), (-0.5, False), (-0.5, True)])
+def test_gradient_by_finite_differences(least: float, simple: bool) -> None:
     torch.manual_seed(1)
     means = (least + (1 - least) * torch.rand(3, 2, 2, 2, dtype=torch.float64)).requires_grad_()
-    assert torch.autograd.gradcheck(lambda each: scale_product(each, WEIGHTS, perceptual.FLOOR), (means,))
+    assert torch.autograd.gradcheck(lambda each: scale_product(each, WEIGHTS, perceptual.FLOOR, simple)[0], (means,))

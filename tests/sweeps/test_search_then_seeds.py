@@ -22,6 +22,7 @@ from cim_dg.errors import UserError
 from cim_dg.hparams import seed_hash
 from cim_dg.results import audit, build
 from cim_dg.results.read import read
+from cim_dg.runtime import devices
 from cim_dg.sweeps import plan as planning
 from cim_dg.sweeps.jobs import DONE, Job
 from cim_dg.sweeps.plan import Plan, make_plan
@@ -348,12 +349,25 @@ def _table_of_digits_is_by_hand(out: Path) -> None:
         assert row.cells["new"].mean == pytest.approx(100 * sum(values) / 2)
 
 
+# Launchers that run one job at a time: the sweep is killed when the first job of a stage has ended, before the last.
+ONE_AT_A_TIME = {
+    "pool": {"CIM_DG_JOBS": "1"},
+    "ray": {"RAY_ADDRESS": "local", "CIM_DG_CPUS_PER_JOB": str(devices.cores())},
+    "multi_gpu": {"PYTHONPATH": str(Path(__file__).parents[1] / "helpers" / "with_gpu")},
+}
+
+
 @pytest.mark.slow
-def test_killed_and_resumed_in_each_stage_through_the_stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("launcher", ONE_AT_A_TIME)
+def test_killed_and_resumed_in_each_stage_through_the_stand_in(
+    launcher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if launcher == "ray":
+        pytest.importorskip("ray")
     monkeypatch.chdir(tmp_path)
-    Path("mine.yaml").write_text(DIGITS.replace("LAUNCHER", "pool"))
+    Path("mine.yaml").write_text(DIGITS.replace("LAUNCHER", launcher))
     words = ["sweep", "mine.yaml", "--output_dir", "out", "--skip_confirmation"]
-    _killed_in_each_stage_and_resumed(words, tmp_path / "out", (4, 2))
+    _killed_in_each_stage_and_resumed(words, tmp_path / "out", (4, 2), **ONE_AT_A_TIME[launcher])
     _table_of_digits_is_by_hand(tmp_path / "out")
 
 
