@@ -47,6 +47,7 @@ class InputMorphing(nn.Module):
     MS is a distance by default, 1 - MS-SSIM, because minimising :math:`L_{con}` pulls psi(x) to its class only if MS
     is a distance. `cim_contrast: similarity` is the literal reading, MS-SSIM itself. The mean over anchors leaves out
     those without a positive; an anchor without a negative has no second term. (Taghanaki et al. 2021, section 3.)
+    With `cim_pairs` above 1, MS is the mean over an anchor's positives, and over its negatives.
 
     Args:
         pixel_space: the normalisation of the images x and of the featurizer's inputs.
@@ -104,27 +105,34 @@ class InputMorphing(nn.Module):
             positives=hparams["cim_positives"],
             negatives=hparams["cim_negatives"],
             generator_free=not self.training,
+            count=hparams["cim_pairs"],
         )
         with torch.set_grad_enabled(torch.is_grad_enabled() and hparams["cim_lambda"] > 0):
             similarities, published = pair_similarities(
                 average_to(morph.morphed[anchors], hparams["cim_contrast_side"]),
                 average_to(candidates, hparams["cim_contrast_side"]),
-                pairs,
+                pairs.flatten(0, 1),
                 window=hparams["cim_window"],
                 scales=hparams["cim_scales"],
                 backend=hparams["cim_backend"],
                 normalize=self._normalize(morph.pixels),
             )
+        # Few operations, since each is a kernel on a GPU. The similarity of a pair that does not exist is 0.
         exists = pairs >= 0
+        counts = exists.flatten(1).sum(dim=1)
+        divisors = counts.clamp_min(1)
+        logged = torch.stack([published.detach(), similarities.detach().sign()]).view(2, 2, -1)
+        means, active = logged.sum(dim=2) / divisors
+        if exists.shape[1] > 1:
+            similarities = similarities.view(exists.shape).sum(dim=1) / exists.sum(dim=1).clamp_min(1)
+            counts = exists[:, 0].sum(dim=1)
+            divisors = counts.clamp_min(1)
+        exists = exists[:, 0]  # an anchor has none if it has no first one
         measured = 1.0 - similarities if hparams["cim_contrast"] == "distance" else similarities
         signs = constants((1.0, -hparams["cim_negative_weight"]), measured).unsqueeze(1)
         term = (measured * (exists * signs)).sum(dim=0)
         if hparams["cim_margin"] is not None:
             term = F.relu(term + hparams["cim_margin"])
-        # Few operations, since each is a kernel on a GPU. The similarity of a pair that does not exist is 0.
-        counts = exists.sum(dim=1)
-        divisors = counts.clamp_min(1)
-        means, active = torch.stack([published.detach(), similarities.detach().sign()]).sum(dim=2) / divisors
         terms = {
             "contrast": (term * exists[0]).sum() / divisors[0],
             "similarity_positive": means[0],

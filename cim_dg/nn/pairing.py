@@ -13,8 +13,9 @@ def choose_pairs(
     positives: str = "any",
     negatives: str = "any",
     generator_free: bool = False,
+    count: int = 1,
 ) -> Tensor:
-    """Choose for every anchor an image of its class and one of another class, each uniformly at random.
+    """Choose for every anchor images of its class and images of other classes, each uniformly at random.
 
     Args:
         y: (M,) class indices of the candidates, which include the anchors.
@@ -24,10 +25,12 @@ def choose_pairs(
         negatives: "any", or "same_domain" to prefer images of the anchor's domain.
         generator_free: take the next candidate in the order of the batch instead of a random one, so that evaluation
             is deterministic and does not change the random state.
+        count: the number of positives, and of negatives, of each anchor, all different; the first of them do not
+            depend on it. At least 1.
 
     Returns:
-        (2, A) int64: positions of the positives and of the negatives in `y`, -1 if there is none. Nothing waits for a
-        GPU: shapes do not depend on values.
+        (2, P, A) int64 with P = min(count, M): positions of the positives and of the negatives in `y`, in the order of
+        choice; -1 where there are no more. Nothing waits for a GPU: shapes do not depend on values.
     """
     order = torch.arange(len(y), device=y.device)
     if generator_free:
@@ -46,5 +49,7 @@ def choose_pairs(
         )
         ranks = ranks + 2.0 * preferred
     is_excluded = torch.stack([same_class == is_anchor, same_class])  # an anchor is of its own class
-    best, column = ranks.masked_fill(is_excluded, -1.0).max(dim=2)
-    return column.masked_fill(best < 0, -1)
+    ranks = ranks.masked_fill(is_excluded, -1.0)
+    # A maximum is faster, and the choice between equal ranks is its own.
+    best, column = ranks.max(dim=2, keepdim=True) if count == 1 else ranks.topk(min(count, len(y)), dim=2)
+    return column.masked_fill(best < 0, -1).mT

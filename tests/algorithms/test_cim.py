@@ -12,18 +12,18 @@ from cim_dg.nn.perceptual import ms_ssim
 from cim_dg.nn.pixels import PixelSpace
 
 
-def naive_contrast(morph, y, pairs, distance=True, weight=1.0, margin=None):
+def naive_contrast(morph, pairs, distance=True, weight=1.0, margin=None):
     """The mean over anchors with a positive, one pair at a time."""
     terms = []
-    for i, (p, n) in enumerate(pairs):
-        if p < 0:
+    for i, (positives, negatives) in enumerate(pairs):
+        if not positives:
             continue
 
-        def measure(j, i=i):
-            similarity = ms_ssim(morph.morphed[i : i + 1], morph.pixels[j : j + 1]).item()
-            return 1 - similarity if distance else similarity
+        def measure(others, i=i):
+            each = [ms_ssim(morph.morphed[i : i + 1], morph.pixels[j : j + 1]).item() for j in others]
+            return sum(1 - similarity if distance else similarity for similarity in each) / len(each)
 
-        term = measure(p) - (weight * measure(n) if n >= 0 else 0)
+        term = measure(positives) - (weight * measure(negatives) if negatives else 0)
         terms.append(max(term + margin, 0) if margin is not None else term)
     return sum(terms) / len(terms) if terms else 0.0
 
@@ -37,25 +37,30 @@ def naive_contrast(morph, y, pairs, distance=True, weight=1.0, margin=None):
         ({"cim_margin": 0.05}, {"margin": 0.05}),
     ],
 )
-@pytest.mark.parametrize("labels", [[0, 1, 0, 1, 2], [0, 0, 0], [0, 1, 2]])
-def test_contrast_against_one_pair_at_a_time(hparams, naive, labels):
+@pytest.mark.parametrize("count", [1, 2, 9])
+@pytest.mark.parametrize("labels", [[0, 1, 0, 1, 2, 0], [0, 0, 0], [0, 1, 2]])
+def test_contrast_against_one_pair_at_a_time(hparams, naive, labels, count):
     torch.manual_seed(0)
-    morphing = InputMorphing(PixelSpace.of("unit", 3), complete("CIM", hparams)).eval()
+    morphing = InputMorphing(PixelSpace.of("unit", 3), complete("CIM", hparams | {"cim_pairs": count})).eval()
     y = torch.tensor(labels)
     x = torch.rand(len(y), 3, 16, 16)
     morph = morphing(x)
-    # In evaluation the partner is the next image in the order of the batch.
+    # In evaluation the partners are the next images in the order of the batch.
     following = [[(i + k) % len(y) for k in range(1, len(y))] for i in range(len(y))]
     pairs = [
         (
-            next((j for j in order if labels[j] == labels[i]), -1),
-            next((j for j in order if labels[j] != labels[i]), -1),
+            [j for j in order if labels[j] == labels[i]][:count],
+            [j for j in order if labels[j] != labels[i]][:count],
         )
         for i, order in enumerate(following)
     ]
     terms = morphing.contrast(morph, Batch(x, y))
-    assert terms["contrast"].item() == pytest.approx(naive_contrast(morph, y, pairs, **naive), abs=1e-5)
-    assert terms["positives"].item() == pytest.approx(sum(p >= 0 for p, _ in pairs) / len(y))
+    assert terms["contrast"].item() == pytest.approx(naive_contrast(morph, pairs, **naive), abs=1e-5)
+    assert terms["positives"].item() == pytest.approx(sum(bool(positives) for positives, _ in pairs) / len(y))
+    for kind, name in enumerate(("positive", "negative")):
+        each = [ms_ssim(morph.morphed[[i]], morph.pixels[[j]]).item() for i, of in enumerate(pairs) for j in of[kind]]
+        assert terms[f"similarity_{name}"].item() == pytest.approx(sum(each) / max(len(each), 1), abs=1e-6)
+        assert terms[f"active_{name}"].item() == pytest.approx(sum(s > 0 for s in each) / max(len(each), 1))
 
 
 def test_psi_is_the_mask_times_the_pixels_and_goes_back_to_the_harness_normalisation(make):
@@ -117,17 +122,17 @@ def test_images_are_compared_at_the_working_size():
         )
 
 
-@pytest.mark.parametrize("hparams", [{"cim_normalize": "simple"}, {"cim_contrast_side": 9}])
+@pytest.mark.parametrize("hparams", [{"cim_normalize": "simple"}, {"cim_contrast_side": 9}, {"cim_pairs": 2}])
 def test_the_gradient_of_the_contrast_by_finite_differences(hparams):
     torch.manual_seed(0)
     morphing = InputMorphing(PixelSpace.of("unit", 1), complete("CIM", hparams)).eval()
-    pixels, y = torch.rand(3, 1, 18, 18, dtype=torch.float64), torch.tensor([0, 1, 0])
+    pixels, y = torch.rand(4, 1, 18, 18, dtype=torch.float64), torch.tensor([0, 1, 0, 0])
 
     def contrast(mask):
         morph = Morph(pixels, mask, mask * pixels, mask * pixels)
         return morphing.contrast(morph, Batch(pixels, y))["contrast"]
 
-    mask = torch.rand(3, 1, 18, 18, dtype=torch.float64, requires_grad=True)
+    mask = torch.rand(4, 1, 18, 18, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(contrast, (mask,), fast_mode=True)
 
 

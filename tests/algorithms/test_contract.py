@@ -27,6 +27,13 @@ class TestCIMWithRecentImages(MethodContract):
     hparams = MappingProxyType({"cim_queue": 8})
 
 
+class TestCIMAtWorkingSizes(MethodContract):
+    """Its network and its contrast see smaller images, and each anchor has several pairs."""
+
+    name = "CIM"
+    hparams = MappingProxyType({"cim_mask_side": 12, "cim_contrast_side": 10, "cim_pairs": 3})
+
+
 def test_the_methods_are_registered():
     assert set(NAMES) <= set(methods())
     assert all(method.name == name for name, method in methods().items())

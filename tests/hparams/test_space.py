@@ -62,6 +62,7 @@ def test_dataset_overrides():
         ({"cim_supervise_mask": 1}, "cim_supervise_mask is 1; accepted is true or false"),
         ({"cim_contrast": "distnace"}, "cim_contrast is 'distnace'; accepted is one of distance, similarity"),
         ({"cim_scales": 6}, "cim_scales is 6; accepted is a whole number of at least 1 and at most 5, or null"),
+        ({"cim_pairs": 0}, "cim_pairs is 0; accepted is a whole number of at least 1"),
         ({"cim_mask_side": 7}, "cim_mask_side is 7; accepted is a whole number of at least 8, or null"),
         ({"cim_mask_side": 56.0}, "cim_mask_side is 56.0; accepted is a whole number of at least 8, or null"),
     ],
