@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import atexit
+import contextlib
+import gc
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,17 +97,18 @@ def run(args: argparse.Namespace) -> int:
     """
     if args.show_images and args.format != "html":
         raise UserError(f"--show_images shows images on a page, and --format is {args.format}; accepted is html")
-    from cim_dg.results import build
+    with _no_garbage_collection():
+        from cim_dg.results import build
 
-    report = build.report(
-        args.folders,
-        rules=args.selection,
-        names=args.table,
-        baseline=args.baseline,
-        with_published=args.published,
-        best_hparams=args.best_hparams,
-        metrics=None if args.metrics is None else args.metrics or METRICS,
-    )
+        report = build.report(
+            args.folders,
+            rules=args.selection,
+            names=args.table,
+            baseline=args.baseline,
+            with_published=args.published,
+            best_hparams=args.best_hparams,
+            metrics=None if args.metrics is None else args.metrics or METRICS,
+        )
     for sentence in report.left_out:
         print(sentence, file=sys.stderr)
     if args.save is not None:
@@ -112,6 +117,20 @@ def run(args: argparse.Namespace) -> int:
         report.records.save(args.save)
     _write(_render(report, args), args.output)
     return 0
+
+
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Without searches for garbage, here and at the interpreter's end: of thousands of runs they take a sixth of the
+    time, and records have no cycles."""
+    atexit.register(gc.freeze)
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _render(report: Report, args: argparse.Namespace) -> str:

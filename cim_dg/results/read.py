@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from cim_dg.errors import UserError
@@ -24,8 +22,7 @@ def read(folders: Sequence[str | os.PathLike[str]]) -> Records:
         UserError: a folder does not exist, or there is no run with a result.
     """
     collector = Collector()
-    with _no_garbage_collection():
-        _walk(folders, collector)
+    _walk(folders, collector)
     if not collector.runs:
         left = "; ".join(f"{reason.lower()}: {len(places)}" for reason, places in collector.skipped.items())
         raise UserError(
@@ -35,18 +32,6 @@ def read(folders: Sequence[str | os.PathLike[str]]) -> Records:
             "as val_eval.csv."
         )
     return collector.records()
-
-
-@contextlib.contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """The records of thousands of runs have no cycles, and a tenth of the time would go into the search for some."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _walk(folders: Sequence[str | os.PathLike[str]], collector: Collector) -> None:

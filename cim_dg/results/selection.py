@@ -147,9 +147,12 @@ def _wide(records: Records) -> list[_Wide]:
     frame = records.frame
     if not len(frame):
         return []
+    kinds: dict[tuple[str, str], int] = {}
+    of_run = [kinds.setdefault((run.harness, run.dataset), len(kinds)) for run in records.runs]
     rows = np.flatnonzero((frame["metric"] == "acc") & (frame["test_envs"] != ""))
-    kinds = frame[["harness", "dataset"]].iloc[rows].groupby(["harness", "dataset"], observed=True, sort=False)
-    return [_Wide(records, rows[places]) for places in kinds.indices.values()]
+    kind = np.array(of_run)[frame["run"].to_numpy()[rows]]
+    parts = [rows[kind == number] for number in kinds.values()]
+    return [_Wide(records, part) for part in parts if len(part)]
 
 
 def _iid(wide: _Wide) -> pd.DataFrame:

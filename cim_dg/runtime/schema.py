@@ -151,15 +151,16 @@ def _problem(error: Node, schema: Node, data: Any) -> str:
     """The sentence of one of pydantic's errors, from the position on."""
     definitions, loc, kind = schema.get("$defs", {}), list(error["loc"])[1:], error["type"]
     parent = node = schema
-    path, outer, value = "", "", data
+    path, outer, name, value = "", "", "", data
     for part in loc:
         if part in value if isinstance(value, Mapping) else isinstance(value, list) and part in range(len(value)):
             parent, node, value = node, _below(node, part, definitions), value[part]
-            outer, path = path, path + (f"[{part}]" if isinstance(part, int) else f".{part}" if path else part)
+            name = str(part)
+            shown = name if name.isprintable() else repr(name)
+            outer, path = path, path + (f"[{part}]" if isinstance(part, int) else f".{shown}" if path else shown)
         # Otherwise it is missing, or the name of a branch of a union.
     at = f": {path}" if path else ""
     if _is_unknown(kind) or loc[-1:] == ["[key]"]:
-        name = path.removeprefix(outer).removeprefix(".")
         branches = _branches(parent, definitions)
         known = [k for b in branches for k in (*b.get("properties", ()), *b.get("propertyNames", {}).get("enum", ()))]
         known_names = f"accepted are {', '.join(known)}{suggestion(name, known)}"

@@ -184,7 +184,7 @@ def test_trials_that_chose_defaults(tmp_path: Path) -> None:
         "trials 0, 1, 2 of CIM, tested on new, chose cim_lambda (docs/method.md), and are no independent evidence for "
         "it."
     )
-    assert note.mend == "fresh trials: --first_trial 8"
+    assert note.mend == "fresh trials: --first_trial 520"
     primary.declare(tmp_path, Primary("CIM", "ERM", "new"), "iid", 0)
     assert _found(tmp_path)["tuned"] == [note] and audit.notes(build.report([tmp_path])) == []
 

@@ -75,6 +75,8 @@ def test_data_becomes_the_model() -> None:
         ({"count": 1, "inner": {"i": {"nam": "n"}}}, "mine: inner.i: unknown entry 'nam'; accepted are name, label;"),
         ({"count": 1, "inner": {"i": {}}}, "mine: inner.i: the entry 'name' is missing"),
         ({"count": 1, "inner": {"i": 3}}, "mine: inner.i is 3; accepted is names with values"),
+        ({"count": 1, "inner": {"\n": 3}}, r"mine: inner.'\n' is 3; accepted is names with values"),
+        ({"count": 1, "\n": 3}, r"mine: unknown entry '\n'; accepted are count, names,"),
         ({"count": 1, "keys": {"z": 1}}, "mine: keys: unknown entry 'z'; accepted are x, y"),
         ([], "mine must hold names with values, not []"),
         ({"count": "x" * 1000}, "xxx...; accepted"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -55,6 +56,13 @@ def flags(name: str, folder: str) -> list[str]:
     return [*words.split(), "--hparams", json.dumps(hparams), "--output_dir", folder, "--skip_model_save"]
 
 
+@functools.cache
+def undisturbed(name: str) -> list[dict[str, Any]]:
+    """The results of a run that nobody kills; they depend on its flags alone."""
+    assert train.main(flags(name, "left")) == 0
+    return results_of(Path("left"))
+
+
 def kill_at(monkeypatch: pytest.MonkeyPatch, where: Callable[[int], bool], saved: bool) -> Callable[[], None]:
     """Runs end after the steps (from 1 on) of which `where` says so, once their checkpoint is written or before."""
     after_step = resume.Resume.after_step
@@ -71,21 +79,21 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, where: Callable[[int], bool], saved
 
 @pytest.mark.parametrize("name", RUNS)
 def test_killed_after_any_step(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert train.main(flags(name, "left")) == 0
+    left = undisturbed(name)
     live = kill_at(monkeypatch, lambda steps: True, saved=True)
-    steps = results_of(Path("left"))[-1]["step"]
+    steps = left[-1]["step"]
     for _ in range(steps):  # each takes one step and is killed
         with pytest.raises(Killed):
             train.main(flags(name, "killed"))
     assert train.main(flags(name, "killed")) == 0  # there is nothing to write after the last step
     live()
-    assert results_of(Path("killed")) == results_of(Path("left"))
+    assert results_of(Path("killed")) == left
     assert not Path("killed", resume.NAME).exists()
 
 
 def test_killed_between_a_record_and_its_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     """The record is there, and the checkpoint is of a step before it: the record is made again, not doubled."""
-    assert train.main(flags("plain", "left")) == 0
+    left = undisturbed("plain")
     live = kill_at(monkeypatch, lambda steps: steps == 5, saved=False)
     with pytest.raises(Killed):
         train.main(flags("plain", "killed"))
@@ -96,7 +104,7 @@ def test_killed_between_a_record_and_its_checkpoint(monkeypatch: pytest.MonkeyPa
         file.write('{"step": 8, "cut sho')
     assert train.main(flags("plain", "killed")) == 0
     assert "Going on after step 3" in Path("killed", "out.txt").read_text()
-    assert results_of(Path("killed")) == results_of(Path("left"))
+    assert results_of(Path("killed")) == left
 
 
 def _killed(monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -145,14 +153,14 @@ def test_what_killed_writes_left_is_removed(name: str) -> None:
 def test_a_checkpoint_that_cannot_be_used(
     spoil: Callable[[Path], object], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    left = undisturbed("plain")
     spoil(_killed(monkeypatch))
     capsys.readouterr()
     assert train.main(flags("plain", "killed")) == 0
     (warning,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
     assert said in warning
     assert warning.endswith("; the job starts from the beginning")
-    assert train.main(flags("plain", "left")) == 0
-    assert results_of(Path("killed")) == results_of(Path("left"))
+    assert results_of(Path("killed")) == left
 
 
 def test_a_checkpoint_executes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
