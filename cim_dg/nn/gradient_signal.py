@@ -8,7 +8,8 @@ Its inverse is the number of steps whose mean gradient holds as much signal as n
 McCandlish, Kaplan, Amodei et al. 2018, "An Empirical Model of Large-Batch Training" (arXiv 1812.06162), in steps.
 
 The squared norm of a mean of n gradients would be too large by tr(Sigma) / n, and is above 0 without any signal. Here
-products of different draws take its place, whose mean is |mu|^2 (a U-statistic). An estimate can therefore be below 0.
+products of different draws take its place, whose mean is `|mu|^2` (a U-statistic). An estimate can therefore be
+below 0.
 
 MS-SSIM has gradients with heavy tails: one draw may hold most of tr(Sigma). The ratio of directions, of gradients that
 are each scaled to length 1, does not depend on it.
@@ -53,8 +54,9 @@ class Estimate:
 def signal_to_noise(gradients: Tensor) -> Estimate:
     """The signal-to-noise ratio of gradients (n, P), a row per independent draw, n >= 4; equation in the module.
 
-    |mu|^2 is the mean of g_i g_j over i != j, tr(Sigma) that of |g_i - g_j|^2 / 2. The interval has the standard error
-    of their ratio r to first order, that of the U-statistic with kernel (g_i g_j - r |g_i - g_j|^2 / 2) / tr(Sigma).
+    `|mu|^2` is the mean of g_i g_j over i != j, tr(Sigma) that of `|g_i - g_j|^2 / 2`. The interval has the standard
+    error of their ratio r to first order: that of the U-statistic with kernel `(g_i g_j - r |g_i - g_j|^2 / 2) /
+    tr(Sigma)`.
 
     Raises:
         ValueError: there are fewer than 4 draws.
