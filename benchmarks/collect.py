@@ -23,11 +23,11 @@ TRIALS, HPARAMS_SEEDS = 3, 20
 TEST_ENVS = [[i] for i in range(4)] + [[i, j] for i in range(4) for j in range(i + 1, 4)]
 STEPS = [*range(0, 4801, 300)]  # 17 checkpoints
 ROUNDS = 3
-LIMIT = 1 / 6
+LIMIT = 1 / 5
 
 
 def main() -> int:
-    """Print both times and their ratio; 1 if that of the processor's time is above a sixth."""
+    """Print both times and their ratio; 1 if that of the processor's time is above a fifth."""
     with tempfile.TemporaryDirectory() as folder:
         jobs = write_sweep(Path(folder))
         print(f"{jobs} jobs of {len(STEPS)} lines")
