@@ -12,12 +12,12 @@ import sys
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import Compose, Resize, ToTensor
 
 from cim_dg.nn.pairing import choose_pairs
 from cim_dg.nn.perceptual import pair_similarities
+from cim_dg.nn.working_size import average_to
 
 SIDE, ANCHORS, BATCHES = 224, 24, 12
 SETTINGS = [(normalize, side) for side in (SIDE, 112, 56, 28) for normalize in ("relu", "simple")]
@@ -34,9 +34,9 @@ def main(folder: Path) -> None:
     for _ in range(BATCHES):
         rows = torch.randperm(len(photographs))[:ANCHORS]
         batch = torch.stack([photographs[int(row)][0] for row in rows])
-        pairs = choose_pairs(classes[rows], torch.arange(len(rows)))
+        pairs = choose_pairs(classes[rows], torch.arange(len(rows)))[:, 0]
         for normalize, side in SETTINGS:
-            images = batch if side == SIDE else F.interpolate(batch, size=(side, side), mode="area")
+            images = average_to(batch, side)
             for index in pairs:  # a pair for each image, so that the images' gradients are those of the pairs
                 morphed = (0.9 * images).requires_grad_()
                 values, _ = pair_similarities(morphed, images, index[None], normalize=normalize)
