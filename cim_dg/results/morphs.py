@@ -1,20 +1,17 @@
 """Pictures of CIM's morphs, for runs that kept their model.
 
-Jobs that kept the morphs themselves need no model. Of others `cim-dg morph` draws the pictures in a separate process,
-because reading results must not need the training code. One process draws all of them: loading PyTorch takes seconds.
+Jobs that kept the morphs themselves need no model. Of others `cim-dg morph` draws the pictures in a separate process.
+One process draws all of them: loading PyTorch takes seconds.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from cim_dg.results import morph_picture
+from cim_dg.results.apart import run_apart
 from cim_dg.results.morph_picture import FILE
 from cim_dg.results.records import Records, Run
 from cim_dg.results.run_facts import domains
@@ -69,14 +66,7 @@ def _draw(chosen: dict[Key, Run]) -> dict[Key, bytes]:
             + (["--images", str(images)] if (images := _images(run)) else [])
             for run, output in zip(runs, outputs, strict=True)
         ]
-        with contextlib.suppress(subprocess.TimeoutExpired):  # the pictures before it are there
-            subprocess.run(
-                [sys.executable, "-c", _SCRIPT],
-                input=json.dumps(commands).encode(),
-                capture_output=True,
-                timeout=_SECONDS * len(runs),
-                check=False,
-            )
+        run_apart(_SCRIPT, commands, _SECONDS * len(runs))
         return {key: output.read_bytes() for key, output in zip(chosen, outputs, strict=True) if output.is_file()}
 
 

@@ -1,21 +1,14 @@
-"""Small pictures of the images that a table of disagreements names, where their dataset can be opened.
-
-A separate process opens the datasets, because reading results must not need the training code.
-"""
+"""Small pictures of the images that a table of disagreements names, where their dataset can be opened."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cim_dg.results.apart import run_apart
 from cim_dg.results.disagreement import Named
 from cim_dg.results.records import Records, Run
 from cim_dg.results.run_facts import domains
@@ -57,15 +50,7 @@ def thumbnails(tables: Sequence[Sequence[Named]], records: Records) -> list[list
                 request = {"folder": str(folders[place]), "images": list(of_place.items())}
                 requests.append(request | _dataset(run, place[1]))
         if requests:
-            with contextlib.suppress(subprocess.TimeoutExpired):  # the pictures before it are there
-                subprocess.run(
-                    [sys.executable, "-c", _SCRIPT],
-                    input=json.dumps(requests).encode(),
-                    env={**os.environ, "CIM_DG_CACHE": "0"},  # a few images need no cache of all
-                    capture_output=True,
-                    timeout=_SECONDS,
-                    check=False,
-                )
+            run_apart(_SCRIPT, requests, _SECONDS, CIM_DG_CACHE="0")  # a few images need no cache of all
 
         def jpeg(named: Named) -> Path:
             return folders.get((named.source, named.domain), Path(folder)) / f"{named.number}.jpg"

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from made_sweeps import job_args, record, write_job, write_sweep
 
-from cim_dg.results import build, morph_picture, morphs, page, run_facts
+from cim_dg.results import apart, build, morph_picture, morphs, page, run_facts
 from cim_dg.results.build import Report
 
 PNG = bytes.fromhex(
@@ -147,7 +147,7 @@ def test_morphs_that_a_job_kept_are_drawn_without_its_model(tmp_path: Path, monk
     kept = morph_picture.Morphs("CIM", rng.random((2, 3, 9, 9)), rng.random((2, 1, 9, 9)), ["new: 1", "new: 2"])
     kept.write(folder / morph_picture.FILE)
     asked: list[Any] = []
-    monkeypatch.setattr(morphs.subprocess, "run", lambda *command, **options: asked.append(command))
+    monkeypatch.setattr(apart.subprocess, "run", lambda *command, **options: asked.append(command))
     records = build.report([tmp_path]).records
     assert records is not None
     (picture,) = morphs.morph_pictures(records)

@@ -17,7 +17,7 @@ from PIL import Image
 from cim_dg import cli
 from cim_dg.commands import thumbnails as drawing
 from cim_dg.domainbed.datasets import nuisance_environments
-from cim_dg.results import outputs, thumbnails
+from cim_dg.results import apart, outputs, thumbnails
 from cim_dg.results.outputs import Outputs
 from cim_dg.wilds import digits
 
@@ -68,7 +68,7 @@ def test_requests_name_the_dataset_of_each_harness(tmp_path: Path, monkeypatch: 
         found = Outputs(np.eye(2, dtype=np.float32)[[predicted]], np.array([1]), np.array([9]), 1)
         found.write(folder / "waterbirds_split:test_seed:0_epoch:best_logits.npz")
     sent = []
-    monkeypatch.setattr(thumbnails.subprocess, "run", lambda *_, input, **__: sent.extend(json.loads(input)))
+    monkeypatch.setattr(apart.subprocess, "run", lambda *_, input, **__: sent.extend(json.loads(input)))
     report = build.report([tmp_path])
     assert report.records is not None
     named = [disagreement.named(disagreement.pairs(table, report.records)) for table in report.tables]
