@@ -29,24 +29,22 @@ def scale_product(means: Tensor, weights: Sequence[float], floor: float, simple:
     shape = (len(weights), 1, 1, 1)
     exponents = constants(tuple(weights), means).view(shape)
     lines = constants(tuple(floor ** (weight - 1) for weight in weights), means).view(shape)
-    # The means as they are and, if it is asked for, (1 + m) / 2 before them: both products in the same kernels.
-    factors, offsets = ((0.5, 1.0), (0.5, 0.0)) if simple else ((1.0,), (0.0,))
-    affine = [constants(each, means).view(-1, 1, 1, 1, 1) for each in (offsets, factors)]
-    values, published = _ScaleProduct.apply(means, exponents, lines, floor, *affine)
+    # (1 + m) / 2 beside the means as they are, with an offset and a factor for each: both products in the same kernels.
+    both = [constants(each, means).view(2, 1, 1, 1, 1) for each in ((0.5, 0.0), (0.5, 1.0))] if simple else None
+    values, published = _ScaleProduct.apply(means, exponents, lines, floor, both)
     return values, published
 
 
 class _ScaleProduct(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, means: Tensor, exponents: Tensor, lines: Tensor, floor: float, offsets: Tensor, factors: Tensor
+        ctx: Any, means: Tensor, exponents: Tensor, lines: Tensor, floor: float, both: Sequence[Tensor] | None
     ) -> tuple[Tensor, Tensor]:
-        simple = len(factors) > 1
-        bases = torch.addcmul(offsets, factors, means) if simple else means.unsqueeze(0)
+        bases = torch.addcmul(*both, means) if both else means.unsqueeze(0)
         above_0 = bases.relu()
         powers = torch.minimum(above_0**exponents, above_0 * lines)  # the line is below the power until they meet
         ctx.save_for_backward(bases[0], exponents, powers[0])
-        ctx.floor, ctx.slope = floor, 0.5 if simple else 1.0
+        ctx.floor, ctx.slope = floor, 0.5 if both else 1.0
         ctx.set_materialize_grads(False)
         products = powers.prod(dim=1).mean(dim=-1)
         values, published = products[0], products[-1]
@@ -58,7 +56,7 @@ class _ScaleProduct(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
         """d of the product by means[j] is the product of the other powers times the slope of power j."""
         if grad is None:
-            return (None,) * 6
+            return (None,) * 5
         means, exponents, powers = ctx.saved_tensors
         itself = is_diagonal(len(powers), powers).view(*2 * powers.shape[:1], 1, 1, 1)
         others = powers.expand(len(powers), -1, -1, -1, -1).masked_fill(itself, 1.0)
@@ -66,4 +64,4 @@ class _ScaleProduct(torch.autograd.Function):
         quotients = powers / means.clamp(min=torch.finfo(means.dtype).tiny)
         slopes = exponents.expand_as(means).masked_fill(means <= ctx.floor, 1.0).mul_(quotients)
         by_power = others.prod(dim=1).mul_(slopes)
-        return by_power.mul_((grad / (means.shape[-1] / ctx.slope)).unsqueeze(-1)), None, None, None, None, None
+        return by_power.mul_((grad / (means.shape[-1] / ctx.slope)).unsqueeze(-1)), None, None, None, None
