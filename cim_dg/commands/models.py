@@ -245,8 +245,8 @@ def _folders(root: Path) -> list[Path]:
 def _build_domainbed(stored: Stored) -> Model:
     from cim_dg import autoload
     from cim_dg import hparams as spaces
-    from cim_dg.nn.area_averaged import FEATURIZER_SIDE
     from cim_dg.nn.pixels import PixelSpace
+    from cim_dg.nn.working_size import FEATURIZER_SIDE
 
     about = stored.about
     name, shape = about["algorithm"], tuple(about["input_shape"])

@@ -14,7 +14,7 @@ from cim_dg.runtime.files import write_atomically
 if TYPE_CHECKING:  # every call of the command line imports this module; torch takes seconds
     from cim_dg.commands.signal_images import Images
 
-_FEWEST_DRAWS = 20  # signal_measure.FEWEST_DRAWS, which imports torch
+_FEWEST_DRAWS = 20  # 4, as gradient_signal needs, with each of 5 permutations of the labels
 _FEWEST_SIDE = 7
 
 
@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         args.output.mkdir(parents=True, exist_ok=True)
         write_atomically(args.output / "signal.json", json.dumps(record, indent=1) + "\n")
-        write_atomically(args.output / "signal.csv", signal_report.csv(table))
+        write_atomically(args.output / "signal.csv", signal_report.as_csv(table))
         write_atomically(args.output / "signal.png", signal_report.picture(title, similar, signal))
     except OSError as error:
         raise UserError(f"--output {args.output} cannot be written: {error.strerror}") from None
@@ -114,11 +114,12 @@ def read_images(args: argparse.Namespace) -> Images:
         UserError: they name none or several, have options of another kind of dataset, or cannot be read.
     """
     from cim_dg.commands import signal_images
+    from cim_dg.domainbed.standin.hparams_registry import read_overrides
     from cim_dg.wilds.config import DATASETS
 
     if (args.dataset is None) == (args.images is None):
         raise UserError("accepted is one of --dataset NAME and --images FOLDER")
-    values = _hparams(args.hparams)
+    values = read_overrides(args.hparams or "{}")
     if args.images is not None:
         _refuse(args, "--images", "data_dir", "root_dir", "test_envs", "defaults")
         return signal_images.of_folder(args.images, args.side, values, args.max_images, args.seed)
@@ -131,16 +132,6 @@ def read_images(args: argparse.Namespace) -> Images:
     return signal_images.of_domainbed(
         args.dataset, args.data_dir, args.test_envs or [], values, args.max_images, args.seed
     )
-
-
-def _hparams(text: str | None) -> dict[str, Any]:
-    try:
-        values = json.loads(text or "{}")
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"--hparams is not JSON ({error}): {text!r}") from None
-    if not isinstance(values, dict):
-        raise UserError(f'--hparams must be a JSON object such as {{"cim_normalize": "simple"}}, not {text!r}')
-    return values
 
 
 def _refuse(args: argparse.Namespace, kind: str, *names: str) -> None:

@@ -16,7 +16,7 @@ from cim_dg.algorithms import Batch
 from cim_dg.algorithms.cim import InputMorphing
 from cim_dg.commands.signal_images import Images
 from cim_dg.errors import UserError
-from cim_dg.nn.gradient_signal import FEWEST, Estimate, directions, flat_gradient, signal_to_noise
+from cim_dg.nn.gradient_signal import Estimate, directions, flat_gradient, signal_to_noise
 from cim_dg.nn.perceptual import pair_similarities
 from cim_dg.nn.working_size import average_to
 
@@ -24,7 +24,6 @@ PARTNERS = 16
 """Images of its class, and of others, that an image is compared with."""
 SHUFFLES = 5
 """Random permutations of the labels."""
-FEWEST_DRAWS = FEWEST * SHUFFLES
 RESAMPLES = 2000
 _ANCHORS = 16  # images compared at a time
 Floats = NDArray[np.float64]

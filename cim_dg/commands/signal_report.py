@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -42,13 +43,14 @@ def rows(similar: Similarities, signal: GradientSignal) -> list[Row]:
     ]
 
 
-def csv(table: Sequence[Row]) -> str:
+def as_csv(table: Sequence[Row]) -> str:
     """The figures as CSV."""
-    lines = ["figure,value,low,high"]
-    lines += [
-        ",".join([name.replace(",", ""), *("" if v is None else f"{v:.6g}" for v in ends)]) for name, *ends in table
-    ]
-    return "\n".join(lines) + "\n"
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["figure", "value", "low", "high"])
+    for name, *ends in table:
+        writer.writerow([name.replace(",", ""), *("" if end is None else f"{end:.6g}" for end in ends)])
+    return out.getvalue()
 
 
 def text(title: str, table: Sequence[Row], sentence: str) -> str:

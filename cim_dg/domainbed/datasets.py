@@ -19,7 +19,7 @@ from torch.utils.data import TensorDataset
 from cim_dg import hparams as spaces
 from cim_dg.data import digits, spirograph
 from cim_dg.errors import UserError
-from cim_dg.nn.area_averaged import FEATURIZER_SIDE
+from cim_dg.nn.working_size import FEATURIZER_SIDE
 
 SIDE = 36
 DIGIT_SIDE = 28

@@ -88,8 +88,8 @@ def on_networks(networks: Any) -> None:
 
     With the hyper-parameter `featurizer_side` a featurizer of that side gets larger images area-averaged.
     """
-    from cim_dg.nn.area_averaged import FEATURIZER_SIDE, AreaAveraged
     from cim_dg.nn.networks import LARGEST_SMALL_SIDE, SmallCNN
+    from cim_dg.nn.working_size import FEATURIZER_SIDE, AreaAveraged
 
     need(networks, "Featurizer")
     upstream = networks.Featurizer
