@@ -30,15 +30,15 @@ def scale_product(means: Tensor, weights: Sequence[float], floor: float, simple:
     exponents = constants(tuple(weights), means).view(shape)
     lines = constants(tuple(floor ** (weight - 1) for weight in weights), means).view(shape)
     # (1 + m) / 2 beside the means as they are, with an offset and a factor for each: both products in the same kernels.
-    both = [constants(each, means).view(2, 1, 1, 1, 1) for each in ((0.5, 0.0), (0.5, 1.0))] if simple else None
-    values, published = _ScaleProduct.apply(means, exponents, lines, floor, both)
+    offset, factor = (constants(each, means).view(2, 1, 1, 1, 1) for each in ((0.5, 0.0), (0.5, 1.0)))
+    values, published = _ScaleProduct.apply(means, exponents, lines, floor, (offset, factor) if simple else None)
     return values, published
 
 
 class _ScaleProduct(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, means: Tensor, exponents: Tensor, lines: Tensor, floor: float, both: Sequence[Tensor] | None
+        ctx: Any, means: Tensor, exponents: Tensor, lines: Tensor, floor: float, both: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, Tensor]:
         bases = torch.addcmul(*both, means) if both else means.unsqueeze(0)
         above_0 = bases.relu()
