@@ -17,12 +17,13 @@ import chaos
 import pytest
 import slurm_cluster
 import tiny_wilds_sweep
-from worker_jobs import until
+from worker_jobs import is_running, until
 
 from cim_dg import cli
 from cim_dg.launchers.notes import slurm_numbers
 
-EPOCHS = 12
+EPOCHS = 40
+"""Enough for a job to be still in the middle when a busy machine sees that it is."""
 
 
 @pytest.fixture
@@ -135,9 +136,12 @@ def test_slurm_with_jobs_that_are_cancelled(
         subprocess.run(["scancel", "--signal=KILL", "--full", noted], check=True)
         until(lambda: not slurm_numbers(), seconds=60)
     else:
-        for pid, command in chaos.family(os.getpid()).items():
-            if "submitit" in command:
-                os.kill(pid, 9)
+        killed = [
+            pid for pid, command in chaos.family(os.getpid()).items() if "submitit" in command or "cim_dg" in command
+        ]
+        for pid in killed:
+            os.kill(pid, 9)
+        until(lambda: not any(map(is_running, killed)))
     records = [Path("out/jobs", f"waterbirds-{method}-seed0", "run.json") for method in ("ERM", "CIM")]
     unfinished = sum(not is_finished(record) for record in records)
     assert cli.main(words) == 0
