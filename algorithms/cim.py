@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cim_dg.algorithms.base import Algorithm, Batch, Output, register
 from cim_dg.algorithms.erm import ERM
+from cim_dg.nn.alignment import align_pairs
 from cim_dg.nn.device_constants import constants
 from cim_dg.nn.gradient_signal import RunningSignal
 from cim_dg.nn.networks import LARGEST_SMALL_SIDE, TransformationNetwork
@@ -47,7 +48,8 @@ class InputMorphing(nn.Module):
     MS is a distance by default, 1 - MS-SSIM, because minimising :math:`L_{con}` pulls psi(x) to its class only if MS
     is a distance. `cim_contrast: similarity` is the literal reading, MS-SSIM itself. The mean over anchors leaves out
     those without a positive; an anchor without a negative has no second term. (Taghanaki et al. 2021, section 3.)
-    With `cim_pairs` above 1, MS is the mean over an anchor's positives, and over its negatives.
+    With `cim_pairs` above 1, MS is the mean over an anchor's positives, and over its negatives. With `cim_align`, which
+    is not in the paper, :math:`x^+` and :math:`x^-` are first moved to where they fit psi(x) best.
 
     Args:
         pixel_space: the normalisation of the images x and of the featurizer's inputs.
@@ -108,15 +110,7 @@ class InputMorphing(nn.Module):
             count=hparams["cim_pairs"],
         )
         with torch.set_grad_enabled(torch.is_grad_enabled() and hparams["cim_lambda"] > 0):
-            similarities, published = pair_similarities(
-                average_to(morph.morphed[anchors], hparams["cim_contrast_side"]),
-                average_to(candidates, hparams["cim_contrast_side"]),
-                pairs.flatten(0, 1),
-                window=hparams["cim_window"],
-                scales=hparams["cim_scales"],
-                backend=hparams["cim_backend"],
-                normalize=self._normalize(morph.pixels),
-            )
+            similarities, published = self.similarities(morph.morphed[anchors], candidates, pairs.flatten(0, 1))
         # Few operations, since each is a kernel on a GPU. The similarity of a pair that does not exist is 0.
         exists = pairs >= 0
         counts = exists.flatten(1).sum(dim=1)
@@ -148,6 +142,25 @@ class InputMorphing(nn.Module):
                 self.signal.see(terms["contrast"])
             terms["signal"] = self.signal.value()
         return terms
+
+    def similarities(self, morphed: Tensor, images: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """The similarities of morphs (A, C, H, W) to images (N, C, H, W), as `cim_dg.nn.perceptual.pair_similarities`.
+
+        With `cim_contrast_side` at that size, and with `cim_align` each image where it fits the morph best.
+        """
+        hparams, normalize = self.hparams, self._normalize(images)
+        morphed, images = (average_to(each, hparams["cim_contrast_side"]) for each in (morphed, images))
+        if hparams["cim_align"]:
+            images, index = align_pairs(morphed, images, index, hparams["cim_align"])
+        return pair_similarities(
+            morphed,
+            images,
+            index,
+            window=hparams["cim_window"],
+            scales=hparams["cim_scales"],
+            backend=hparams["cim_backend"],
+            normalize=normalize,
+        )
 
     def after_step(self) -> None:
         """Add the batches of this step to the recent images, and its gradient to the signal, if they are kept."""

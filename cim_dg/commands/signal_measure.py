@@ -17,8 +17,6 @@ from cim_dg.algorithms.cim import InputMorphing
 from cim_dg.commands.signal_images import Images
 from cim_dg.errors import UserError
 from cim_dg.nn.gradient_signal import Estimate, directions, flat_gradient, signal_to_noise
-from cim_dg.nn.perceptual import pair_similarities
-from cim_dg.nn.working_size import average_to
 
 PARTNERS = 16
 """Images of its class, and of others, that an image is compared with."""
@@ -112,19 +110,12 @@ def similarities(images: Images, seed: int, device: torch.device) -> Similaritie
     index = torch.from_numpy(np.concatenate([within, across])).to(device)  # (2 * PARTNERS, N), -1 for none
     morphing = _morphing(images, seed, device)
     pixels = images.space.to(device).to_pixels(images.x.to(device))
-    side, parts = images.hparams["cim_contrast_side"], []
+    parts = []
     for rows in torch.arange(len(pixels), device=device).split(_ANCHORS):
-        morphed = average_to(morphing(images.x[rows.cpu()].to(device)).morphed, side)
+        morphed = morphing(images.x[rows.cpu()].to(device)).morphed
         chosen = index[:, rows]
         others, places = chosen.clamp_min(0).unique(return_inverse=True)
-        _, published = pair_similarities(
-            morphed,
-            average_to(pixels[others], side),
-            torch.where(chosen >= 0, places, -1),
-            window=images.hparams["cim_window"],
-            scales=images.hparams["cim_scales"],
-            backend=images.hparams["cim_backend"],
-        )
+        _, published = morphing.similarities(morphed, pixels[others], torch.where(chosen >= 0, places, -1))
         parts.append(published)
     values = torch.cat(parts, dim=1).double().cpu().numpy()
     kinds = _pairs(within, values[: len(within)]), _pairs(across, values[len(within) :])

@@ -122,7 +122,26 @@ def test_images_are_compared_at_the_working_size():
         )
 
 
-@pytest.mark.parametrize("hparams", [{"cim_normalize": "simple"}, {"cim_contrast_side": 9}, {"cim_pairs": 2}])
+def test_aligned_images_are_compared_where_they_fit_the_morph():
+    """The contrast of digits that are each moved elsewhere is that of digits in one place, up to the border."""
+    torch.manual_seed(0)
+    digits, y = torch.rand(2, 1, 14, 14).repeat(2, 1, 1, 1), torch.tensor([0, 1, 0, 1])
+    places = [(5, 5), (3, 6), (7, 4), (5, 8)]
+    together = F.pad(digits, (5, 5, 5, 5))
+    apart = torch.stack([F.pad(d, (x, 10 - x, y, 10 - y)) for d, (y, x) in zip(digits, places, strict=True)])
+    values = {}
+    for name, images, align in (("together", together, 0), ("aligned", apart, 4), ("apart", apart, 0)):
+        morphing = InputMorphing(PixelSpace.of("unit", 1), complete("CIM", {"cim_align": align})).eval()
+        mask = torch.full_like(images, 0.9)
+        morph = Morph(images, mask, mask * images, mask * images)
+        values[name] = morphing.contrast(morph, Batch(images, y))["similarity_positive"].item()
+    assert values["apart"] < 0.5
+    assert values["together"] > 0.95 and values["aligned"] > 0.95
+
+
+@pytest.mark.parametrize(
+    "hparams", [{"cim_normalize": "simple"}, {"cim_contrast_side": 9}, {"cim_pairs": 2}, {"cim_align": 3}]
+)
 def test_the_gradient_of_the_contrast_by_finite_differences(hparams):
     torch.manual_seed(0)
     morphing = InputMorphing(PixelSpace.of("unit", 1), complete("CIM", hparams)).eval()

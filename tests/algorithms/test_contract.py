@@ -28,10 +28,10 @@ class TestCIMWithRecentImages(MethodContract):
 
 
 class TestCIMAtWorkingSizes(MethodContract):
-    """Its network and its contrast see smaller images, and each anchor has several pairs."""
+    """Its network and its contrast see smaller images, and each anchor has several pairs, which are aligned."""
 
     name = "CIM"
-    hparams = MappingProxyType({"cim_mask_side": 12, "cim_contrast_side": 10, "cim_pairs": 3})
+    hparams = MappingProxyType({"cim_mask_side": 12, "cim_contrast_side": 10, "cim_pairs": 3, "cim_align": 2})
 
 
 def test_the_methods_are_registered():
