@@ -20,7 +20,7 @@ import yaml
 
 from cim_dg.results.read import read
 from cim_dg.results.selection import select
-from cim_dg.results.statistics import holm, paired, summarise
+from cim_dg.results.statistics import Difference, holm, paired, summarise
 
 TRIALS, FIRST_TRIAL = 12, 3000
 ROWS: dict[str, dict[str, Any]] = {
@@ -29,7 +29,22 @@ ROWS: dict[str, dict[str, Any]] = {
     "lambda-0": {"label": "λ = 0", "algorithm": "CIM", "hparams": {"cim_lambda": 0.0}},
 }
 AT_36 = {"compared-at-36": {"label": "compared at 36", "algorithm": "CIM", "hparams": {"cim_contrast_side": 36}}}
-BASELINE = {"size": 36, "shift": 0, "digits": 300}
+_ALIGN = {"cim_align": 4, "cim_normalize": "simple"}
+ALIGNED = {
+    "aligned": {"label": "aligned", "algorithm": "CIM", "hparams": _ALIGN},
+    "aligned-4": {"label": "aligned, 4 pairs", "algorithm": "CIM", "hparams": _ALIGN | {"cim_pairs": 4}},
+    "aligned-4-shuffled": {
+        "label": "aligned, 4 pairs, shuffled labels",
+        "algorithm": "CIM",
+        "hparams": _ALIGN | {"cim_pairs": 4, "cim_shuffle_labels": True},
+    },
+}
+MORE_ROWS = {
+    **{("nuisance_side", side): AT_36 for side in (72, 108, 224)},
+    ("nuisance_shift", 4): ALIGNED,
+}
+BASELINES = ("ERM", "λ = 0")
+DEFAULTS = {"size": 36, "shift": 0, "digits": 300}
 """The values that are NuisanceDigits' defaults: one sweep for the three studies."""
 
 
@@ -69,12 +84,16 @@ def main() -> int:
 
 def folder_of(output: Path, name: str, value: int) -> Path:
     """The folder of a sweep; the default of every property is the same sweep."""
-    return output / ("default" if value == BASELINE[name] else f"{name}-{value}")
+    return output / ("default" if value == DEFAULTS[name] else f"{name}-{value}")
+
+
+def variants(study: Study, value: int) -> dict[str, dict[str, Any]]:
+    """The rows of a sweep."""
+    return ROWS | MORE_ROWS.get((study.hparam, value), {})
 
 
 def run(name: str, value: int, folder: Path) -> None:
     """Run the missing jobs of a sweep."""
-    variants = ROWS | (AT_36 if name == "size" and value != BASELINE[name] else {})
     sweep = {
         "title": f"NuisanceDigits, {name} {value}",
         "harness": "domainbed",
@@ -85,8 +104,8 @@ def run(name: str, value: int, folder: Path) -> None:
         "selection": "iid",
         "data": [],
         "table": "digits",
-        "variants": variants,
-        **({} if value == BASELINE[name] else {"hparams": {STUDIES[name].hparam: value}}),
+        "variants": variants(STUDIES[name], value),
+        **({} if value == DEFAULTS[name] else {"hparams": {STUDIES[name].hparam: value}}),
     }
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "sweep.yaml"
@@ -96,34 +115,40 @@ def run(name: str, value: int, folder: Path) -> None:
 
 
 def table(study: Study, cells: dict[int, Path]) -> str:
-    """Accuracies in %, mean and standard error, and differences to ERM in points, with 95% intervals.
+    """Accuracies in %, mean and standard error, and differences to ERM and to λ = 0 in points, with intervals of 95%.
 
     The p are two-sided, of paired t tests, corrected by Holm over the table.
     """
-    lines = [
-        f"| {study.column} | method | 'new' | less ERM | p |",
-        "|---|---|---|---|---|",
-    ]
-    rows = []
+    rows: list[tuple[list[str], list[Difference | None]]] = []
     for value, folder in cells.items():
-        if len(list(folder.glob("*/*/done"))) < TRIALS * len(ROWS):
-            continue  # not run, or not to the end
+        if not list(folder.glob("*/*/done")):
+            continue  # not run
         chosen = select(read([folder]), "iid")
-        by_method = {method: group.set_index("trial")["value"] for method, group in chosen.groupby("algorithm")}
-        erm = by_method.pop("ERM")
-        rows.append((value, "ERM", summarise(list(erm), scale=100), None))
-        for method, accuracies in by_method.items():
-            both = sorted(set(erm.index) & set(accuracies.index))
-            difference = paired(list(accuracies[both]), list(erm[both]), scale=100)
-            rows.append((value, method, summarise(list(accuracies), scale=100), difference))
-    corrected = iter(holm([difference.p for *_, difference in rows if difference is not None]))
-    for value, method, accuracy, difference in rows:
-        cells_of_row = [str(value), str(method), f"{accuracy.mean:.1f} ± {accuracy.stderr:.1f}", "", ""]
-        if difference is not None and difference.interval is not None:
-            low, high = difference.interval
-            cells_of_row[3:] = [f"{difference.mean:+.1f} [{low:+.1f}, {high:+.1f}]", f"{next(corrected):.2g}"]
-        lines.append(f"| {' | '.join(cells_of_row)} |")
-    return "\n".join(lines)
+        by_method = {str(method): group.set_index("trial")["value"] for method, group in chosen.groupby("algorithm")}
+        labels = [variant.get("label", name) for name, variant in variants(study, value).items()]
+        for method in (label for label in labels if len(by_method.get(label, ())) == TRIALS):
+            accuracies = by_method[method]
+            mean = summarise(list(accuracies), scale=100)
+            differences = [
+                None
+                if method in {other, "ERM"}
+                else paired(list(accuracies), list(by_method[other][accuracies.index]), 100)
+                for other in BASELINES
+            ]
+            rows.append(([str(value), method, f"{mean.mean:.1f} ± {mean.stderr:.1f}"], differences))
+    corrected = iter(holm([each.p or 1.0 for _, differences in rows for each in differences if each is not None]))
+    header = [study.column, "method", "'new'", *(title for other in BASELINES for title in (f"less {other}", "p"))]
+    lines = [header, ["---"] * len(header)]
+    for texts, differences in rows:
+        cell = [("", "") if each is None else (interval(each), f"{next(corrected):.2g}") for each in differences]
+        lines.append([*texts, *(text for pair in cell for text in pair)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def interval(difference: Difference) -> str:
+    """A difference in points with its interval, as text."""
+    low, high = difference.interval or (float("nan"),) * 2
+    return f"{difference.mean:+.1f} [{low:+.1f}, {high:+.1f}]".replace("-", "\u2212")
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ def test_the_packages_sweeps_are_right() -> None:
             "digits-fresh",
             "fmow",
             "iwildcam",
+            "photographs",
             "vlcs",
             "waterbirds",
             "waterbirds-digits",
