@@ -11,8 +11,9 @@ from cim_dg.errors import UserError
 from cim_dg.nn.alignment import align_pairs
 
 
-def at(image: Tensor, down: int, right: int, mode: str) -> Tensor:
-    """The image (C, H, W), or its zeros, from `down` and `right` on."""
+def at(image: Tensor, shift: tuple[int, int], mode: str) -> Tensor:
+    """The image (C, H, W) moved up and to the left by the shift."""
+    down, right = shift
     by = max(abs(down), abs(right))
     wide = F.pad(image[None], (by,) * 4, mode=mode)[0]
     height, width = image.shape[-2:]
@@ -29,8 +30,8 @@ def test_it_is_the_shift_with_the_largest_cross_correlation():
         image = images[index[k, a]]
         fixed, grey = (each.mean(0, keepdim=True) - each.mean() for each in (reference[a], image))
         shifts = [(down, right) for down in range(-3, 4) for right in range(-3, 4)]
-        best = max(shifts, key=lambda shift: (fixed * at(grey, *shift, mode="constant")).sum().item())
-        assert moved[rows[k, a]].equal(at(image, *best, mode="replicate"))
+        best = max(shifts, key=lambda shift: (fixed * at(grey, shift, mode="constant")).sum().item())
+        assert moved[rows[k, a]].equal(at(image, best, mode="replicate"))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
