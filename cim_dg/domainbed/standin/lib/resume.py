@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cim_dg.errors import UserError
-from cim_dg.runtime import checkpoint
+from cim_dg.runtime import checkpoint, halving
 
 from .environments import Loaders
 from .results import Results, identity
@@ -60,6 +60,7 @@ class Resume:
         state = self._read()
         if state is None:
             self._results.start_over()
+            halving.start_over(self.path.parent)
             self.remove()
             return 0, {}
         self._algorithm.load_state_dict(state["algorithm"])
@@ -72,9 +73,13 @@ class Resume:
         print(f"Going on after step {state['steps'] - 1}, where this job was stopped")
         return state["steps"], state["since_record"]
 
-    def after_step(self, steps: int, since_record: dict[str, list[float]]) -> None:
-        """Write a checkpoint if one is due. If the disk is full, the last one stays and the training goes on."""
-        if not self._interval.is_due():
+    def after_step(self, steps: int, since_record: dict[str, list[float]], pauses: bool = False) -> None:
+        """Write a checkpoint if one is due. If the disk is full, the last one stays and the training goes on.
+
+        Raises:
+            OSError: the job `pauses` here, for which the checkpoint is needed, and it cannot be written.
+        """
+        if not (pauses or self._interval.is_due()):
             return
         state = {
             "identity": self._identity,
@@ -91,6 +96,8 @@ class Resume:
             try:
                 checkpoint.save(self.path, state)
             except OSError as error:
+                if pauses:
+                    raise
                 print(f"warning: no checkpoint after step {steps - 1}: {error.strerror}", file=sys.stderr)
 
     def remove(self) -> None:
