@@ -5,7 +5,7 @@ sweep's selection rule, one of `halving`, go on from their checkpoints to a part
 with the same parts and numbers for every method. It is synchronous: no setting goes on before all of its rung are there
 (Karnin et al. 2013, "Almost Optimal Exploration in Multi-Armed Bandits"; Jamieson & Talwalkar 2016, "Non-stochastic
 Best Arm Identification and Hyperparameter Optimization"). A stopped setting cannot be selected in the end: each that
-went on was better at a checkpoint which it still has.
+went on ranked above it by a checkpoint which it still has.
 """
 
 from __future__ import annotations

@@ -59,7 +59,9 @@ def make(spec: Spec, data_dir: str | None, output_dir: Path, harness: ModuleType
         if number:
             best = halving.best(harness.ranked(spec, search_dir, rungs[number - 1].divisor), best, rung.settings)
             searched = [job for job in searched if halving.goes_on(job, best)]
-        place = Place(rungs, number, [job for job in every if job not in searched]) if spec.halving else None
+        going_on = {job.folder for job in searched}
+        stopped = [job for job in every if job.folder not in going_on]
+        place = Place(rungs, number, stopped) if spec.halving else None
         here = [replace(job, state=DONE) if _has_reached(job, rung.divisor) else job for job in searched]
         if any(job.state != DONE for job in here):
             _refuse_revived(here)

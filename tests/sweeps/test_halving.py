@@ -24,6 +24,7 @@ from cim_dg.hparams import seed_hash
 from cim_dg.results import audit, build
 from cim_dg.results.protocols import Rung
 from cim_dg.results.records import settings_tried
+from cim_dg.runtime import devices
 from cim_dg.runtime.halving import checkpoint_at
 from cim_dg.sweeps import budget, halving
 from cim_dg.sweeps import plan as planning
@@ -232,7 +233,7 @@ def _spec(**changes: Any) -> Spec:
 
 
 def test_a_plan_counts_the_part_that_jobs_train(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Of 20 settings of VLCS, 20 train to step 600 of 5000, 6 to 1800, and 2 to the end: 6.96 jobs of full length."""
+    """Of 20 settings of VLCS, 20 train to step 600 of 5000, 6 to 1800, and 2 to the end: 5.12 jobs of full length."""
     spec = _spec(halving=3)
     stand_in = {name: (5000, 300) for name in ("VLCS",)}
     in_full = (20 * 600 + 6 * (1800 - 600) + 2 * (5000 - 1800)) / 5000
@@ -280,3 +281,115 @@ def test_the_real_domainbed_is_refused(
         assert cli.main([*words, how, "--halving", "2"]) == 2
         assert "halving is 2; accepted is none for DomainBed itself" in capsys.readouterr().err
     assert cli.main([*words, "--dry_run"]) == 0
+
+
+DIGITS = """
+title: two methods
+harness: domainbed
+datasets: [NuisanceDigits]
+test_envs: [new]
+algorithms: [ERM, VIB]
+n_trials: 2
+n_hparams: 4
+protocol: search-then-seeds
+steps: 101
+hparams: {nuisance_digits: 40, batch_size: 8}
+selection: iid
+data: []
+table: digits
+"""
+LAUNCHERS = {
+    "pool": {"CIM_DG_JOBS": "1"},
+    "ray": {"RAY_ADDRESS": "local", "CIM_DG_CPUS_PER_JOB": str(devices.cores())},
+}
+"""One job at a time: the sweep is killed when the first of a rung has ended, before the last."""
+
+
+def _start(words: list[str], launcher: str = "pool") -> subprocess.Popen[bytes]:
+    variables = os.environ | {"CIM_DG_CHECKPOINT_SECONDS": "0", "OMP_NUM_THREADS": "1"} | LAUNCHERS[launcher]
+    argv = [sys.executable, "-m", "cim_dg.cli", *words, "--command_launcher", launcher]
+    return subprocess.Popen(argv, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _whole_and_killed_in_each_rung(
+    words: list[str], harness: str, launcher: str
+) -> tuple[chaos.Records, chaos.Records]:
+    """The records of a search of 2 x 4 settings, and of one with halving by 2 that is killed when the first job is at
+    the rung, and when the first is done, and then runs to its end."""
+    words = [*words, "--skip_confirmation", "--output_dir"]
+    assert _start([*words, "whole", "--n_trials", "1"]).wait() == 0
+    search = Path("halved/search")
+    for reached in (_at_the_rung, _done):
+        process = _start([*words, "halved", "--halving", "2"], launcher)
+        until(lambda reached=reached: len(reached(search)) >= 1, seconds=240)  # type: ignore[misc]
+        assert process.poll() is None, "it ended before it was killed"
+        process.kill()
+        process.wait()
+        assert len(reached(search)) < (8 if reached is _at_the_rung else 4)
+    assert len(_at_the_rung(search)) == 8 and len(list(search.glob("*/stopped"))) == 4
+    assert _start([*words, "halved", "--halving", "2"], launcher).wait() == 0
+    assert len(_at_the_rung(search)) == 8 and len(_done(search)) == 4
+    for name in ("whole", "halved"):
+        Path(name, "jobs").symlink_to("search")
+    whole, halved = (chaos.read(harness, Path(name)) for name in ("whole", "halved"))
+    assert whole.keys() == halved.keys() and len(whole) == 8
+    return whole, halved
+
+
+def _at_the_rung(search: Path) -> list[Path]:
+    return list(search.glob("*/rung-2"))
+
+
+def _done(search: Path) -> list[Path]:
+    finished = [path for path in search.glob("*/run.json") if '"finished": true' in path.read_text()]
+    return [*search.glob("*/done"), *finished]
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_in_each_rung_through_the_stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text(DIGITS)
+    whole, halved = _whole_and_killed_in_each_rung(["sweep", "mine.yaml"], chaos.STANDIN, "pool")
+    for algorithm in ("ERM", "VIB"):
+        jobs = [job for job, records in whole.items() if records[0,]["args"]["algorithm"] == algorithm]
+        validation = {
+            job: [(whole[job][s,]["env0_out_acc"] + whole[job][s,]["env1_out_acc"]) / 2 for s in (0, 50)]
+            for job in jobs
+        }
+        order = sorted(jobs, key=lambda job: (max(validation[job]), whole[job][0,]["args"]["hparams_seed"]))
+        for job in order[:2]:
+            assert halved[job] == {(step,): whole[job][step,] for step in (0, 50)}
+        for job in order[2:]:
+            assert halved[job] == whole[job] and (100,) in halved[job]
+    (table,) = build.report([Path("halved")]).tables
+    assert {(row.protocol, row.cells["new"].trials) for row in table.rows} == {
+        ("iid, search-then-seeds (4 settings, halving 2)", 2)
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_killed_and_resumed_in_each_rung_in_wilds(
+    launcher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if launcher == "ray":
+        pytest.importorskip("ray")
+    monkeypatch.chdir(tmp_path)
+    words = tiny_wilds_sweep.write("unused", batch_size=8, n_epochs=4)[: 2 + 2]
+    text = Path("mine.yaml").read_text().replace("options: {", "n_hparams: 4\nprotocol: search-then-seeds\noptions: {")
+    Path("mine.yaml").write_text(text.replace("n_trials: 1", "n_trials: 2").replace(", lr: 0.01, weight_decay: 0", ""))
+    whole, halved = _whole_and_killed_in_each_rung(words, chaos.WILDS, launcher)
+    for algorithm in ("ERM", "CIM"):
+        jobs = [f"waterbirds-{algorithm}-seed0" + (f"-hparams{seed}" if seed else "") for seed in range(4)]
+        figures = {job: [float(whole[job]["val_eval.csv", e, None]["acc_avg"]) for e in "01"] for job in jobs}
+        order = sorted(jobs, key=lambda job: (max(figures[job]), jobs.index(job)))
+        for job in order[:2]:
+            rows = {key: row for key, row in halved[job].items() if len(key) == 3}
+            assert rows == {key: row for key, row in whole[job].items() if len(key) == 3 and key[1] in ("0", "1")}
+        for job in order[2:]:
+            assert halved[job] == whole[job] and ("val_eval.csv", "3", None) in halved[job]
+    (table,) = build.report([Path("halved")]).tables
+    assert {(row.protocol, row.cells["worst group"].trials) for row in table.rows} == {
+        ("average, search-then-seeds (4 settings, halving 2)", 2)
+    }
+    assert any("4" in note and "settings" in note for note in table.notes), "stopped settings are counted"

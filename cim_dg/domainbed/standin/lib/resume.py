@@ -73,14 +73,22 @@ class Resume:
         print(f"Going on after step {state['steps'] - 1}, where this job was stopped")
         return state["steps"], state["since_record"]
 
-    def after_step(self, steps: int, since_record: dict[str, list[float]], pauses: bool = False) -> None:
-        """Write a checkpoint if one is due. If the disk is full, the last one stays and the training goes on.
+    def after_step(self, steps: int, since_record: dict[str, list[float]]) -> None:
+        """Write a checkpoint if one is due. If the disk is full, the last one stays and the training goes on."""
+        if not self._interval.is_due():
+            return
+        with self._interval.writing():
+            try:
+                self.write(steps, since_record)
+            except OSError as error:
+                print(f"warning: no checkpoint after step {steps - 1}: {error.strerror}", file=sys.stderr)
+
+    def write(self, steps: int, since_record: dict[str, list[float]]) -> None:
+        """Write a checkpoint.
 
         Raises:
-            OSError: the job `pauses` here, for which the checkpoint is needed, and it cannot be written.
+            OSError: it cannot be written.
         """
-        if not (pauses or self._interval.is_due()):
-            return
         state = {
             "identity": self._identity,
             "steps": steps,
@@ -92,13 +100,7 @@ class Resume:
             "random": checkpoint.random_state(),
             "threads": torch.get_num_threads(),
         }
-        with self._interval.writing():
-            try:
-                checkpoint.save(self.path, state)
-            except OSError as error:
-                if pauses:
-                    raise
-                print(f"warning: no checkpoint after step {steps - 1}: {error.strerror}", file=sys.stderr)
+        checkpoint.save(self.path, state)
 
     def remove(self) -> None:
         """Remove the checkpoint: the run is done, or starts again."""

@@ -193,10 +193,11 @@ def train(args: argparse.Namespace) -> None:
                 save_model(f"model_step{step}.pkl")
         if last:
             break
-        resume.after_step(step + 1, since_checkpoint, pauses=step == pause)
         if step == pause:
+            resume.write(step + 1, since_checkpoint)
             halving.reached(args.output_dir)
             return
+        resume.after_step(step + 1, since_checkpoint)
     save_model("model.pkl")
     if not args.skip_model_save:
         keep_morphs(args.output_dir, algorithm, dataset, args.test_envs[0])
