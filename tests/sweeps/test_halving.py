@@ -293,7 +293,7 @@ n_trials: 2
 n_hparams: 4
 protocol: search-then-seeds
 steps: 101
-hparams: {nuisance_digits: 40, batch_size: 8}
+hparams: {nuisance_digits: 20, batch_size: 2}
 selection: iid
 data: []
 table: digits
@@ -375,19 +375,19 @@ def test_killed_and_resumed_in_each_rung_in_wilds(
     if launcher == "ray":
         pytest.importorskip("ray")
     monkeypatch.chdir(tmp_path)
-    words = tiny_wilds_sweep.write("unused", batch_size=8, n_epochs=4)[: 2 + 2]
+    words = tiny_wilds_sweep.write("unused", batch_size=16, n_epochs=2)[:4]
     text = Path("mine.yaml").read_text().replace("options: {", "n_hparams: 4\nprotocol: search-then-seeds\noptions: {")
     Path("mine.yaml").write_text(text.replace("n_trials: 1", "n_trials: 2").replace(", lr: 0.01, weight_decay: 0", ""))
     whole, halved = _whole_and_killed_in_each_rung(words, chaos.WILDS, launcher)
     for algorithm in ("ERM", "CIM"):
         jobs = [f"waterbirds-{algorithm}-seed0" + (f"-hparams{seed}" if seed else "") for seed in range(4)]
-        figures = {job: [float(whole[job]["val_eval.csv", e, None]["acc_avg"]) for e in "01"] for job in jobs}
-        order = sorted(jobs, key=lambda job: (max(figures[job]), jobs.index(job)))
+        first = {job: float(whole[job]["val_eval.csv", "0", None]["acc_avg"]) for job in jobs}
+        order = sorted(jobs, key=lambda job: (first[job], jobs.index(job)))
         for job in order[:2]:
             rows = {key: row for key, row in halved[job].items() if len(key) == 3}
-            assert rows == {key: row for key, row in whole[job].items() if len(key) == 3 and key[1] in ("0", "1")}
+            assert rows == {key: row for key, row in whole[job].items() if len(key) == 3 and key[1] == "0"}
         for job in order[2:]:
-            assert halved[job] == whole[job] and ("val_eval.csv", "3", None) in halved[job]
+            assert halved[job] == whole[job] and ("val_eval.csv", "1", None) in halved[job]
     (table,) = build.report([Path("halved")]).tables
     assert {(row.protocol, row.cells["worst group"].trials) for row in table.rows} == {
         ("average, search-then-seeds (4 settings, halving 2)", 2)
