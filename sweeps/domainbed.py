@@ -21,9 +21,9 @@ from cim_dg.results.domains import ENVIRONMENTS
 from cim_dg.results.protocols import Choice
 from cim_dg.results.records import VARIANTS
 from cim_dg.runtime.files import last_line
-from cim_dg.runtime.halving import checkpoint_at, has_paused
+from cim_dg.runtime.halving import has_paused
 from cim_dg.runtime.schema import suggestion
-from cim_dg.sweeps.halving import Cell, Span, up_to
+from cim_dg.sweeps.halving import Cell, Span
 from cim_dg.sweeps.jobs import DONE, NOT_STARTED, UNFINISHED, Command, Job, check_launcher
 from cim_dg.sweeps.spec import Spec, Variant
 
@@ -60,10 +60,8 @@ def spans(spec: Spec) -> dict[str, Span]:
     return {name: ((spec.steps or of.N_STEPS) - 1, of.CHECKPOINT_FREQ) for name, of in known.items()}
 
 
-def ranked(spec: Spec, folder: Path, divisor: int = 1) -> dict[Cell, list[Choice]]:
+def ranked(spec: Spec, folder: Path) -> dict[Cell, list[Choice]]:
     """The settings of the first trial, the best by the selection rule first, by dataset, method and test environment.
-
-    Only the first 1/`divisor` of each job counts.
 
     Raises:
         UserError: there is no run to choose, or the runs are of several harnesses.
@@ -72,8 +70,6 @@ def ranked(spec: Spec, folder: Path, divisor: int = 1) -> dict[Cell, list[Choice
     from cim_dg.results.selection import ranking
 
     records = read([folder])
-    if divisor > 1:
-        records = up_to(records, {name: checkpoint_at(divisor, *span) for name, span in spans(spec).items()})
     ordered = ranking(records, spec.selection)
     if len(harnesses := sorted(set(ordered["harness"]))) > 1:
         raise UserError(f"{folder} has runs of {' and '.join(harnesses)}; a search is one of a single harness")

@@ -4,8 +4,9 @@ All settings of a method on a dataset (and test environment) train to a first pa
 sweep's selection rule, one of `halving`, go on from their checkpoints to a part `halving` times as long, and so forth,
 with the same parts and numbers for every method. It is synchronous: no setting goes on before all of its rung are there
 (Karnin et al. 2013, "Almost Optimal Exploration in Multi-Armed Bandits"; Jamieson & Talwalkar 2016, "Non-stochastic
-Best Arm Identification and Hyperparameter Optimization"). A stopped setting cannot be selected in the end: each that
-went on ranked above it by a checkpoint which it still has.
+Best Arm Identification and Hyperparameter Optimization"). A setting ranks by its best checkpoint, so that those that
+went on stay above those that were stopped: none of these can be selected in the end, and what a rung has decided can be
+told from later records.
 """
 
 from __future__ import annotations
@@ -13,14 +14,11 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
-
-import numpy as np
 
 from cim_dg.errors import UserError
 from cim_dg.results.protocols import Choice, Rung
-from cim_dg.results.records import Records
 from cim_dg.runtime.halving import VARIABLE, checkpoint_at
 from cim_dg.sweeps.jobs import Job
 from cim_dg.sweeps.spec import Spec
@@ -80,27 +78,15 @@ def rungs(spec: Spec, spans: Mapping[str, Span]) -> list[Rung]:
     return [Rung(divisor, spec.n_hparams // (divisors[0] // divisor)) for divisor in divisors]
 
 
-def best(
-    ranked: Mapping[Cell, Sequence[Choice]], before: Mapping[Cell, Sequence[int]], count: int
-) -> dict[Cell, list[int]]:
-    """The hparams seeds of the `count` best settings of each cell, of those that were among the best `before`."""
-    seeds = {cell: [choice.hparams_seed for choice in choices] for cell, choices in ranked.items()}
-    return {cell: [seed for seed in of if seed in before.get(cell, of)][:count] for cell, of in seeds.items()}
+def best(ranked: Mapping[Cell, Sequence[Choice]], count: int) -> dict[Cell, list[int]]:
+    """The hparams seeds of the `count` best settings of each cell."""
+    return {cell: [choice.hparams_seed for choice in choices[:count]] for cell, choices in ranked.items()}
 
 
 def goes_on(job: Job, chosen: Mapping[Cell, Sequence[int]]) -> bool:
     """Whether a job is one of the chosen settings, in any of its test environments."""
     cells = [(job.dataset, job.algorithm, env) for env in job.args.get("test_envs", [None])]
     return any(job.args["hparams_seed"] in chosen.get(cell, ()) for cell in cells)
-
-
-def up_to(records: Records, last: Mapping[str, int]) -> Records:
-    """The records as they were when every run had come to the `last` step (or epoch) of its dataset."""
-    limits = np.array([last.get(run.args["dataset"], 0) for run in records.runs])
-    frame = records.frame[records.frame["step"].to_numpy() <= limits[records.frame["run"].to_numpy()]]
-    # What a run of WILDS has since found to be its best epoch does not count.
-    runs = [replace(run, provenance={**run.provenance, "selected_epoch": None}) for run in records.runs]
-    return replace(records, frame=frame.reset_index(drop=True), runs=runs)
 
 
 def in_full_jobs(spec: Spec, spans: Mapping[str, Span]) -> dict[str, float]:

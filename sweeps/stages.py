@@ -14,7 +14,7 @@ from cim_dg.results import protocols
 from cim_dg.results.protocols import SEARCH, SEARCH_THEN_SEEDS, SEEDS, STOPPED, Protocol
 from cim_dg.runtime.halving import marker
 from cim_dg.sweeps import halving
-from cim_dg.sweeps.halving import Cell, Place
+from cim_dg.sweeps.halving import Place
 from cim_dg.sweeps.jobs import DONE, Command, Job
 from cim_dg.sweeps.spec import Spec
 
@@ -54,10 +54,9 @@ def make(spec: Spec, data_dir: str | None, output_dir: Path, harness: ModuleType
         _refuse_other(folder, protocol)
     one_trial = replace(spec, n_trials=1, protocol="random-search", halving=None)
     every = searched = harness.jobs(one_trial, data_dir, search_dir)
-    best: dict[Cell, list[int]] = {}
     for number, rung in enumerate(rungs):
         if number:
-            best = halving.best(harness.ranked(spec, search_dir, rungs[number - 1].divisor), best, rung.settings)
+            best = halving.best(harness.ranked(spec, search_dir), rung.settings)
             searched = [job for job in searched if halving.goes_on(job, best)]
         going_on = {job.folder for job in searched}
         stopped = [job for job in every if job.folder not in going_on]

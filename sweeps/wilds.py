@@ -15,8 +15,8 @@ from cim_dg.errors import UserError
 from cim_dg.launchers import launch
 from cim_dg.results.protocols import Choice
 from cim_dg.runtime.files import last_line
-from cim_dg.runtime.halving import checkpoint_at, current_marker
-from cim_dg.sweeps.halving import Cell, Span, up_to
+from cim_dg.runtime.halving import current_marker
+from cim_dg.sweeps.halving import Cell, Span
 from cim_dg.sweeps.jobs import DONE, NOT_STARTED, UNFINISHED, Command, Job, check_launcher
 from cim_dg.sweeps.spec import Spec
 
@@ -47,10 +47,8 @@ def spans(spec: Spec) -> dict[str, Span]:
     }
 
 
-def ranked(spec: Spec, folder: Path, divisor: int = 1) -> dict[Cell, list[Choice]]:
+def ranked(spec: Spec, folder: Path) -> dict[Cell, list[Choice]]:
     """The settings of the first seed, the best by the selection rule first, by dataset and method.
-
-    Only the first 1/`divisor` of each run counts.
 
     Raises:
         UserError: there is no run to choose.
@@ -59,8 +57,6 @@ def ranked(spec: Spec, folder: Path, divisor: int = 1) -> dict[Cell, list[Choice
     from cim_dg.results.read import read
 
     records = read([folder])
-    if divisor > 1:
-        records = up_to(records, {name: checkpoint_at(divisor, *span) - 1 for name, span in spans(spec).items()})
     runs = dict(enumerate(records.runs))
     figures = figures_at(records, best_epochs(records, runs, spec.selection))
     choices: dict[Cell, list[Choice]] = {}

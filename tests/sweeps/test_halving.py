@@ -390,4 +390,4 @@ def test_killed_and_resumed_in_each_rung_in_wilds(
     assert {(row.protocol, row.cells["worst group"].trials) for row in table.rows} == {
         ("average, search-then-seeds (4 settings, halving 2)", 2)
     }
-    assert any("4" in note and "settings" in note for note in table.notes), "stopped settings are counted"
+    assert any("Settings tried" in note and "4 of each method" in note for note in table.notes), "stopped ones count"
