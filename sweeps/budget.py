@@ -14,7 +14,7 @@ from typing import Any, Protocol, get_args
 
 from cim_dg.errors import UserError
 from cim_dg.results.protocols import SEARCH_THEN_SEEDS
-from cim_dg.sweeps import domainbed, wilds
+from cim_dg.sweeps import domainbed, halving, wilds
 from cim_dg.sweeps.jobs import Job
 from cim_dg.sweeps.spec import Protocol as Name
 from cim_dg.sweeps.spec import Spec
@@ -25,6 +25,9 @@ Key = tuple[str, str]  # dataset, method (or variant)
 class _Harness(Protocol):
     def jobs(self, spec: Spec, data_dir: str | None, output_dir: Path) -> list[Job]:
         """The jobs of a sweep."""
+
+    def spans(self, spec: Spec) -> dict[str, halving.Span]:
+        """The length of a dataset's jobs, and that between their checkpoints."""
 
 
 _HARNESS: dict[str, _Harness] = {"domainbed": domainbed, "wilds": wilds}
@@ -45,9 +48,19 @@ def job_counts(spec: Spec) -> Counter[Key]:
     """
     in_stages = spec.protocol == SEARCH_THEN_SEEDS
     times = spec.n_hparams + spec.n_trials - 1 if in_stages else spec.n_hparams * spec.n_trials
-    single = replace(spec, protocol="random-search", n_hparams=1, n_trials=1)
+    single = replace(spec, protocol="random-search", halving=None, n_hparams=1, n_trials=1)
     jobs = _HARNESS[spec.harness].jobs(single, None, Path("nowhere"))
     return Counter({key: count * times for key, count in Counter((job.dataset, job.algorithm) for job in jobs).items()})
+
+
+def in_full_jobs(spec: Spec) -> dict[Key, float]:
+    """The same in jobs of full length: settings that halving stops count by the part that they train."""
+    counts = job_counts(spec)
+    if spec.halving is None:
+        return dict(counts)
+    search = halving.in_full_jobs(spec, _HARNESS[spec.harness].spans(spec))
+    seeds = spec.n_trials - 1
+    return {key: count * (search[key[0]] + seeds) / (spec.n_hparams + seeds) for key, count in counts.items()}
 
 
 def measure(spec: Spec, folder: Path) -> dict[Key, Cost]:
@@ -83,36 +96,39 @@ def measure(spec: Spec, folder: Path) -> dict[Key, Cost]:
 
 def hours(spec: Spec, costs: Mapping[Key, Cost]) -> float:
     """The GPU hours of a whole sweep."""
-    return sum(count * costs[key].seconds for key, count in job_counts(spec).items()) / 3600
+    return sum(count * costs[key].seconds for key, count in in_full_jobs(spec).items()) / 3600
 
 
 def describe(spec: Spec, costs: Mapping[Key, Cost]) -> str:
     """The jobs, GPU hours and GB of each method, with the protocols side by side; '?' without costs."""
     protocols = [name for name in get_args(Name) if name != SEARCH_THEN_SEEDS or spec.n_hparams > 1]
-    counts = {name: job_counts(replace(spec, protocol=name)) for name in protocols}
+    specs = {name: replace(spec, protocol=name, halving=None) for name in protocols}
+    if spec.halving is not None:
+        specs[f"halving {spec.halving}"] = spec
+    counts = {name: job_counts(of) for name, of in specs.items()}
+    full = {name: in_full_jobs(of) for name, of in specs.items()}
     rows = [
         ["", "hours a job", "GB a job", *(f"{name}: {unit}" for name in counts for unit in ("jobs", "hours", "GB"))]
     ]
     wanted = _wanted(spec)
     for key in wanted:
-        row = [" on ".join(reversed(key)), *_amounts([(1, costs.get(key))])]
-        rows.append(
-            row + [cell for of in counts.values() for cell in (str(of[key]), *_amounts([(of[key], costs.get(key))]))]
-        )
-    every = [[(of[key], costs.get(key)) for key in wanted] for of in counts.values()]
-    rows.append(["all", "", "", *(cell for of in every for cell in (str(sum(n for n, _ in of)), *_amounts(of)))])
+        row = [" on ".join(reversed(key)), *_amounts([(1, 1, costs.get(key))])]
+        each = [(of[key], full[name][key], costs.get(key)) for name, of in counts.items()]
+        rows.append(row + [cell for jobs in each for cell in (str(jobs[0]), *_amounts([jobs]))])
+    every = [[(of[key], full[name][key], costs.get(key)) for key in wanted] for name, of in counts.items()]
+    rows.append(["all", "", "", *(cell for of in every for cell in (str(sum(n for n, *_ in of)), *_amounts(of)))])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     settings = f"{spec.n_hparams} settings, {spec.n_trials} trials; hours are GPU hours, with one job on a GPU."
     return "\n".join([settings, *lines])
 
 
-def _amounts(jobs: Sequence[tuple[int, Cost | None]]) -> list[str]:
-    """The hours and the GB of numbers of jobs, as text."""
-    if any(cost is None for _, cost in jobs):
+def _amounts(jobs: Sequence[tuple[int, float, Cost | None]]) -> list[str]:
+    """The hours and the GB of numbers of jobs, of which so many are in full length, as text."""
+    if any(cost is None for *_, cost in jobs):
         return ["?", "?"]
-    hours = sum(count * cost.seconds for count, cost in jobs if cost) / 3600
-    return [f"{hours:.3g}", f"{sum(count * cost.size for count, cost in jobs if cost) / 1e9:.3g}"]
+    hours = sum(full * cost.seconds for _, full, cost in jobs if cost) / 3600
+    return [f"{hours:.3g}", f"{sum(count * cost.size for count, _, cost in jobs if cost) / 1e9:.3g}"]
 
 
 def fit(spec: Spec, costs: Mapping[Key, Cost], most: float) -> tuple[Spec, str]:
@@ -123,7 +139,7 @@ def fit(spec: Spec, costs: Mapping[Key, Cost], most: float) -> tuple[Spec, str]:
     Raises:
         UserError: not even the smallest comparison fits, one setting (two in a search) and two trials.
     """
-    least_settings = 2 if spec.protocol == SEARCH_THEN_SEEDS else 1
+    least_settings = 2 * (spec.halving or 1) if spec.protocol == SEARCH_THEN_SEEDS else 1
     for trials in range(spec.n_trials, min(2, spec.n_trials) - 1, -1):
         for settings in range(spec.n_hparams, min(least_settings, spec.n_hparams) - 1, -1):
             smaller = replace(spec, n_hparams=settings, n_trials=trials)

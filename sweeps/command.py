@@ -66,6 +66,12 @@ def add_parser(subparsers: Any) -> None:
         help="random-search: all settings in every trial, as in DomainBed; search-then-seeds: in one trial, then the "
         "selected setting of each method and test environment in the others",
     )
+    change.add_argument(
+        "--halving",
+        type=int,
+        metavar="N",
+        help="of search-then-seeds: stop settings of the search early; of N settings the best goes on at each rung",
+    )
     change.add_argument("--steps", type=int, help="of DomainBed")
     change.add_argument(
         "--selection", help="iid, leave-one-out or oracle; average, worst-class, worst-group or macro-f1 for WILDS"
@@ -75,8 +81,8 @@ def add_parser(subparsers: Any) -> None:
 
 
 _CHANGES = (
-    *("datasets", "algorithms", "test_envs", "n_trials", "first_trial", "n_hparams", "protocol", "steps"),
-    *("selection", "command_launcher"),
+    *("datasets", "algorithms", "test_envs", "n_trials", "first_trial", "n_hparams", "protocol", "halving"),
+    *("steps", "selection", "command_launcher"),
 )
 
 
@@ -120,7 +126,7 @@ def run(args: argparse.Namespace) -> int:
         if plan.only_submits() and plan.still_missing():
             print("The jobs are submitted. The same command again shows what follows when they are done.")
             return 0
-        if not plan.later:
+        if plan.is_last():
             break
         plan = planning.make_plan(spec, args.data_dir, args.output_dir)
         plan.check()

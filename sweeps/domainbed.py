@@ -21,12 +21,16 @@ from cim_dg.results.domains import ENVIRONMENTS
 from cim_dg.results.protocols import Choice
 from cim_dg.results.records import VARIANTS
 from cim_dg.runtime.files import last_line
+from cim_dg.runtime.halving import has_paused
 from cim_dg.runtime.schema import suggestion
+from cim_dg.sweeps.halving import Cell, Span
 from cim_dg.sweeps.jobs import DONE, NOT_STARTED, UNFINISHED, Command, Job, check_launcher
 from cim_dg.sweeps.spec import Spec, Variant
 
 HOLDOUT_FRACTION = 0.2
 PLAN = "plan.json"
+CHECKPOINTS = ("checkpoint.pt",)
+"""What a job keeps to go on from."""
 NO_DATA = "none"  # DomainBed requires --data_dir even for data sets without files, and names the jobs' folders after it
 
 
@@ -41,43 +45,62 @@ def jobs(spec: Spec, data_dir: str | None, output_dir: Path, chosen: Sequence[Ch
     ]
 
 
-def chosen(spec: Spec, folder: Path) -> list[Choice]:
-    """The setting that the selection rule chooses on the first trial, for each dataset, method and test environment.
+def spans(spec: Spec) -> dict[str, Span]:
+    """The last step of a job on each dataset, and the steps between its checkpoints.
+
+    Raises:
+        UserError: it is the real DomainBed, whose jobs cannot pause.
+    """
+    if not is_standin():
+        raise UserError(
+            f"halving is {spec.halving}; accepted is none for DomainBed itself, whose jobs do not go on from a "
+            "checkpoint: those of the stand-in and of WILDS do"
+        )
+    known = {name: importlib.import_module("domainbed.datasets").get_dataset_class(name) for name in spec.datasets}
+    return {name: ((spec.steps or of.N_STEPS) - 1, of.CHECKPOINT_FREQ) for name, of in known.items()}
+
+
+def ranked(spec: Spec, folder: Path) -> dict[Cell, list[Choice]]:
+    """The settings of the first trial, the best by the selection rule first, by dataset, method and test environment.
 
     Raises:
         UserError: there is no run to choose, or the runs are of several harnesses.
     """
     from cim_dg.results.read import read
-    from cim_dg.results.selection import select
+    from cim_dg.results.selection import ranking
 
     records = read([folder])
-    selected = select(records, spec.selection)
-    if len(harnesses := sorted(set(selected["harness"]))) > 1:
+    ordered = ranking(records, spec.selection)
+    if len(harnesses := sorted(set(ordered["harness"]))) > 1:
         raise UserError(f"{folder} has runs of {' and '.join(harnesses)}; a search is one of a single harness")
-    cells = {(cell.dataset, cell.algorithm, cell.test_env): cell for cell in selected.itertuples()}
-    choices = []
+    cells: dict[Cell, list[Any]] = {}
+    for row in ordered.itertuples():
+        cells.setdefault((str(row.dataset), str(row.algorithm), row.test_env), []).append(row)
+    choices: dict[Cell, list[Choice]] = {}
     for dataset, name in itertools.product(spec.datasets, spec.algorithms):
         for env in [envs[0] for envs in _test_envs(dataset, spec) if len(envs) == 1]:
-            cell = cells.get((dataset, _variant(spec, name).label, env))
-            if cell is None:
+            rows = cells.get((dataset, _variant(spec, name).label, env))
+            if rows is None:
                 raise UserError(
                     f"{folder} has no run of {name} on {dataset} (env {env}) that {spec.selection} can select"
                 )
-            hparams = dict(records.runs[cell.run].hparams)
-            choices.append(Choice(dataset, name, env, int(cell.hparams_seed), hparams, float(cell.validation)))
+            choices[dataset, name, env] = [
+                Choice(dataset, name, env, int(r.hparams_seed), dict(records.runs[r.run].hparams), float(r.validation))
+                for r in rows
+            ]
     return choices
 
 
 def commands(
-    spec: Spec, data_dir: str | None, output_dir: Path, planned: list[Job], planned_by_search: bool = False
+    spec: Spec, data_dir: str | None, output_dir: Path, planned: list[Job], chosen: bool = False
 ) -> list[Command]:
     """DomainBed's own command that launches the missing jobs.
 
-    DomainBed's `sweep` supports neither variants, nor selected test environments, nor another first trial, nor settings
-    of each method: `cim_dg.sweeps.launch` gives such jobs to its launcher.
+    DomainBed's `sweep` supports neither variants, nor selected test environments, nor another first trial, nor jobs
+    that a search has `chosen`: `cim_dg.sweeps.launch` gives such jobs to its launcher.
     """
     missing = [job for job in planned if job.state != DONE]
-    if spec.variants or spec.test_envs or spec.first_trial or planned_by_search:
+    if spec.variants or spec.test_envs or spec.first_trial or chosen:
         return [_launch(spec, output_dir, missing)] if missing else []
     words = [
         *("--datasets", *spec.datasets, "--algorithms", *spec.algorithms),
@@ -174,7 +197,9 @@ def _job(args: dict[str, Any], output_dir: Path, name: str) -> Job:
 
 
 def seconds(folder: Path) -> float | None:
-    """The seconds of a job, from its first file, written at its start, to `done`."""
+    """The seconds of a job, from its first file, written at its start, to `done`; None if it has paused meanwhile."""
+    if has_paused(folder):
+        return None
     try:
         first = min(file.stat().st_mtime for file in folder.iterdir())
         return max(0.0, (folder / "done").stat().st_mtime - first)

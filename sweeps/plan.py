@@ -16,9 +16,10 @@ from types import ModuleType
 from cim_dg.errors import LEFT, LeftToAnother, RunError, UserError
 from cim_dg.launchers import SUBMITS, watchdog
 from cim_dg.results import primary
-from cim_dg.results.protocols import SEARCH_THEN_SEEDS
+from cim_dg.results.protocols import SEARCH_THEN_SEEDS, STOPPED
 from cim_dg.runtime.files import write_atomically
-from cim_dg.sweeps import data, domainbed, stages, wilds
+from cim_dg.runtime.halving import marker
+from cim_dg.sweeps import data, domainbed, halving, stages, wilds
 from cim_dg.sweeps.jobs import DONE, UNFINISHED, Command, Job, duration, seconds_left
 from cim_dg.sweeps.spec import Spec
 
@@ -36,6 +37,12 @@ class Plan:
     """what to write before the commands run, path to text"""
     later: int = 0
     """the jobs of a second stage, which cannot be planned yet"""
+    place: halving.Place | None = None
+    """of a search by halving: its rung, to which the jobs run"""
+
+    def is_last(self) -> bool:
+        """Whether nothing is planned by what these jobs find."""
+        return not self.later and (self.place is None or self.place.divisor == 1)
 
     def missing(self) -> list[Job]:
         """The jobs that are not done."""
@@ -43,7 +50,8 @@ class Plan:
 
     def still_missing(self) -> list[Job]:
         """The missing jobs that are still not done."""
-        return [job for job in self.missing() if not _HARNESS[self.spec.harness].is_done(job)]
+        done, rung = _HARNESS[self.spec.harness].is_done, marker(self.place.divisor if self.place else 1)
+        return [job for job in self.missing() if not (done(job) or (job.folder / rung).exists())]
 
     def only_submits(self) -> bool:
         """Whether the launcher returns before the jobs have run."""
@@ -70,6 +78,9 @@ class Plan:
         ]
         if spec.protocol == SEARCH_THEN_SEEDS:
             lines[0] = f"{lines[0][:-1]}; {spec.protocol}, {spec.n_hparams} settings, {spec.n_trials} trials)"
+        if self.place is not None:
+            lines[0] = f"{lines[0][:-1]}, halving {spec.halving})"
+            lines.append(str(self.place))
         if self.later:
             lines.append(f"Stage 1 of 2, the search; {self.later} jobs with the selected settings follow.")
         if per_method:
@@ -81,7 +92,9 @@ class Plan:
 
     def seconds_left(self) -> float | None:
         """The seconds of the missing jobs in sequence, estimated from the done ones; None if none is done."""
-        return seconds_left(self.jobs, self.missing())
+        full = seconds_left(self.jobs, self.missing())
+        in_search = self.place is not None and not self.is_last()
+        return full * self.place.part if full is not None and self.place is not None and in_search else full
 
     def _time_left(self) -> str:
         seconds = self.seconds_left()
@@ -104,7 +117,7 @@ def make_plan(spec: Spec, data_dir: str | None, output_dir: Path) -> Plan:
     harness = _HARNESS[spec.harness]
     if spec.protocol == SEARCH_THEN_SEEDS:
         planned = stages.make(spec, data_dir, output_dir, harness)
-        return Plan(spec, planned.jobs, planned.commands, planned.files, planned.later)
+        return Plan(spec, planned.jobs, planned.commands, planned.files, planned.later, planned.place)
     stages.refuse_plain(output_dir)
     jobs = harness.jobs(spec, data_dir, output_dir)
     return Plan(spec, jobs, harness.commands(spec, data_dir, output_dir, jobs))
@@ -142,14 +155,19 @@ def run(plan: Plan, output_dir: Path, printed: Path | None = None) -> None:
         path.parent.mkdir(exist_ok=True)
         write_atomically(path, text)
     harness = _HARNESS[plan.spec.harness]
+    for job in plan.place.stopped if plan.place else ():
+        write_atomically(job.folder / STOPPED, "")
+        for path in (path for pattern in harness.CHECKPOINTS for path in job.folder.glob(pattern)):
+            path.unlink(missing_ok=True)
     left = {job.folder for job in harness.clear(plan.jobs)}
     if left:
         print(f"{len(left)} jobs are running or queued elsewhere, and are left alone", file=sys.stderr)
-    if plan.spec.harness == "wilds":
-        wilds.run(plan.spec, plan.commands)
-        codes = []
-    else:
-        codes = _run_commands(plan.commands, printed)
+    with halving.told(plan.place):
+        if plan.spec.harness == "wilds":
+            wilds.run(plan.spec, plan.commands)
+            codes = []
+        else:
+            codes = _run_commands(plan.commands, printed)
     _check(plan, codes, left)
 
 

@@ -66,6 +66,9 @@ class Spec:
     protocol: Protocol = "random-search"
     """random-search, DomainBed's, tries n_hparams settings in each trial; search-then-seeds tries them in one, and runs
     the selected setting in the others"""
+    halving: Annotated[int, Ge(2)] | None = None
+    """of search-then-seeds: of this many settings one goes on at each rung of the search, which stops the others early
+    (successive halving); if not given, all settings train to the end"""
     command_launcher: Text = "pool"
     """the launcher of the jobs: local, parallel, multi_gpu, pool, ray or slurm"""
     steps: Count | None = None
@@ -88,6 +91,8 @@ class Spec:
                 raise UserError(f"{name} is {list(values)!r}; accepted is a list in which no name comes twice")
         if self.protocol == "search-then-seeds" and self.n_hparams < 2:
             raise UserError(f"n_hparams is {self.n_hparams}; accepted is at least 2 for search-then-seeds")
+        if self.halving is not None:
+            self._check_halving(self.halving)
         if self.selection not in SELECTIONS[self.harness]:
             known = ", ".join(SELECTIONS[self.harness])
             raise UserError(f"selection is {self.selection!r}; accepted is one of {known} for {self.harness}")
@@ -102,6 +107,14 @@ class Spec:
         if self.variants and (unknown := [name for name in self.algorithms if name not in self.variants]):
             known = f"there are {', '.join(self.variants)}{suggestion(unknown[0], self.variants)}"
             raise UserError(f"there is no variant {unknown[0]!r}; {known}")
+
+    def _check_halving(self, halving: int) -> None:
+        if self.protocol != "search-then-seeds":
+            raise UserError(f"halving is {halving}; accepted is none for {self.protocol}: it needs search-then-seeds")
+        if self.selection == "oracle":  # whose last checkpoint may be worse than one at which another was stopped
+            raise UserError(f"halving is {halving}; accepted is none for oracle, which takes the last checkpoint")
+        if 2 * halving > self.n_hparams:
+            raise UserError(f"n_hparams is {self.n_hparams}; accepted is at least {2 * halving} for halving {halving}")
 
     @property
     def trials(self) -> range:

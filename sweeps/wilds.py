@@ -15,8 +15,13 @@ from cim_dg.errors import UserError
 from cim_dg.launchers import launch
 from cim_dg.results.protocols import Choice
 from cim_dg.runtime.files import last_line
+from cim_dg.runtime.halving import current_marker
+from cim_dg.sweeps.halving import Cell, Span
 from cim_dg.sweeps.jobs import DONE, NOT_STARTED, UNFINISHED, Command, Job, check_launcher
 from cim_dg.sweeps.spec import Spec
+
+CHECKPOINTS = ("*_model.pth", "*_checkpoint.pt")
+"""What a run keeps to go on from."""
 
 
 def jobs(spec: Spec, data_dir: str | None, output_dir: Path, chosen: Sequence[Choice] | None = None) -> list[Job]:
@@ -34,8 +39,16 @@ def jobs(spec: Spec, data_dir: str | None, output_dir: Path, chosen: Sequence[Ch
     ]
 
 
-def chosen(spec: Spec, folder: Path) -> list[Choice]:
-    """The setting that the selection rule chooses on the first seed, for each dataset and method.
+def spans(spec: Spec) -> dict[str, Span]:
+    """The epochs of a run on each dataset; each has a checkpoint."""
+    return {
+        name: (int((spec.options or {}).get("n_epochs") or _defaults(spec, name)["n_epochs"]), 1)
+        for name in spec.datasets
+    }
+
+
+def ranked(spec: Spec, folder: Path) -> dict[Cell, list[Choice]]:
+    """The settings of the first seed, the best by the selection rule first, by dataset and method.
 
     Raises:
         UserError: there is no run to choose.
@@ -46,7 +59,7 @@ def chosen(spec: Spec, folder: Path) -> list[Choice]:
     records = read([folder])
     runs = dict(enumerate(records.runs))
     figures = figures_at(records, best_epochs(records, runs, spec.selection))
-    choices = []
+    choices: dict[Cell, list[Choice]] = {}
     for dataset, algorithm in itertools.product(spec.datasets, spec.algorithms):
         # Of equals the highest hparams seed, as in the tables.
         candidates = sorted(
@@ -57,14 +70,16 @@ def chosen(spec: Spec, folder: Path) -> list[Choice]:
         )
         if not candidates:
             raise UserError(f"{folder} has no run of {algorithm} on {dataset} that {spec.selection} can select")
-        value, hparams_seed, number = candidates[-1]
-        hparams = {name: runs[number].hparams[name] for name in _searched(spec, dataset, algorithm)}
-        choices.append(Choice(dataset, algorithm, None, hparams_seed, hparams, value))
+        names = _searched(spec, dataset, algorithm)
+        choices[dataset, algorithm, None] = [
+            Choice(dataset, algorithm, None, seed, {name: runs[number].hparams[name] for name in names}, value)
+            for value, seed, number in reversed(candidates)
+        ]
     return choices
 
 
 def commands(
-    spec: Spec, data_dir: str | None, output_dir: Path, planned: list[Job], planned_by_search: bool = False
+    spec: Spec, data_dir: str | None, output_dir: Path, planned: list[Job], chosen: bool = False
 ) -> list[Command]:
     """A command for each job that is not done; interrupted jobs resume."""
     if data_dir is None:
@@ -114,13 +129,13 @@ def run(spec: Spec, commands: list[Command]) -> None:
 
 
 def _launched(command: Command) -> launchers.Job:
-    argv = command.words[3:]
+    argv, marker = command.words[3:], current_marker()
     return launchers.Job(
         command=("python", *command.words[1:]),
         folder=command.jobs[0].folder.absolute(),
         resumes=True,
-        done="run.json",
-        done_key="finished",
+        done=marker or "run.json",
+        done_key=None if marker else "finished",
         entry="cim_dg.cli:main",
         arguments=tuple(argv),
         gib=functools.partial(_gib, tuple(argv)),
@@ -146,12 +161,16 @@ def last_words(job: Job) -> str:
 
 def _searched(spec: Spec, dataset: str, algorithm: str) -> list[str]:
     """The names of the values that a search draws."""
-    from cim_dg.wilds.config import dataset_defaults
     from cim_dg.wilds.search import space
 
-    defaults = dataset_defaults(dataset, (spec.options or {}).get("defaults"))
-    options, own = space(defaults.get("search", {}), algorithm)
+    options, own = space(_defaults(spec, dataset).get("search", {}), algorithm)
     return [*options, *own]
+
+
+def _defaults(spec: Spec, dataset: str) -> dict[str, Any]:
+    from cim_dg.wilds.config import dataset_defaults
+
+    return dataset_defaults(dataset, (spec.options or {}).get("defaults"))
 
 
 def _option(name: str, value: Any) -> list[str]:

@@ -16,6 +16,7 @@ from typing import Any
 
 from cim_dg.errors import UserError
 from cim_dg.launchers.job import NOTES
+from cim_dg.results.protocols import STOPPED
 from cim_dg.runtime import locks
 from cim_dg.runtime.files import last_line
 from cim_dg.sweeps.jobs import DONE, NOT_STARTED, UNFINISHED, Job, duration, seconds_left
@@ -84,7 +85,7 @@ def watch(folder: Path, seconds: float) -> None:
                 live.update(Text(text), refresh=True)
             else:
                 print(text, flush=True)
-            if all(job.state in (DONE, FAILED) for job in jobs):
+            if all(job.state in (DONE, FAILED, STOPPED) for job in jobs):
                 return
             time.sleep(seconds)
 
@@ -101,8 +102,9 @@ def _jobs(folder: Path) -> list[Job]:
 def describe(jobs: list[Job]) -> str:
     """How many jobs are in which state, the time left, and the failures, in lines."""
     count = Counter(job.state for job in jobs)
+    stopped = f", {count[STOPPED]} stopped early" if count[STOPPED] else ""
     lines = [
-        f"{len(jobs)} jobs: " + ", ".join(f"{count[state]} {state}" for state in STATES) + ".",
+        f"{len(jobs)} jobs: " + ", ".join(f"{count[state]} {state}" for state in STATES) + stopped + ".",
         _time_left(jobs, side_by_side=max(1, count[RUNNING])),
     ]
     for job in jobs:
@@ -135,6 +137,8 @@ def _domainbed(folder: Path, names: set[str]) -> Job:
 
     if "done" in names:
         state = DONE
+    elif STOPPED in names:
+        state = STOPPED
     elif locks.is_claimed(folder):
         state = RUNNING
     elif not names:
@@ -189,6 +193,8 @@ def _wilds(folder: Path) -> Job:
         raise UserError(f"{folder / 'run.json'} is no record of a run; move its folder away") from None
     if record.get("finished"):
         state = DONE
+    elif (folder / STOPPED).exists():
+        state = STOPPED
     elif locks.may_be_running(folder):
         state = RUNNING
     else:
@@ -207,7 +213,11 @@ def _noted(folder: Path) -> str | None:
 def _time_left(jobs: list[Job], side_by_side: int) -> str:
     missing = [job for job in jobs if job.state in (RUNNING, UNFINISHED, NOT_STARTED)]
     if not missing:
-        return "Nothing is left to run." if all(job.state == DONE for job in jobs) else "Only failed jobs are left."
+        return (
+            "Nothing is left to run."
+            if all(job.state in (DONE, STOPPED) for job in jobs)
+            else "Only failed jobs are left."
+        )
     seconds = seconds_left(jobs, missing)
     if seconds is None:
         return "Time left: not known before a job is done."

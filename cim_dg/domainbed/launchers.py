@@ -22,7 +22,7 @@ from pathlib import Path
 
 from cim_dg.errors import LeftToAnother, UserError, exit_code
 from cim_dg.launchers import Job, launch, notes
-from cim_dg.runtime import devices, locks, settings
+from cim_dg.runtime import devices, halving, locks, settings
 
 Launcher = Callable[[list[str]], None]
 _CLAIMS = contextlib.ExitStack()
@@ -54,6 +54,7 @@ def job(command: str) -> Job:
         command=words,
         folder=Path.cwd() / words[words.index("--output_dir") + 1],
         resumes=standin,
+        done=halving.current_marker() or "done",
         entry=(STANDIN_ENTRY if standin else REAL_ENTRY) if is_train else None,
         arguments=arguments if is_train else (),
         gib=functools.partial(_gib, arguments) if is_train and standin else _a_whole_gpu,

@@ -144,7 +144,7 @@ def _jobs(methods: Methods) -> Iterator[tuple[str, str, str]]:
                 f"{repeated} jobs of {name} are there more than once, and the best on validation counts.",
                 f"keep one of {shlex.join(folders[:2])}, and so on",
             )
-        if unfinished := [run for run in runs if not run.finished]:
+        if unfinished := [run for run in runs if not (run.finished or run.stopped)]:
             yield (
                 "missing",
                 f"{len(unfinished)} of {len(runs)} jobs of {name} are not finished (first: {unfinished[0].folder}).",

@@ -76,8 +76,11 @@ def in_and_out(table: Table, records: Records) -> pd.DataFrame:
 def best_found(table: Table, records: Records) -> pd.DataFrame:
     """The expected test figure, in percent, of the best on validation of 1, 2, ... settings drawn from those tried.
 
-    A row per method, cell (test domain, trial; `run`) and number of settings (`step`); only where there are several.
+    A row per method, cell (test domain, trial; `run`) and number of settings (`step`); only where there are several,
+    and all have been trained to the same length.
     """
+    if any(run.stopped for run in records.runs):
+        return pd.DataFrame(columns=COLUMNS)
     rows: list[tuple[object, ...]] = []
     for number, (panel, key, ranked) in enumerate(_cells(table, records)):
         for tried, value in enumerate(expected_best(ranked), start=1):

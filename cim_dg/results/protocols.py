@@ -21,6 +21,8 @@ FILE = "protocol.json"
 SEARCH_THEN_SEEDS: Final = "search-then-seeds"
 SEARCH, SEEDS = "search", "seeds"
 """The stages, and their folders."""
+STOPPED = "stopped"
+"""A file of a run of a search by halving whose setting was left behind. It counts as tried, and was not to finish."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,14 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class Rung:
+    """A part of a search: so many settings of each cell train to 1/`divisor` of the length."""
+
+    divisor: int
+    settings: int
+
+
+@dataclass(frozen=True)
 class Protocol:
     """How the runs of a folder came about."""
 
@@ -48,11 +58,15 @@ class Protocol:
     shared: dict[str, Any]
     """the entries of the sweep that all runs share"""
     chosen: list[Choice] = field(default_factory=list)
+    halving: int | None = None
+    """of how many settings one goes on at each rung, if the search stops settings early"""
+    rungs: list[Rung] = field(default_factory=list)
 
     @property
     def label(self) -> str:
         """The text of a table's protocol column."""
-        return f"{self.selection}, {self.protocol} ({self.n_hparams} settings)"
+        stopping = f", halving {self.halving}" if self.halving else ""
+        return f"{self.selection}, {self.protocol} ({self.n_hparams} settings{stopping})"
 
     def text(self) -> str:
         """The content of `protocol.json`."""

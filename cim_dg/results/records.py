@@ -15,7 +15,7 @@ import pandas as pd
 
 from cim_dg.errors import UserError
 from cim_dg.results.primary import Declared
-from cim_dg.results.protocols import Protocol
+from cim_dg.results.protocols import STOPPED, Protocol
 from cim_dg.runtime.files import write_atomically
 
 VARIANTS = "variants.json"
@@ -41,6 +41,8 @@ class Run:
     args: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     protocol: Protocol | None = None
+    stopped: bool = False
+    """whether a search by halving has stopped it early"""
 
     @property
     def protocol_label(self) -> str:
@@ -83,7 +85,9 @@ class Records:
             names = [_named(run) for run in empty[:_NAMED]]
             more = f", and {len(empty) - _NAMED} more" if len(empty) > _NAMED else ""
             sentences.append(f"Left out, since not one of their checkpoints can be used: {', '.join(names)}{more}.")
-        unfinished = [run for run in self.runs if not run.finished]
+        if stopped := sum(run.stopped for run in self.runs):
+            sentences.append(f"Stopped early by halving, and counted as tried: {stopped} of {len(self.runs)} runs.")
+        unfinished = [run for run in self.runs if not (run.finished or run.stopped)]
         if unfinished:
             sentences.append(
                 f"Not finished: {len(unfinished)} of {len(self.runs)} runs (first: {unfinished[0].folder}); their "
@@ -140,7 +144,9 @@ class Collector:
             parent = os.path.dirname(os.path.abspath(run.folder))
             # A variant's runs are one folder deeper.
             protocol = self.protocols.get(parent) or self.protocols.get(os.path.dirname(parent))
-            run = replace(run, algorithm=self.variants.get(parent, run.algorithm), protocol=protocol)
+            stopped = protocol is not None and protocol.halving is not None and Path(run.folder, STOPPED).exists()
+            algorithm = self.variants.get(parent, run.algorithm)
+            run = replace(run, algorithm=algorithm, protocol=protocol, stopped=stopped)
         self.runs.append(run)
         return len(self.runs) - 1
 

@@ -43,7 +43,7 @@ def facts(run: Run) -> dict[str, str]:
         "Hparams seed": str(run.hparams_seed),
         "Protocol": f"{run.protocol.label}, stage {run.protocol.stage}" if run.protocol else "—",
         "Seed": _text(_first_set(_mapping(provenance.get("seeds")).get("seed"), run.args.get("seed"))),
-        "Finished": "yes" if run.finished else "no",
+        "Finished": "stopped early" if run.stopped else "yes" if run.finished else "no",
         "Harness": run.harness,
         "Versions": _versions(run),
         "Commit": _text(_first_set(provenance.get("git_commit"), provenance.get("commit"))),

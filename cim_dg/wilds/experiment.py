@@ -90,7 +90,7 @@ def train(config: Config, keep_models: bool = True) -> dict[str, Any]:
             remove_partial(folder.path)
             trainer = Trainer(config, data, method, sees_domains, folder, record, device)
             trainer.fit()
-            if not keep_models:
+            if not (keep_models or trainer.pauses):
                 folder.remove_models()
     folder.log(
         f"\nSelected epoch {trainer.progress.best_epoch} by {config.selection} of validation; see {folder.record}"

@@ -19,7 +19,7 @@ from cim_dg.backgrounds.adversarial import Challenge
 from cim_dg.errors import UserError
 from cim_dg.harness.step import TrainingStep, with_parts
 from cim_dg.results.outputs import Outputs
-from cim_dg.runtime import checkpoint, settings
+from cim_dg.runtime import checkpoint, halving, settings
 from cim_dg.wilds.config import Config
 from cim_dg.wilds.data import Data, batches_after
 from cim_dg.wilds.evaluation import Report, format_report, make_report
@@ -94,13 +94,17 @@ class Trainer:
     def fit(self) -> Progress:
         """Train to the last epoch, from the start or the folder's last checkpoint, and run the challenge.
 
+        A run of a search by halving pauses after the epoch that `halving.pause` says.
+
         Raises:
             RunError: a term of the loss is not finite.
             UserError: the checkpoint belongs to another run.
         """
         partial = self._resume() if self.config.resume else None
         self.folder.write_record(self.full_record())
-        for epoch in range(self.progress.epochs, self.config.n_epochs):
+        if not self.progress.epochs:
+            halving.start_over(self.folder.path)
+        for epoch in range(self.progress.epochs, halving.pause(self.config.n_epochs, 1) or self.config.n_epochs):
             self.folder.log(f"\nEpoch [{epoch}]:")
             outcomes = {"train": self.train_epoch(epoch, partial)} | self.evaluate()
             partial = None
@@ -108,9 +112,17 @@ class Trainer:
             for split, report in reports.items():
                 self.folder.log(format_report(split, report))
             self._finish_epoch(epoch, outcomes, reports)
+        halving.reached(self.folder.path)
+        if self.pauses:
+            return self.progress
         if self.data.challenge is not None:
             self._meet_challenge(self.data.challenge)
         return self.progress
+
+    @property
+    def pauses(self) -> bool:
+        """Whether epochs are left, which another start trains."""
+        return self.progress.epochs < self.config.n_epochs
 
     def train_epoch(self, epoch: int, partial: dict[str, Any] | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """One pass over the training split; returns the predictions of its steps, labels and metadata.

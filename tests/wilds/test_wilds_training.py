@@ -253,6 +253,26 @@ def test_a_run_stopped_within_an_epoch_ends_as_one_in_peace(
     assert not list(stopped.glob("*_checkpoint.pt"))
 
 
+def test_a_run_that_pauses_at_a_rung_ends_as_one_in_peace(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a search by halving has it: two of three epochs, and then the third."""
+    options = ["--n_epochs", "3", "--scheduler", "cosine_schedule_with_warmup", "--skip_model_save"]
+    whole, paused = (tmp_path / name for name in ("whole", "paused"))
+    train("waterbirds", "CIM", *options, log_dir=whole)
+    monkeypatch.setenv("CIM_DG_RUNG", "2")
+    for attempt in range(2):  # the second time it was killed before it could mark the rung
+        train("waterbirds", "CIM", *options, *(["--resume"] if attempt else []), log_dir=paused)
+        assert record(paused)["epochs"] == 2 and not record(paused)["finished"]
+        (paused / "rung-2").unlink()
+    monkeypatch.delenv("CIM_DG_RUNG")
+    train("waterbirds", "CIM", *options, "--resume", log_dir=paused)
+    assert record(paused)["finished"] and record(paused)["selected_epoch"] == record(whole)["selected_epoch"]
+    assert predictions(paused) == predictions(whole) and predictions(paused)
+    for name in ("train_eval.csv", "val_eval.csv", "test_eval.csv", "train_algo.csv"):
+        assert rows(paused / name) == rows(whole / name)
+
+
 def test_a_run_keeps_its_threads_and_leaves_no_partial_files(
     train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -107,6 +107,37 @@ def test_killed_between_a_record_and_its_checkpoint(monkeypatch: pytest.MonkeyPa
     assert results_of(Path("killed")) == left
 
 
+def test_a_job_that_pauses_at_rungs_ends_as_one_in_peace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a search by halving has it: of 11 steps, to the checkpoints 4 (a third) and 8 (a half), then to the end."""
+    monkeypatch.setenv("CIM_DG_CHECKPOINT_SECONDS", "3600")  # only pauses write checkpoints
+    left = undisturbed("plain")
+    folder = Path("paused")
+    for divisor, steps in ((3, [0, 4]), (2, [0, 4, 8])):
+        monkeypatch.setenv("CIM_DG_RUNG", str(divisor))
+        for _ in range(2):  # the second time it was killed before it could mark the rung
+            assert train.main(flags("plain", "paused")) == 0
+            assert [record["step"] for record in results_of(folder)] == steps
+            assert (folder / f"rung-{divisor}").exists() and not (folder / "done").exists()
+            (folder / f"rung-{divisor}").unlink()
+        (folder / f"rung-{divisor}").touch()
+        assert "starts from the beginning" not in (folder / "err.txt").read_text()
+    monkeypatch.delenv("CIM_DG_RUNG")
+    assert train.main(flags("plain", "paused")) == 0
+    assert results_of(folder) == left and (folder / "done").exists() and not (folder / resume.NAME).exists()
+
+
+def test_a_job_that_starts_over_has_been_at_no_rung(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CIM_DG_RUNG", "3")
+    assert train.main(flags("plain", "paused")) == 0
+    Path("paused", resume.NAME).write_bytes(b"damaged")
+    monkeypatch.setenv("CIM_DG_RUNG", "2")
+    live = kill_at(monkeypatch, lambda steps: steps == 2, saved=False)
+    with pytest.raises(Killed):
+        train.main(flags("plain", "paused"))
+    live()
+    assert not list(Path("paused").glob("rung-*"))
+
+
 def _killed(monkeypatch: pytest.MonkeyPatch) -> Path:
     live = kill_at(monkeypatch, lambda steps: steps == 6, saved=True)
     with pytest.raises(Killed):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cim_dg.errors import UserError
-from cim_dg.runtime import checkpoint
+from cim_dg.runtime import checkpoint, halving
 
 from .environments import Loaders
 from .results import Results, identity
@@ -60,6 +60,7 @@ class Resume:
         state = self._read()
         if state is None:
             self._results.start_over()
+            halving.start_over(self.path.parent)
             self.remove()
             return 0, {}
         self._algorithm.load_state_dict(state["algorithm"])
@@ -76,6 +77,18 @@ class Resume:
         """Write a checkpoint if one is due. If the disk is full, the last one stays and the training goes on."""
         if not self._interval.is_due():
             return
+        with self._interval.writing():
+            try:
+                self.write(steps, since_record)
+            except OSError as error:
+                print(f"warning: no checkpoint after step {steps - 1}: {error.strerror}", file=sys.stderr)
+
+    def write(self, steps: int, since_record: dict[str, list[float]]) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            OSError: it cannot be written.
+        """
         state = {
             "identity": self._identity,
             "steps": steps,
@@ -87,11 +100,7 @@ class Resume:
             "random": checkpoint.random_state(),
             "threads": torch.get_num_threads(),
         }
-        with self._interval.writing():
-            try:
-                checkpoint.save(self.path, state)
-            except OSError as error:
-                print(f"warning: no checkpoint after step {steps - 1}: {error.strerror}", file=sys.stderr)
+        checkpoint.save(self.path, state)
 
     def remove(self) -> None:
         """Remove the checkpoint: the run is done, or starts again."""

@@ -22,7 +22,7 @@ import torch
 
 from cim_dg.errors import LEFT, RunError, UserError
 from cim_dg.results import morph_picture, outputs
-from cim_dg.runtime import devices, locks, settings
+from cim_dg.runtime import devices, halving, locks, settings
 from cim_dg.runtime.allocator import keep_freed_memory
 from cim_dg.runtime.arguments import Parser
 from cim_dg.runtime.bounds import SEED, share, whole
@@ -106,11 +106,12 @@ def _train_in_folder(args: argparse.Namespace) -> int:
 def train(args: argparse.Namespace) -> None:
     """Run the job, or resume it if it was stopped, and write `done` to the output folder.
 
-    A job that is done is not run again.
+    A job that is done is not run again. One of a search by halving pauses where `halving.pause` says.
     """
     done = os.path.join(args.output_dir, "done")
     if os.path.exists(done) and job_record.args_of(args.output_dir) == identity(args):
         print(f"{args.output_dir}: this job is done; to run it again, remove its folder")
+        halving.reached(args.output_dir)
         return
     with contextlib.suppress(FileNotFoundError):
         os.remove(done)  # left by another job: this one may fail
@@ -162,6 +163,10 @@ def train(args: argparse.Namespace) -> None:
     resume = Resume(args.output_dir, args, hparams, algorithm, loaders, results_file, device)
     first_step, values_before = resume.start()
     job_record.write(args.output_dir, args, hparams, algorithm, device)
+    pause = halving.pause(n_steps - 1, checkpoint_freq)
+    if pause is not None and first_step > pause:  # it was killed after the checkpoint there
+        halving.reached(args.output_dir)
+        return
     since_checkpoint: defaultdict[str, list[float]] = defaultdict(list, values_before)
     for step, values in enumerate(updates(algorithm, loaders, args, device, first_step), start=first_step):
         for name, value in values.items():
@@ -188,6 +193,10 @@ def train(args: argparse.Namespace) -> None:
                 save_model(f"model_step{step}.pkl")
         if last:
             break
+        if step == pause:
+            resume.write(step + 1, since_checkpoint)
+            halving.reached(args.output_dir)
+            return
         resume.after_step(step + 1, since_checkpoint)
     save_model("model.pkl")
     if not args.skip_model_save:
