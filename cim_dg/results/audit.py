@@ -319,7 +319,7 @@ def _again(runs: Sequence[Run], what: str, like: Sequence[Run] = ()) -> str:
     root = shlex.quote(str(run.folder.parent))
     if run.protocol:
         return f"{what}: the command `cim-dg sweep` of {shlex.quote(str(run.folder.parent.parent))} again"
-    if run.test_envs and min(other.trial for other in like):  # DomainBed's own sweep counts its trials from 0
+    if run.test_envs and all(other.trial for other in like):  # DomainBed's own sweep counts its trials from 0
         return f"{what}: the command `cim-dg sweep` of {root} again"
     if not run.test_envs:
         return (
