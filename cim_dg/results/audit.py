@@ -28,6 +28,7 @@ from cim_dg.results.tables import LEVEL, Comparison, Row, Table
 FAR = 3.0
 """Points by which a mean of ERM may differ from the published one, besides three standard errors of both."""
 
+_NAMED = 3  # methods of one value that are named, before they are "n others"
 _COMPLETE = 20, 3  # the settings and trials of DomainBed's published figures
 Methods = Mapping[str, Sequence[Run]]
 
@@ -118,7 +119,7 @@ def _settings_and_trials(methods: Methods) -> Iterator[tuple[str, str, str]]:
         few = [name for name, count in tried.items() if count < max(tried.values())]
         yield (
             "settings",
-            f"the methods were tried with unequal numbers of settings ({_listed(tried)}), which favours who had more.",
+            f"the methods were tried with unequal numbers of settings ({_grouped(tried)}), which favours who had more.",
             _again(methods[few[0]], f"{max(tried.values())} settings of {', '.join(few)}", every_run),
         )
     trials = {name: sorted({run.trial for run in runs}) for name, runs in methods.items()}
@@ -127,7 +128,7 @@ def _settings_and_trials(methods: Methods) -> Iterator[tuple[str, str, str]]:
         few = [name for name, numbers in trials.items() if numbers != every]
         yield (
             "trials",
-            f"the methods have unequal trials ({_listed({name: _ranges(n) for name, n in trials.items()})}).",
+            f"the methods have unequal trials ({_grouped({name: _ranges(n) for name, n in trials.items()})}).",
             _again(methods[few[0]], f"trials {_ranges(every)} of {', '.join(few)}", every_run),
         )
 
@@ -196,7 +197,7 @@ def _facts(runs: Sequence[Run], methods: Methods) -> Iterator[tuple[str, str, st
         unlike = len(set(by_method.values())) > 1
         yield (
             name,
-            f"runs differ in {name} ({_listed(by_method) if unlike else ', '.join(distinct)}).",
+            f"runs differ in {name} ({_grouped(by_method) if unlike else ', '.join(distinct)}).",
             _again(runs, f"all methods with one {name}, in a new folder"),
         )
 
@@ -318,6 +319,8 @@ def _again(runs: Sequence[Run], what: str, like: Sequence[Run] = ()) -> str:
     root = shlex.quote(str(run.folder.parent))
     if run.protocol:
         return f"{what}: the command `cim-dg sweep` of {shlex.quote(str(run.folder.parent.parent))} again"
+    if run.test_envs and all(other.trial for other in like):  # DomainBed's own sweep counts its trials from 0
+        return f"{what}: the command `cim-dg sweep` of {root} again"
     if not run.test_envs:
         return (
             f"{what}: cim-dg wilds train --dataset {run.args.get('dataset', run.dataset)} --algorithm {run.algorithm} "
@@ -332,9 +335,19 @@ def _again(runs: Sequence[Run], what: str, like: Sequence[Run] = ()) -> str:
     )
 
 
-def _listed(values: Mapping[str, object]) -> str:
-    return ", ".join(f"{name}: {value}" for name, value in sorted(values.items()))
+def _grouped(values: Mapping[str, object]) -> str:
+    """The methods of each value; of a value that more than three have, their number."""
+    methods: dict[str, list[str]] = {}
+    for name, value in sorted(values.items()):
+        methods.setdefault(str(value), []).append(name)
+    return "; ".join(
+        f"{', '.join(names) if len(names) <= _NAMED else f'{len(names)} others'}: {value}"
+        for value, names in sorted(methods.items(), key=lambda each: len(each[1]))
+    )
 
 
 def _ranges(numbers: Sequence[int]) -> str:
-    return ", ".join(map(str, numbers))
+    """Sorted numbers as text."""
+    first, last = numbers[0], numbers[-1]
+    is_row = len(numbers) > 2 and list(numbers) == list(range(first, last + 1))
+    return f"{first} to {last}" if is_row else ", ".join(map(str, numbers))

@@ -60,7 +60,7 @@ def test_a_fair_sweep_is_clean(tmp_path: Path, capsys: pytest.CaptureFixture[str
     _sweep(tmp_path)
     assert cli.main(["audit", str(tmp_path), "--strict"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("Nothing unfair was found.\n\nNuisanceDigits: trials 0, 1, 2 of CIM, tested on new, chose")
+    assert out.startswith("Nothing unfair was found.\n\nNuisanceDigits: trials 0 to 2 of CIM, tested on new, chose")
     assert out.count("to mend") == 1
 
 
@@ -74,13 +74,13 @@ def _of_cim(update: Callable[[dict, dict, dict], object]) -> Change:
         (
             "settings",
             lambda a, h, p: not (a["algorithm"] == "CIM" and a["hparams_seed"]),
-            "unequal numbers of settings (CIM: 1, ERM: 2)",
+            "unequal numbers of settings (CIM: 1; ERM: 2)",
             "2 settings of CIM: python -m domainbed.scripts.sweep launch --datasets NuisanceDigits --algorithms CIM",
         ),
         (
             "trials",
             lambda a, h, p: not (a["algorithm"] == "CIM" and a["trial_seed"] == 2),
-            "unequal trials (CIM: 0, 1, ERM: 0, 1, 2)",
+            "unequal trials (CIM: 0, 1; ERM: 0 to 2)",
             "--n_hparams 2 --n_trials 3",
         ),
         (
@@ -104,13 +104,13 @@ def _of_cim(update: Callable[[dict, dict, dict], object]) -> Change:
         (
             "steps or epochs",
             _of_cim(lambda a, h, p: a.update(steps=900)),
-            "runs differ in steps or epochs (CIM: 900 steps, ERM: the dataset's default)",
+            "runs differ in steps or epochs (CIM: 900 steps; ERM: the dataset's default)",
             "all methods with one steps or epochs",
         ),
         (
             "code",
             _of_cim(lambda a, h, p: p.update(git_commit="b" * 40)),
-            f"runs differ in code (CIM: {'b' * 40}, ERM: {'a' * 40})",
+            f"runs differ in code (CIM: {'b' * 40}; ERM: {'a' * 40})",
             "all methods with one code",
         ),
         (
@@ -128,7 +128,7 @@ def _of_cim(update: Callable[[dict, dict, dict], object]) -> Change:
         (
             "optimiser",
             lambda a, h, p: h.update(lars=a["algorithm"] == "CIM"),
-            "runs differ in optimiser (CIM: LARS, ERM: Adam)",
+            "runs differ in optimiser (CIM: LARS; ERM: Adam)",
             "all methods with one optimiser",
         ),
     ],
@@ -155,7 +155,7 @@ def test_batch_learning_rate_and_weight_decay_count_where_they_are_not_searched(
 
     found = _found(_sweep(tmp_path / "fixed", change=change))
     assert set(found) == set(names.values())
-    assert found["learning rate"][0].text == "runs differ in learning rate (CIM: 0.5, ERM: 0.001)."
+    assert found["learning rate"][0].text == "runs differ in learning rate (CIM: 0.5; ERM: 0.001)."
     assert _found(_sweep(tmp_path / "searched", change=lambda a, h, p: change(a, h, p) or True)) == {}
 
 
@@ -181,7 +181,7 @@ def test_trials_that_chose_defaults(tmp_path: Path) -> None:
     _sweep(tmp_path)
     (note,) = audit.notes(build.report([tmp_path]))
     assert note.kind == "tuned" and note.text == (
-        "trials 0, 1, 2 of CIM, tested on new, chose cim_lambda (docs/method.md), and are no independent evidence for "
+        "trials 0 to 2 of CIM, tested on new, chose cim_lambda (docs/method.md), and are no independent evidence for "
         "it."
     )
     assert note.mend == "fresh trials: --first_trial 520"
@@ -307,3 +307,15 @@ def test_strict_is_exit_code_1_and_the_page_has_the_findings(
     assert cli.main(["collect", str(tmp_path), "--format", "html"]) == 0
     page = capsys.readouterr().out
     assert '<section id="audit">' in page and "CIM: 900 steps" in page
+
+
+def test_many_methods_are_counted_and_fresh_trials_are_run_again_by_their_sweep(tmp_path: Path) -> None:
+    for method in ("ERM", "CIM", "VIB", "SCL", "MMD"):
+        for trial in range(2000, 2004 if method == "ERM" else 2003):
+            hparams = {"lr": 3e-3 if method == "MMD" else 1e-3, "batch_size": 32}
+            args = job_args("NuisanceDigits", method, [2], trial, 0)
+            _write(tmp_path / f"{method}-{trial}", args, hparams, PROVENANCE | {"versions": VERSIONS})
+    found = _found(tmp_path)
+    assert found["learning rate"][0].text == "runs differ in learning rate (MMD: 0.003; 4 others: 0.001)."
+    assert "(ERM: 2000 to 2003; 4 others: 2000 to 2002)" in found["trials"][0].text
+    assert found["trials"][0].mend.endswith(f"the command `cim-dg sweep` of {tmp_path} again")

@@ -199,3 +199,15 @@ def test_wrong_names_are_one_sentence(tmp_path: Path, options: dict, message: st
 def test_nothing_to_read_is_one_sentence() -> None:
     with pytest.raises(UserError, match="at least one folder"):
         build.report([])
+
+
+def test_environments_that_no_run_was_tested_on_have_no_column(tmp_path: Path) -> None:
+    only = {(method, env, trial): value for (method, env, trial), value in _values().items() if env == 2}
+    _write(tmp_path, only)
+    table = _table(tmp_path)
+    assert list(table.columns) == ["new"] and {one.column for one in table.comparisons} == {"new"}
+    assert not any("has no" in note for note in table.notes)
+    _write(tmp_path, {("ERM", 0, 0): 0.5})
+    table = _table(tmp_path)
+    assert list(table.columns) == ["+90%", "new"], "and no average, which is that of all"
+    assert "CIM (domainbed) has no selectable run with test environment +90%, so it has no average." in table.notes
