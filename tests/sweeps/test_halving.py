@@ -306,7 +306,7 @@ LAUNCHERS = {
 
 
 def _start(words: list[str], launcher: str = "pool") -> subprocess.Popen[bytes]:
-    variables = os.environ | {"CIM_DG_CHECKPOINT_SECONDS": "0", "OMP_NUM_THREADS": "1"} | LAUNCHERS[launcher]
+    variables = os.environ | {"CIM_DG_CHECKPOINT_SECONDS": "1", "OMP_NUM_THREADS": "1"} | LAUNCHERS[launcher]
     argv = [sys.executable, "-m", "cim_dg.cli", *words, "--command_launcher", launcher]
     return subprocess.Popen(argv, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
