@@ -47,7 +47,7 @@ def test_dataset_overrides():
     [
         (
             {"cim_lamda": 1},
-            "unknown hyper-parameter 'cim_lamda'; valid names are average_copies, average_strength, cim_align, cim_anchors",
+            "unknown hyper-parameter 'cim_lamda'; valid names are average_copies, average_strength, cim_align",
         ),
         ({"cim_lambda": "10"}, "cim_lambda is '10'; accepted is a number of at least 0"),
         ({"cim_lambda": -1.0}, "cim_lambda is -1.0; accepted is a number of at least 0"),
