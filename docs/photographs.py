@@ -31,6 +31,7 @@ ROWS: dict[str, dict[str, Any]] = {
 AT_36 = {"compared-at-36": {"label": "compared at 36", "algorithm": "CIM", "hparams": {"cim_contrast_side": 36}}}
 _ALIGN = {"cim_align": 4, "cim_normalize": "simple"}
 ALIGNED = {
+    "simple": {"label": "CIM, simple", "algorithm": "CIM", "hparams": {"cim_normalize": "simple"}},
     "aligned": {"label": "aligned", "algorithm": "CIM", "hparams": _ALIGN},
     "aligned-4": {"label": "aligned, 4 pairs", "algorithm": "CIM", "hparams": _ALIGN | {"cim_pairs": 4}},
     "aligned-4-shuffled": {
