@@ -1,15 +1,18 @@
 """What size, alignment and the number of digits do to CIM, as Markdown tables of paired differences to ERM.
 
     python docs/photographs.py runs/photographs [--studies size shift digits] [--values 0 4] [--dry_run]
+    python docs/photographs.py SWEEP_FOLDER --masks
 
 A study changes one property of NuisanceDigits. Each value of it is a sweep of its own, of ERM and of CIM with and
 without its contrast, tested on backgrounds not seen in training, on trial seeds that chose nothing. Jobs that are done
-are not run again, and a table has the values that were run.
+are not run again, and a table has the values that were run. `--masks` runs nothing: it prints what training did to the
+masks of a DomainBed sweep with variants.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -72,7 +75,11 @@ def main() -> int:
     parser.add_argument("--studies", nargs="+", choices=list(STUDIES), default=list(STUDIES))
     parser.add_argument("--values", nargs="+", type=int, help="only these values of the property")
     parser.add_argument("--dry_run", action="store_true", help="run nothing")
+    parser.add_argument("--masks", action="store_true", help="print the masks' means and spreads in a sweep's jobs")
     arguments = parser.parse_args()
+    if arguments.masks:
+        print(masks(arguments.output))
+        return 0
     for name in arguments.studies:
         study = STUDIES[name]
         cells = {value: folder_of(arguments.output, name, value) for value in study.values}
@@ -127,22 +134,48 @@ def table(study: Study, cells: dict[int, Path]) -> str:
         chosen = select(read([folder]), "iid")
         by_method = {str(method): group.set_index("trial")["value"] for method, group in chosen.groupby("algorithm")}
         labels = [variant.get("label", name) for name, variant in variants(study, value).items()]
-        for method in (label for label in labels if len(by_method.get(label, ())) == TRIALS):
-            accuracies = by_method[method]
+        by_method = {label: by_method[label] for label in labels if len(by_method.get(label, ())) == TRIALS}
+        for method, accuracies in by_method.items():
             mean = summarise(list(accuracies), scale=100)
             differences = [
                 None
-                if method in {other, "ERM"}
+                if method in {other, "ERM"} or other not in by_method
                 else paired(list(accuracies), list(by_method[other][accuracies.index]), 100)
                 for other in BASELINES
             ]
             rows.append(([str(value), method, f"{mean.mean:.1f} ± {mean.stderr:.1f}"], differences))
-    corrected = iter(holm([each.p or 1.0 for _, differences in rows for each in differences if each is not None]))
+    every = [each for _, differences in rows for each in differences if each is not None]
+    corrected = iter(holm([1.0 if each.p is None else each.p for each in every]))
     header = [study.column, "method", "'new'", *(title for other in BASELINES for title in (f"less {other}", "p"))]
     lines = [header, ["---"] * len(header)]
     for texts, differences in rows:
         cell = [("", "") if each is None else (interval(each), f"{next(corrected):.2g}") for each in differences]
         lines.append([*texts, *(text for pair in cell for text in pair)])
+    return as_markdown(lines)
+
+
+def masks(folder: Path) -> str:
+    """The mask's mean, and its spread within an image, of each variant with a mask: mean ± standard error over jobs.
+
+    Before: the first record of a job, the mean of its first step. After: the last, of the steps since the one before.
+    """
+    lines = [["variant", "jobs", "mean before", "after", "spread before", "after"], ["---"] * 6]
+    for variant in sorted(each for each in folder.iterdir() if each.is_dir()):
+        logs = [path.read_text(encoding="utf-8").splitlines() for path in variant.glob("*/results.jsonl")]
+        ends = [(json.loads(log[0]), json.loads(log[-1])) for log in logs]
+        if not ends or "mask_mean" not in ends[0][0]:
+            continue  # no mask
+        figures = []
+        for term in ("mask_mean", "mask_spread"):
+            for of_all in zip(*ends, strict=True):
+                figure = summarise([record[term] for record in of_all])
+                figures.append(f"{figure.mean:.3f} ± {figure.stderr:.3f}")
+        lines.append([variant.name, str(len(ends)), *figures])
+    return as_markdown(lines)
+
+
+def as_markdown(lines: list[list[str]]) -> str:
+    """The rows of a table as Markdown."""
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -54,9 +55,10 @@ def make(spec: Spec, data_dir: str | None, output_dir: Path, harness: ModuleType
         _refuse_other(folder, protocol)
     one_trial = replace(spec, n_trials=1, protocol="random-search", halving=None)
     every = searched = harness.jobs(one_trial, data_dir, search_dir)
+    ranked = functools.cache(lambda: harness.ranked(spec, search_dir))  # read once, when the first rung is done
     for number, rung in enumerate(rungs):
         if number:
-            best = halving.best(harness.ranked(spec, search_dir), rung.settings)
+            best = halving.best(ranked(), rung.settings)
             searched = [job for job in searched if halving.goes_on(job, best)]
         going_on = {job.folder for job in searched}
         stopped = [job for job in every if job.folder not in going_on]
@@ -67,7 +69,7 @@ def make(spec: Spec, data_dir: str | None, output_dir: Path, harness: ModuleType
             seeds = len(harness.jobs(replace(one_trial, n_hparams=1), data_dir, seeds_dir)) * (spec.n_trials - 1)
             commands = harness.commands(one_trial, data_dir, search_dir, here, chosen=spec.halving is not None)
             return Stages(here, commands, {search_dir / protocols.FILE: protocol.text()}, seeds, place)
-    chosen = [choices[0] for choices in harness.ranked(spec, search_dir).values()]
+    chosen = [choices[0] for choices in ranked().values()]
     before = protocols.read(seeds_dir)
     recorded = {(c.dataset, c.algorithm, c.test_env): c for c in before.chosen} if before else {}
     for choice in chosen:

@@ -74,7 +74,9 @@ def _table(
     runs = [run for run in records.runs if run.dataset == dataset and run.test_envs and is_family(run.harness) == swad]
     names = domain_names(dataset, _environments(records, dataset))
     columns = [name for name in _PAPER_COLUMNS.get(dataset, names) if name in names] or names
-    if chosen := _chosen_environments(records, runs, bool(with_published and _published(dataset, rule, swad))):
+    if chosen := _chosen_environments(
+        records, runs, len(names), bool(with_published and _published(dataset, rule, swad))
+    ):
         columns = [name for name in columns if names.index(name) in chosen]
     shown_columns = columns if chosen or not columns else [*columns, AVERAGE]
     per_row = {
@@ -139,11 +141,10 @@ def _finish(
     )
 
 
-def _chosen_environments(records: Records, runs: list[Run], with_published: bool) -> set[int]:
+def _chosen_environments(records: Records, runs: list[Run], environments: int, with_published: bool) -> set[int]:
     """The environments that a sweep tests on, where it leaves some out, if all runs and rows are its."""
     tested = {env for run in runs for env in run.test_envs}
-    is_whole = len(tested) == _environments(records, runs[0].dataset) if runs else True
-    if not all(run.algorithm in records.variants for run in runs) and (is_whole or with_published):
+    if not all(run.algorithm in records.variants for run in runs) and (len(tested) == environments or with_published):
         return set()
     return tested
 

@@ -25,3 +25,12 @@ def write(output_dir: str, batch_size: int, n_epochs: int) -> list[str]:
     small_datasets.waterbirds(Path("data"))
     Path("mine.yaml").write_text(SWEEP.format(batch_size=batch_size, n_epochs=n_epochs))
     return ["sweep", "mine.yaml", "--data_dir", "data", "--output_dir", output_dir, "--skip_confirmation"]
+
+
+def write_search(output_dir: str, batch_size: int, n_epochs: int, n_hparams: int) -> list[str]:
+    """The same as search, then seeds, with two trials: so many settings are drawn."""
+    words = write(output_dir, batch_size, n_epochs)
+    path = Path("mine.yaml")
+    text = path.read_text().replace("n_trials: 1", f"n_trials: 2\nn_hparams: {n_hparams}\nprotocol: search-then-seeds")
+    path.write_text(text.replace(", lr: 0.01, weight_decay: 0", ""))
+    return words

@@ -3,9 +3,9 @@ what is refused."""
 
 from __future__ import annotations
 
+import functools
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 import chaos
 import pytest
 import tiny_wilds_sweep
-from worker_jobs import until
+from killed_sweeps import ONE_AT_A_TIME, kill_when, start
 
 from cim_dg import cli
 from cim_dg.commands import status
@@ -24,7 +24,6 @@ from cim_dg.hparams import seed_hash
 from cim_dg.results import audit, build
 from cim_dg.results.protocols import Rung
 from cim_dg.results.records import settings_tried
-from cim_dg.runtime import devices
 from cim_dg.runtime.halving import checkpoint_at
 from cim_dg.sweeps import budget, halving
 from cim_dg.sweeps import plan as planning
@@ -298,17 +297,9 @@ selection: iid
 data: []
 table: digits
 """
-LAUNCHERS = {
-    "pool": {"CIM_DG_JOBS": "1"},
-    "ray": {"RAY_ADDRESS": "local", "CIM_DG_CPUS_PER_JOB": str(devices.cores())},
-}
-"""One job at a time: the sweep is killed when the first of a rung has ended, before the last."""
 
-
-def _start(words: list[str], launcher: str = "pool") -> subprocess.Popen[bytes]:
-    variables = os.environ | {"CIM_DG_CHECKPOINT_SECONDS": "1", "OMP_NUM_THREADS": "1"} | LAUNCHERS[launcher]
-    argv = [sys.executable, "-m", "cim_dg.cli", *words, "--command_launcher", launcher]
-    return subprocess.Popen(argv, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+LAUNCHED = {name: ONE_AT_A_TIME[name] | {"CIM_DG_CHECKPOINT_SECONDS": "1"} for name in ("pool", "ray")}
+"""All with the same number of threads a job, which is part of a result."""
 
 
 def _whole_and_killed_in_each_rung(
@@ -316,18 +307,17 @@ def _whole_and_killed_in_each_rung(
 ) -> tuple[chaos.Records, chaos.Records]:
     """The records of a search of 4 settings, and of one with halving by 2 that is killed when the first
     job is at the rung, and when the first is done, and then runs to its end."""
-    words = [*words, "--skip_confirmation", "--output_dir"]
-    assert _start([*words, "whole", "--n_trials", "1"]).wait() == 0
+    whole_words = [*words, "--skip_confirmation", "--output_dir", "whole", "--n_trials", "1"]
+    assert start([*whole_words, "--command_launcher", "pool"], **LAUNCHED["pool"]).wait() == 0
+    halved_words = [*words, "--skip_confirmation", "--output_dir", "halved", "--halving", "2"]
+    halved_words += ["--command_launcher", launcher]
     search = Path("halved/search")
     for reached in (_at_the_rung, _done):
-        process = _start([*words, "halved", "--halving", "2"], launcher)
-        until(lambda reached=reached: len(reached(search)) >= 1, seconds=240)  # type: ignore[misc]
-        assert process.poll() is None, "it ended before it was killed"
-        process.kill()
-        process.wait()
+        holds = functools.partial(lambda reached: len(reached(search)) >= 1, reached)
+        kill_when(holds, halved_words, **LAUNCHED[launcher])
         assert len(reached(search)) < (4 if reached is _at_the_rung else 2)
     assert len(_at_the_rung(search)) == 4 and len(list(search.glob("*/stopped"))) == 2
-    assert _start([*words, "halved", "--halving", "2"], launcher).wait() == 0
+    assert start(halved_words, **LAUNCHED[launcher]).wait() == 0
     assert len(_at_the_rung(search)) == 4 and len(_done(search)) == 2
     for name in ("whole", "halved"):
         Path(name, "jobs").symlink_to("search")
@@ -366,18 +356,15 @@ def test_killed_and_resumed_in_each_rung_through_the_stand_in(tmp_path: Path, mo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize("launcher", LAUNCHED)
 def test_killed_and_resumed_in_each_rung_in_wilds(
     launcher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if launcher == "ray":
         pytest.importorskip("ray")
     monkeypatch.chdir(tmp_path)
-    words = tiny_wilds_sweep.write("unused", batch_size=16, n_epochs=2)[:4]
-    text = Path("mine.yaml").read_text().replace("options: {", "n_hparams: 4\nprotocol: search-then-seeds\noptions: {")
-    text = text.replace("n_trials: 1", "n_trials: 2").replace("[ERM, CIM]", "[CIM]")
-    Path("mine.yaml").write_text(text.replace(", lr: 0.01, weight_decay: 0", ""))
-    whole, halved = _whole_and_killed_in_each_rung(words, chaos.WILDS, launcher)
+    words = tiny_wilds_sweep.write_search("unused", batch_size=16, n_epochs=2, n_hparams=4)[:4]
+    whole, halved = _whole_and_killed_in_each_rung([*words, "--algorithms", "CIM"], chaos.WILDS, launcher)
     jobs = ["waterbirds-CIM-seed0" + (f"-hparams{seed}" if seed else "") for seed in range(4)]
     first = {job: float(whole[job]["val_eval.csv", "0", None]["acc_avg"]) for job in jobs}
     order = sorted(jobs, key=lambda job: (first[job], jobs.index(job)))

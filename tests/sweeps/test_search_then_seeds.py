@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import tiny_wilds_sweep
+from killed_sweeps import ONE_AT_A_TIME, kill_when
 from made_sweeps import uniform
 from made_wilds_logs import write_wilds_log
-from worker_jobs import until
 
 from cim_dg import cli
 from cim_dg.domainbed.standin import hparams_registry
@@ -22,7 +22,6 @@ from cim_dg.errors import UserError
 from cim_dg.hparams import seed_hash
 from cim_dg.results import audit, build
 from cim_dg.results.read import read
-from cim_dg.runtime import devices
 from cim_dg.sweeps import plan as planning
 from cim_dg.sweeps.jobs import DONE, Job
 from cim_dg.sweeps.plan import Plan, make_plan
@@ -271,26 +270,15 @@ def _settings(*seeds: int) -> list[str]:
     return [f"-hparams{seed}" for seed in seeds]
 
 
-def _until_done(words: list[str], folder: Path, count: int, **environment: str) -> None:
-    """Run `cim-dg sweep` and kill it, with everything that it started, when `count` jobs in `folder` are done."""
-    variables = os.environ | {"CIM_DG_JOBS": "1", "OMP_NUM_THREADS": "1"} | environment
-    argv = [sys.executable, "-m", "cim_dg.cli", *words]
-    process = subprocess.Popen(argv, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    until(lambda: _done(folder) >= count, seconds=240)
-    assert process.poll() is None, "it ended before it was killed"
-    process.kill()
-    process.wait()
-
-
 def _done(folder: Path) -> int:
     runs = [json.loads(path.read_text() or "{}") for path in folder.rglob("run.json")]
     return len(list(folder.rglob("done"))) + sum(bool(run.get("finished")) for run in runs)
 
 
 def _killed_in_each_stage_and_resumed(words: list[str], out: Path, per_stage: tuple[int, int], **env: str) -> None:
-    _until_done(words, out / "search", 1, **env)
+    kill_when(lambda: _done(out / "search") >= 1, words, **env)
     assert 1 <= _done(out / "search") < per_stage[0]
-    _until_done(words, out / "seeds", 1, **env)
+    kill_when(lambda: _done(out / "seeds") >= 1, words, **env)
     assert _done(out / "search") == per_stage[0] and 1 <= _done(out / "seeds") < per_stage[1]
     variables = os.environ | {"OMP_NUM_THREADS": "1"} | env
     done = subprocess.run(
@@ -349,14 +337,6 @@ def _table_of_digits_is_by_hand(out: Path) -> None:
         assert row.cells["new"].mean == pytest.approx(100 * sum(values) / 2)
 
 
-# Launchers that run one job at a time: the sweep is killed when the first job of a stage has ended, before the last.
-ONE_AT_A_TIME = {
-    "pool": {"CIM_DG_JOBS": "1"},
-    "ray": {"RAY_ADDRESS": "local", "CIM_DG_CPUS_PER_JOB": str(devices.cores())},
-    "multi_gpu": {"PYTHONPATH": str(Path(__file__).parents[1] / "helpers" / "with_gpu")},
-}
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ONE_AT_A_TIME)
 def test_killed_and_resumed_in_each_stage_through_the_stand_in(
@@ -387,9 +367,7 @@ def test_killed_and_resumed_in_each_stage_through_the_real_domainbed(
 @pytest.mark.slow
 def test_killed_and_resumed_in_each_stage_in_wilds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    words = tiny_wilds_sweep.write("out", batch_size=8, n_epochs=2)
-    text = Path("mine.yaml").read_text().replace("options: {", "n_hparams: 2\nprotocol: search-then-seeds\noptions: {")
-    Path("mine.yaml").write_text(text.replace("n_trials: 1", "n_trials: 2").replace(", lr: 0.01, weight_decay: 0", ""))
+    words = tiny_wilds_sweep.write_search("out", batch_size=8, n_epochs=2, n_hparams=2)
     _killed_in_each_stage_and_resumed(words, tmp_path / "out", (4, 2))
     (table,) = build.report([tmp_path / "out"]).tables
     for row in table.rows:
