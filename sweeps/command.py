@@ -49,7 +49,7 @@ def add_parser(subparsers: Any) -> None:
         help="pass the curves on while jobs run (see `cim-dg log`)",
     )
     parser.add_argument("--skip_confirmation", action="store_true", help="do not ask")
-    parser.add_argument("--require_gpu", action="store_true", help="a job that can use no GPU fails")
+    parser.add_argument("--require_gpu", action="store_true", help="do not run where no GPU can be used")
     parser.add_argument("--skip_model_save", action="store_true", help="keep no model of a finished job")
     change = parser.add_argument_group("instead of what the sweep says")
     change.add_argument("--datasets", nargs="+", help="those of the same files, or of none")
@@ -90,15 +90,19 @@ def run(args: argparse.Namespace) -> int:
     """Plan, confirm, run, and print the table.
 
     Raises:
-        UserError: the sweep or a folder is invalid, or the plan is not confirmed.
+        UserError: the sweep or a folder is invalid, the jobs cannot work here, or the plan is not confirmed.
         RunError: a job failed.
     """
+    from cim_dg import launchers
     from cim_dg.domainbed.standin.hparams_registry import read_overrides
+    from cim_dg.sweeps import domainbed
     from cim_dg.sweeps import plan as planning
     from cim_dg.sweeps.spec import load
 
     hparams = None if args.hparams is None else read_overrides(args.hparams)
     spec = load(args.name, {"hparams": hparams, **{name: getattr(args, name) for name in _CHANGES}})
+    if spec.harness == "domainbed":
+        domainbed.check_has_sweep()
     if args.plan or args.max_gpu_hours is not None:
         spec = _within_budget(spec, args)
     if args.plan:
@@ -110,17 +114,18 @@ def run(args: argparse.Namespace) -> int:
         for command in plan.commands:
             print(shlex.join(command.words))
         return 0
+    if plan.commands:
+        for flag in ("require_gpu", "skip_model_save"):  # DomainBed's sweep does not have these
+            if getattr(args, flag):
+                os.environ[f"CIM_DG_{flag.upper()}"] = "1"
+        launchers.check(spec.command_launcher)
     if plan.commands and not args.skip_confirmation and not _confirmed():
         print("Nothing was run.")
         return 0
     if spec.primary is not None:
         planning.declare_primary(plan, args.output_dir)
-    if plan.commands:
-        if args.log:
-            _log_to(args.log)
-        for flag in ("require_gpu", "skip_model_save"):  # DomainBed's sweep does not have these
-            if getattr(args, flag):
-                os.environ[f"CIM_DG_{flag.upper()}"] = "1"
+    if plan.commands and args.log:
+        _log_to(args.log)
     while plan.commands:
         planning.run(plan, args.output_dir)
         if plan.only_submits() and plan.still_missing():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
+import importlib.util
 import itertools
 import json
 import sys
@@ -113,6 +115,21 @@ def commands(
     ]
     sweep = [sys.executable, "-m", "domainbed.scripts.sweep"]
     return [Command([*sweep, "launch", *words], missing)] if missing else []
+
+
+def check_has_sweep() -> None:
+    """Check that the DomainBed here, if there is one, has a sweep.
+
+    Raises:
+        UserError: it is a fork that has none.
+    """
+    with contextlib.suppress(ModuleNotFoundError):  # `check` reports it
+        if importlib.util.find_spec("domainbed.command_launchers") is None:
+            root = Path(importlib.import_module("domainbed").__path__[0]).parent
+            raise UserError(
+                f"{root} holds a fork of DomainBed without a sweep, as those in SWAD's form are: their train_all.py "
+                "runs one job; start sweeps in a clone of DomainBed"
+            )
 
 
 def check(spec: Spec, commands: list[Command]) -> None:

@@ -143,8 +143,8 @@ def run(plan: Plan, output_dir: Path, printed: Path | None = None) -> None:
     The stdout of DomainBed's commands goes to stdout, or is appended to the file `printed`.
 
     Raises:
-        UserError: the folder cannot be written, or Slurm does not answer.
-        RunError: jobs failed; the message has the last line of each.
+        UserError: the folder cannot be written, Slurm does not answer, or DomainBed's command refuses its input.
+        RunError: jobs failed; the message has the last line of the first.
         LeftToAnother: no job failed, but some are left to another process.
     """
     try:
@@ -195,6 +195,8 @@ def _check(plan: Plan, codes: list[int], left: set[Path]) -> None:
     errors = [code for code in codes if code not in (0, LEFT)]
     if not errors and (not failed or plan.only_submits()):
         return
+    if 2 in errors:
+        raise UserError("DomainBed's command refused to start the jobs, for the reason above")
     if not failed:
         raise RunError(f"all jobs are done, but a command ended with exit code {errors[0]}")
     if not errors and (LEFT in codes or {job.folder for job in failed} <= left):

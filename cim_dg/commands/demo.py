@@ -32,11 +32,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the missing jobs, then print the tables and the paths of all files.
 
     Raises:
-        UserError: the folder cannot be used, or a number is not positive.
+        UserError: the folder cannot be used, a number is not positive, or it is a fork of DomainBed without a sweep.
         RunError: a job failed.
     """
     from cim_dg import cli
+    from cim_dg.sweeps import domainbed
 
+    domainbed.check_has_sweep()
     output_dir = arguments.output_dir
     changes = {"n_trials": arguments.n_trials, "steps": arguments.steps}
     _sweep("digits", output_dir / "domainbed", None, changes)

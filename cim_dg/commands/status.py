@@ -9,7 +9,7 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ STATES = (DONE, RUNNING, FAILED, UNFINISHED, NOT_STARTED)
 
 _ABOUT = re.compile(r"^\t(dataset|algorithm|test_envs|trial_seed|hparams_seed): (.*)$", re.MULTILINE)
 _JOB_NAME = re.compile("[0-9a-f]{32}")
+_OPTION = re.compile(r"--(\w+) (.*?)(?= --|$)")
 _ERROR = re.compile(r"^(error: |Traceback \(most recent call last\))", re.MULTILINE)
 
 
@@ -107,11 +108,19 @@ def describe(jobs: list[Job]) -> str:
         f"{len(jobs)} jobs: " + ", ".join(f"{count[state]} {state}" for state in STATES) + stopped + ".",
         _time_left(jobs, side_by_side=max(1, count[RUNNING])),
     ]
+    by_error: dict[str | None, list[Job]] = {}
     for job in jobs:
         if job.state == FAILED:
-            lines.append(
-                f"Failed: {job.folder} ({job.algorithm} on {job.dataset}, {job.about})\n    {_error(job.folder)}"
-            )
+            by_error.setdefault(_error(job.folder), []).append(job)
+    for error, (first, *others) in by_error.items():
+        methods = Counter(job.algorithm for job in others)
+        more = ", ".join(f"{method} {number}" for method, number in methods.items() if method != "?")
+        lines += [
+            f"Failed: {first.folder} ({first.algorithm} on {first.dataset}, {first.about})"
+            + (f" and {len(others)} others" if others else "")
+            + (f": {more}" if more else ""),
+            f"    {error}",
+        ]
     return "\n".join(lines)
 
 
@@ -120,7 +129,9 @@ def find(folder: Path) -> Iterator[Job]:
     for place, below, names in os.walk(folder):
         for note in sorted(Path(place, NOTES).glob("*.json")):
             if not (refused := Path(place, note.name.removesuffix(".json"))).exists():
-                yield Job("?", "?", "refused at its start", refused, FAILED, None)
+                options = _launched(refused)
+                dataset, algorithm = (options.get(name, "?") for name in ("dataset", "algorithm"))
+                yield Job(dataset, algorithm, f"{_about(options)}, refused at its start", refused, FAILED)
         below[:] = sorted(set(below) - {NOTES})
         if "run.json" in names:
             with contextlib.suppress(FileNotFoundError):  # it has been removed meanwhile
@@ -136,7 +147,7 @@ def _domainbed(folder: Path, names: set[str]) -> Job:
     from cim_dg.sweeps.domainbed import seconds
 
     if "done" in names:
-        state = DONE
+        state = DONE if _has_results(folder) else FAILED
     elif STOPPED in names:
         state = STOPPED
     elif locks.is_claimed(folder):
@@ -147,19 +158,36 @@ def _domainbed(folder: Path, names: set[str]) -> Job:
         state = FAILED
     else:
         state = RUNNING if locks.may_be_running(folder) else UNFINISHED
-    about = _about(folder)
-    envs, trial, seed = (about.get(name, "?") for name in ("test_envs", "trial_seed", "hparams_seed"))
+    options = _printed(folder) or _launched(folder)
     return Job(
-        dataset=about.get("dataset", "?"),
-        algorithm=about.get("algorithm", "?"),
-        about=f"test environments {envs}, trial {trial}, hparams seed {seed}",
+        dataset=options.get("dataset", "?"),
+        algorithm=options.get("algorithm", "?"),
+        about=_about(options),
         folder=folder,
         state=state,
         seconds=seconds(folder) if state == DONE else None,
     )
 
 
-def _about(folder: Path) -> dict[str, str]:
+def _has_results(folder: Path) -> bool:
+    """Whether results.jsonl ends with a complete line. Only its end is read."""
+    try:
+        with open(folder / "results.jsonl", "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 2))
+            return file.read().rstrip().endswith(b"}")
+    except OSError:
+        return not folder.is_dir()  # it has been removed meanwhile
+
+
+def _about(options: Mapping[str, str]) -> str:
+    """The arguments of a job as text."""
+    if "log_dir" in options:  # of WILDS
+        return f"seed {options.get('seed', '?')}"
+    envs, trial, seed = (options.get(name, "?") for name in ("test_envs", "trial_seed", "hparams_seed"))
+    return f"test environments {envs}, trial {trial}, hparams seed {seed}"
+
+
+def _printed(folder: Path) -> dict[str, str]:
     """The arguments, which `train` prints at its start, before anything that can fail or take long."""
     try:
         with open(folder / "out.txt", encoding="utf-8", errors="replace") as file:
@@ -168,10 +196,20 @@ def _about(folder: Path) -> dict[str, str]:
         return {}
 
 
+def _launched(folder: Path) -> dict[str, str]:
+    """The arguments of a job that failed, from its launcher's note; none if there is no note."""
+    options = dict(_OPTION.findall(_note(folder).get("command", "")))
+    if "test_envs" in options:
+        options["test_envs"] = f"[{', '.join(options['test_envs'].split())}]"
+    return options
+
+
 def _error(folder: Path) -> str | None:
     """The last error of the last attempt at a job; None if it printed none, or has not ended."""
     from cim_dg.domainbed.standin.lib.command import NOTICE
 
+    if (folder / "done").exists():
+        return "it is done, but its results.jsonl is empty or cut off; remove its folder to have it run again"
     try:
         text = (folder / "err.txt").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -204,10 +242,16 @@ def _wilds(folder: Path) -> Job:
 
 def _noted(folder: Path) -> str | None:
     """The reason of a job's failure in its launcher's notes; None if it did not fail."""
+    return _note(folder).get("reason")
+
+
+def _note(folder: Path) -> dict[str, str]:
+    """The launcher's note of a job that failed: `reason`, `command`; an empty one if there is none."""
     try:
-        return json.loads((folder.parent / NOTES / f"{folder.name}.json").read_text(encoding="utf-8"))["reason"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        noted = json.loads((folder.parent / NOTES / f"{folder.name}.json").read_text(encoding="utf-8"))
+        return {name: str(noted[name]) for name in ("reason", "command") if name in noted}
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
 def _time_left(jobs: list[Job], side_by_side: int) -> str:

@@ -21,7 +21,7 @@ from importlib import import_module
 from pathlib import Path
 
 from cim_dg.errors import LeftToAnother, UserError, exit_code
-from cim_dg.launchers import Job, launch, notes
+from cim_dg.launchers import Job, check, launch, notes
 from cim_dg.runtime import devices, halving, locks, settings
 
 Launcher = Callable[[list[str]], None]
@@ -100,21 +100,27 @@ def ending(launch: Launcher) -> Launcher:
     return wrapped
 
 
-def checked(launch: Launcher, our_names: Collection[str]) -> Launcher:
-    """An upstream launcher that refuses to start jobs that do not know our algorithms (exit code 2).
+def checked(name: str, launch: Launcher, our_names: Collection[str]) -> Launcher:
+    """An upstream launcher that refuses to start jobs that cannot work (exit code 2).
 
-    Upstream's jobs start the `python` on PATH.
+    Upstream's jobs start the `python` on PATH, which may not know our algorithms, and its `multi_gpu` waits for ever
+    where there is no GPU.
     """
 
     @functools.wraps(launch)
     def wrapped(commands: list[str]) -> None:
-        if launch.__name__ != "dummy_launcher":
-            commands = _with_flags(commands)
+        def check_jobs() -> int:
+            check(name)
             ours = [c for c in commands if set(re.findall(r"--(?:algorithm|dataset) (\S+)", c)) & set(our_names)]
             if ours and (problem := python_on_path_lacks_us()):
+                raise UserError(problem)
+            return 0
+
+        if name != "dummy":
+            if code := exit_code(check_jobs, "cim-dg"):
                 notes.free([job(command).folder for command in commands])
-                print(f"error: {problem}", file=sys.stderr)
-                raise SystemExit(2)
+                raise SystemExit(code)
+            commands = _with_flags(commands)
         launch(commands)
 
     return wrapped

@@ -125,7 +125,7 @@ def on_command_launchers(launchers: ModuleType) -> None:
     need(launchers, "REGISTRY")
     if not is_standin():
         for name, launch in launchers.REGISTRY.items():
-            launchers.REGISTRY[name] = checked(launch, {*methods(), *DATASETS} - upstream_algorithms())
+            launchers.REGISTRY[name] = checked(name, launch, {*methods(), *DATASETS} - upstream_algorithms())
     for name in LAUNCHERS:
         if name != "local":  # every DomainBed has its own
             launchers.REGISTRY.setdefault(name, launcher(name) if is_standin() else ending(launcher(name)))

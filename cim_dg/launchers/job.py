@@ -19,7 +19,7 @@ from typing import IO, NamedTuple
 
 from cim_dg.errors import LEFT
 from cim_dg.launchers import watchdog
-from cim_dg.runtime import locks, settings
+from cim_dg.runtime import devices, locks, settings
 from cim_dg.runtime.files import write_atomically
 
 NOTES = ".cim-dg"
@@ -189,10 +189,12 @@ def failures(job: Job) -> tuple[int, str]:
 
 
 def note_failure(job: Job, reason: str) -> None:
-    """Count a failure. A full disk does not prevent the other jobs from running."""
+    """Note a failure, and count it unless the machine had no GPU. A full disk does not prevent the other jobs."""
+    count = failures(job)[0] + (devices.REQUIRED not in reason)
     with contextlib.suppress(OSError):
         job.failures_file.parent.mkdir(exist_ok=True)
-        write_atomically(job.failures_file, json.dumps({"failures": failures(job)[0] + 1, "reason": reason}) + "\n")
+        note = {"failures": count, "reason": reason, "command": str(job)}
+        write_atomically(job.failures_file, json.dumps(note) + "\n")
 
 
 def passed_on(threads: int | None) -> dict[str, str]:

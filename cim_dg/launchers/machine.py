@@ -70,17 +70,8 @@ def parallel(jobs: Sequence[Job]) -> dict[Job, Ending]:
 
 
 def multi_gpu(jobs: Sequence[Job]) -> dict[Job, Ending]:
-    """Run the jobs one at a time on each GPU: those of CUDA_VISIBLE_DEVICES, or all.
-
-    Raises:
-        UserError: there is no GPU.
-    """
-    gpus = devices.gpus()
-    if not gpus:
-        raise UserError(
-            "the launcher multi_gpu needs a GPU and there is none; --command_launcher local runs on the CPU"
-        )
-    return Machine(jobs, [{devices.VISIBLE: gpu} for gpu in gpus[: len(jobs)]], Processes).run()
+    """Run the jobs one at a time on each GPU: those of CUDA_VISIBLE_DEVICES, or all."""
+    return Machine(jobs, [{devices.VISIBLE: gpu} for gpu in devices.gpus()[: len(jobs)]], Processes).run()
 
 
 def pool(jobs: Sequence[Job], bar: bool = True) -> dict[Job, Ending]:

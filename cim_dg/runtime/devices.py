@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import torch
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+REQUIRED = "a GPU is required (CIM_DG_REQUIRE_GPU, --require_gpu)"
+"""The beginning of `check_required`'s error, by which a launcher knows it."""
 
 
 def cores() -> int:
@@ -70,16 +72,18 @@ def check_required(always: bool = False) -> None:
     Raises:
         UserError: torch can use no GPU. The message has its reason.
     """
+    if not (always or settings.get("CIM_DG_REQUIRE_GPU")):
+        return
     import torch
 
-    if not (always or settings.get("CIM_DG_REQUIRE_GPU")) or torch.cuda.is_available():
+    if torch.cuda.is_available():
         return
     try:
         torch.cuda.init()
         reason = "there is none"
     except (RuntimeError, AssertionError) as error:
         reason = " ".join(str(error).split())
-    raise UserError(f"a GPU is required (CIM_DG_REQUIRE_GPU, --require_gpu) and cannot be used: {reason}")
+    raise UserError(f"{REQUIRED} and cannot be used: {reason}")
 
 
 def _nvidia_devices() -> list[Path]:

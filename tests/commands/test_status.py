@@ -34,6 +34,8 @@ def job(tmp_path: Path) -> Callable[..., Path]:
         folder.mkdir()
         made += 1
         begun = {"out_txt": ARGS.format(algorithm), "err_txt": NOTICE + "\n"} if texts else {}
+        if "done" in texts:
+            begun["results_jsonl"] = '{"step": 0}\n'
         for name, text in (begun | texts).items():
             path = folder / name.replace("_", ".")
             path.write_text(text)
@@ -168,3 +170,42 @@ def test_an_interval_that_is_no_time_is_refused(
 ) -> None:
     assert cli.main(["status", str(tmp_path), f"--watch={seconds}"]) == 2
     assert "accepted are 0.1 to 86400 seconds" in capsys.readouterr().err
+
+
+def test_equal_errors_are_one_and_jobs_that_wrote_nothing_are_known_by_their_command(
+    job: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refused = f"{NOTICE}\nerror: a GPU is required\n"
+    command = "python -m domainbed.scripts.train --algorithm {} --dataset VLCS --hparams_seed 0 --test_envs 0 1 "
+    folders = [job(algorithm, out_txt="", err_txt=refused) for algorithm in ("CIM", "ERM", "ERM")]
+    for folder, algorithm in zip(folders, ("CIM", "ERM", "ERM"), strict=True):
+        words = f"{command.format(algorithm)}--trial_seed 2".split()
+        note_failure(Job(tuple(words), folder, True), "exit code 2: error: a GPU is required")
+    other = job("SCL", err_txt=f"{NOTICE}\nerror: the loss is nan\n")
+    gone = tmp_path / "waterbirds-CIM-seed1"
+    words = "python -m cim_dg.cli wilds train --dataset waterbirds --algorithm CIM --log_dir x --seed 1"
+    note_failure(Job(tuple(words.split()), gone, True), "exit code 2: error: no")
+    _, _, *failures = status(tmp_path, capsys)
+    assert failures == [
+        f"Failed: {gone} (CIM on waterbirds, seed 1, refused at its start)",
+        "    exit code 2: error: no",
+        f"Failed: {folders[0]} (CIM on VLCS, test environments [0, 1], trial 2, hparams seed 0) and 2 others: ERM 2",
+        "    error: a GPU is required",
+        f"Failed: {other} (SCL on VLCS, test environments [1], trial 2, hparams seed 0)",
+        "    error: the loss is nan",
+    ]
+
+
+def test_a_job_that_has_lost_its_results_is_not_done(
+    job: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = '{"step": 0, "args": {}}\n'
+    job(done="done", results_jsonl=2 * whole)
+    job(done="done", results_jsonl=whole.strip())
+    lost = [job(done="done", results_jsonl=text) for text in ("", whole[:12], whole + whole[:7])]
+    lost.append(job(done="done"))
+    (lost[-1] / "results.jsonl").unlink()
+    first, _, failed, reason = status(tmp_path, capsys)
+    assert first == "6 jobs: 2 done, 0 running, 4 failed, 0 unfinished, 0 not started."
+    assert str(lost[0]) in failed and "and 3 others: CIM 3" in failed
+    assert reason.strip().startswith("it is done, but its results.jsonl is empty or cut off; remove its folder")

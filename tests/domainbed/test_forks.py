@@ -83,6 +83,9 @@ def test_doctor_names_the_fork_its_commit_and_what_is_registered(variable: str, 
     assert "ERM, GroupDRO, which it has itself" in done.stdout
     no_sweep = "left out                 launchers: it has no sweep" in done.stdout
     assert no_sweep == (form == "SWAD's")
+    planned = clone.python("-m", "cim_dg.cli", "sweep", "digits", "--output_dir", str(tmp_path / "x"), "--plan")
+    assert planned.returncode == (2 if no_sweep else 0), planned.stderr
+    assert ("holds a fork of DomainBed without a sweep" in planned.stderr) == no_sweep
 
 
 def test_diwa_averages_ours_from_a_shared_initialisation(diwa: Clone, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import torch
 from cim_dg.domainbed import launchers
 from cim_dg.domainbed.launchers import checked, ending, job, launcher
 from cim_dg.errors import LEFT, LeftToAnother, RunError, UserError
-from cim_dg.runtime import locks
+from cim_dg.runtime import devices, locks
 
 TRAIN = "python -m domainbed.scripts.train --algorithm ERM --output_dir"
 
@@ -76,7 +76,7 @@ class TestPythonOnPath:
 
     @pytest.fixture
     def launch(self, launched):
-        return checked(lambda commands: launched.extend(commands), {"CIM", "NuisanceDigits"})
+        return checked("local", lambda commands: launched.extend(commands), {"CIM", "NuisanceDigits"})
 
     def jobs(self, folder: Path, algorithm: str) -> list[str]:
         (folder / "job").mkdir()
@@ -111,6 +111,14 @@ class TestPythonOnPath:
         jobs = self.jobs(tmp_path, "CIM")
         launch(jobs)
         assert launched == jobs
+
+    def test_upstreams_multi_gpu_does_not_wait_for_a_gpu_for_ever(self, tmp_path, monkeypatch, launched, capsys):
+        monkeypatch.setattr(devices, "gpus", lambda: [])
+        with pytest.raises(SystemExit) as raised:
+            checked("multi_gpu", launched.extend, {"CIM"})(self.jobs(tmp_path, "ERM"))
+        assert raised.value.code == 2 and not launched
+        assert "cim-dg: error: the launcher multi_gpu needs a GPU" in capsys.readouterr().err
+        assert not (tmp_path / "job").exists()
 
 
 def test_the_real_train_claims_its_folder_for_as_long_as_it_lives(tmp_path, monkeypatch, capsys):

@@ -12,12 +12,13 @@ import threading
 from pathlib import Path
 
 import pytest
+import torch
 from worker_jobs import is_running, job, until
 
 from cim_dg.errors import LEFT, LeftToAnother, RunError, UserError
-from cim_dg.launchers import Job, launch, notes
-from cim_dg.launchers.job import Ending, clear, run
-from cim_dg.runtime import locks
+from cim_dg.launchers import Job, check, launch, notes
+from cim_dg.launchers.job import Ending, clear, failures, note_failure, run
+from cim_dg.runtime import devices, locks
 
 
 def test_it_runs_in_its_folder_with_the_variables_and_this_python(tmp_path):
@@ -126,19 +127,45 @@ class TestLaunch:
             launch("parallel", jobs)
         assert (tmp_path / "good" / "done").exists()
 
+    def test_of_many_failed_jobs_two_are_named(self, tmp_path):
+        jobs = [job(tmp_path / "a sweep" / name, "raise ValueError('no')") for name in "abcde"]
+        with pytest.raises(RunError) as raised:
+            launch("parallel", jobs)
+        first, *lines, last = str(raised.value).splitlines()
+        assert first == "5 of 5 jobs failed:"
+        assert lines.count("    exit code 1: ValueError: no;") == 2
+        assert last == f"and 3 others: cim-dg status '{tmp_path / 'a sweep'}'"
+
+    def test_a_required_gpu_is_looked_for_before_anything_starts(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("CIM_DG_REQUIRE_GPU", "1")
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        with pytest.raises(UserError, match="a GPU is required"):
+            launch("local", [job(tmp_path / "a", "")])
+        assert [path.name for path in tmp_path.rglob("*")] == ["a"]
+        check("slurm")  # its jobs run on other machines
+        (tmp_path / "a" / "done").touch()
+        launch("local", [job(tmp_path / "a", "")])  # nothing is left to run
+
     def test_a_job_that_has_failed_too_often_is_not_started(self, tmp_path, monkeypatch):
         monkeypatch.setenv("CIM_DG_MAX_FAILURES", "2")
         bad = job(tmp_path / "bad", f"open({str(tmp_path / 'tried')!r}, 'a').write('x'); raise ValueError('no')")
         for _ in range(2):
             with pytest.raises(RunError, match="exit code 1: ValueError: no"):
                 launch("parallel", [bad])
-        with pytest.raises(RunError, match=r"it has failed 2 times and was not started.*the last time: exit code 1"):
+        with pytest.raises(
+            RunError, match=r"it has failed 2 times and was not started.*the last time: exit code 1"
+        ) as said:
             launch("parallel", [bad])
+        assert f"(to start it: CIM_DG_MAX_FAILURES=3, or remove {bad.failures_file})" in str(said.value)
         assert (tmp_path / "tried").read_text() == "xx"
         monkeypatch.setenv("CIM_DG_MAX_FAILURES", "3")
         with pytest.raises(RunError):
             launch("parallel", [bad])
         assert (tmp_path / "tried").read_text() == "xxx"
+        bad.failures_file.unlink()
+        with pytest.raises(RunError):
+            launch("parallel", [bad])
+        assert (tmp_path / "tried").read_text() == "xxxx"
 
     def test_a_job_that_was_left_to_a_process_that_has_ended_runs_in_the_end(self, tmp_path, capsys):
         """As one of a machine that has died, whose lock NFS keeps until the lease runs out."""
@@ -213,6 +240,15 @@ class TestNotes:
 
 def test_failures_are_noted_beside_the_folder(tmp_path):
     with pytest.raises(RunError):
-        launch("parallel", [job(tmp_path / "a", "raise ValueError('no')")])
+        launch("parallel", [failing := job(tmp_path / "a", "raise ValueError('no')")])
     noted = json.loads((tmp_path / ".cim-dg" / "a.json").read_text())
-    assert noted == {"failures": 1, "reason": "exit code 1: ValueError: no"}
+    assert noted == {"failures": 1, "reason": "exit code 1: ValueError: no", "command": str(failing)}
+
+
+def test_a_machine_without_the_required_gpu_is_no_failure_of_the_job(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    refused = job(tmp_path / "a", "")
+    with pytest.raises(UserError) as error:
+        devices.check_required(always=True)
+    note_failure(refused, f"exit code 2: error: {error.value}")
+    assert failures(refused) == (0, f"exit code 2: error: {error.value}")

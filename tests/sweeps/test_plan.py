@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -179,6 +180,11 @@ def test_a_command_that_fails_is_an_error(tmp_path: Path) -> None:
         planning.run(_with_command(_digits(tmp_path), FINISH + "sys.exit(3)"), tmp_path)
 
 
+def test_a_command_that_refuses_is_no_failure_of_the_jobs(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="DomainBed's command refused to start the jobs, for the reason above"):
+        planning.run(_with_command(_digits(tmp_path), "raise SystemExit(2)"), tmp_path)
+
+
 def test_jobs_of_others_are_not_cleared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A real DomainBed's jobs start over, but for those that are claimed, or wait in Slurm or in a live launcher."""
     plan = _digits(tmp_path)
@@ -240,6 +246,34 @@ def test_a_dry_run_runs_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[st
     out = capsys.readouterr().out
     assert "45 jobs: 0 done" in out
     assert "-m domainbed.scripts.sweep launch --datasets NuisanceDigits" in out
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("options", ["--require_gpu", "--command_launcher multi_gpu"])
+def test_without_a_gpu_that_the_jobs_need_nothing_is_made(
+    options: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CIM_DG_REQUIRE_GPU", "0")  # the command sets it for its jobs
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    words = ["sweep", "digits", "--output_dir", str(tmp_path / "out"), "--skip_confirmation", *options.split()]
+    assert cli.main(words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.match("cim-dg: error: (a GPU is required|the launcher multi_gpu needs a GPU)", line)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("options", ["--dry_run", "--plan", "--skip_confirmation"])
+def test_a_fork_without_a_sweep_is_named(
+    options: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "domainbed" / "algorithms").mkdir(parents=True)
+    (tmp_path / "domainbed" / "algorithms" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("domainbed", "domainbed.command_launchers"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    assert cli.main(["sweep", "digits", "--output_dir", str(tmp_path / "out"), options]) == 2
+    out, err = capsys.readouterr()
+    assert f"error: {tmp_path} holds a fork of DomainBed without a sweep" in err and not out
     assert not (tmp_path / "out").exists()
 
 

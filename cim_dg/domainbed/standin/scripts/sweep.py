@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from cim_dg.data import present
 from cim_dg.errors import UserError
+from cim_dg.launchers import check as check_launcher
 from cim_dg.launchers import notes
 from cim_dg.launchers.job import clear
 from cim_dg.runtime import locks
@@ -167,7 +168,7 @@ def check(args: argparse.Namespace) -> None:
 
     Raises:
         UserError: a launcher, algorithm, data set or hyper-parameter is unknown, a name comes twice, a value is out of
-            bounds, there are too few environments, or the data are not there.
+            bounds, there are too few environments, or the data or a GPU that the jobs need are not there.
     """
     if args.n_hparams_from >= args.n_hparams:
         raise UserError(
@@ -190,6 +191,8 @@ def check(args: argparse.Namespace) -> None:
     runs = args.command == "launch" and args.command_launcher != "dummy"
     if runs and (lacking := present.needed("domainbed", args.datasets, args.data_dir)):
         raise UserError(f"--data_dir {args.data_dir} lacks data: {lacking[0]}")
+    if runs:
+        check_launcher(args.command_launcher)
 
 
 def plan(args: argparse.Namespace) -> Iterator[TrainArgs]:
