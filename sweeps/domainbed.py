@@ -56,8 +56,13 @@ def spans(spec: Spec) -> dict[str, Span]:
             f"halving is {spec.halving}; accepted is none for DomainBed itself, whose jobs do not go on from a "
             "checkpoint: those of the stand-in and of WILDS do"
         )
+    return {name: (length - 1, interval) for name, (length, interval) in lengths(spec).items()}
+
+
+def lengths(spec: Spec) -> dict[str, tuple[int, int]]:
+    """The steps of a job on each dataset, and those between its checkpoints."""
     known = {name: importlib.import_module("domainbed.datasets").get_dataset_class(name) for name in spec.datasets}
-    return {name: ((spec.steps or of.N_STEPS) - 1, of.CHECKPOINT_FREQ) for name, of in known.items()}
+    return {name: (spec.steps or of.N_STEPS, of.CHECKPOINT_FREQ) for name, of in known.items()}
 
 
 def ranked(spec: Spec, folder: Path) -> dict[Cell, list[Choice]]:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -121,6 +121,16 @@ def make_plan(spec: Spec, data_dir: str | None, output_dir: Path) -> Plan:
     stages.refuse_plain(output_dir)
     jobs = harness.jobs(spec, data_dir, output_dir)
     return Plan(spec, jobs, harness.commands(spec, data_dir, output_dir, jobs))
+
+
+def check_on_paper(spec: Spec, data_dir: str | None) -> None:
+    """Check what every job would refuse, but for data that no folder is given for.
+
+    Raises:
+        UserError: as of `make_plan` and `Plan.check`.
+    """
+    spec = replace(spec, data=spec.data if data_dir else (), protocol="random-search", halving=None)
+    make_plan(spec, data_dir or domainbed.NO_DATA, Path("nowhere")).check()
 
 
 def declare_primary(plan: Plan, output_dir: Path) -> None:
