@@ -20,7 +20,7 @@ from cim_dg.results.protocols import SEARCH_THEN_SEEDS, STOPPED
 from cim_dg.runtime.files import write_atomically
 from cim_dg.runtime.halving import marker
 from cim_dg.sweeps import data, domainbed, halving, stages, wilds
-from cim_dg.sweeps.jobs import DONE, UNFINISHED, Command, Job, duration, seconds_left
+from cim_dg.sweeps.jobs import DONE, UNFINISHED, Command, Job, duration, guessed, seconds_left
 from cim_dg.sweeps.spec import Spec
 
 _HARNESS: dict[str, ModuleType] = {"domainbed": domainbed, "wilds": wilds}
@@ -100,7 +100,8 @@ class Plan:
         seconds = self.seconds_left()
         if seconds is None:
             return "Time left: not known before a job is done."
-        return f"Time left: {duration(seconds)} of computing, divided by the jobs that run side by side."
+        left = f"Time left: {duration(seconds)} of computing, divided by the jobs that run side by side."
+        return left + guessed(self.jobs, self.missing())
 
 
 def make_plan(spec: Spec, data_dir: str | None, output_dir: Path) -> Plan:

@@ -76,22 +76,20 @@ def _version(run: Run, keep: Callable[[str], bool]) -> str | None:
     )
 
 
+SEARCHED = {"batch size": "batch_size", "learning rate": "lr", "weight decay": "weight_decay"}
+"""Facts that a search of settings draws, and their hyper-parameters. They are compared where there is none."""
+
 FACTS: dict[str, Callable[[Run], str | None]] = {
     "backbone": _backbone,
     "weights": _weights,
     "steps or epochs": lambda run: _length(run) or "the dataset's default",
-    "batch size": _hparam("batch_size"),
+    **{name: _hparam(hparam) for name, hparam in SEARCHED.items()},
     "resolution": _args("target_resolution", "transform"),
     "optimiser": _optimizer,
-    "learning rate": _hparam("lr"),
-    "weight decay": _hparam("weight_decay"),
     "code": _code,
     "library versions": lambda run: _version(run, "cim-dg".__ne__),
 }
 """The facts by name; None where a run's record does not tell."""
-
-SEARCHED = ("batch size", "learning rate", "weight decay")
-"""Facts that a search of settings draws. They are compared where there is none."""
 
 
 def is_searched(runs: Sequence[Run]) -> bool:
