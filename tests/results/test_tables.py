@@ -216,8 +216,9 @@ def test_environments_that_no_run_was_tested_on_have_no_column(tmp_path: Path) -
 
 def test_other_data_of_a_dataset_is_another_table(tmp_path: Path) -> None:
     accuracies = {"ERM": (0.7, 0.3), "CIM": (0.8, 0.35)}
+    data: list[dict[str, Any]] = [{"nuisance_seed": 1}, {"nuisance_shift": 4}]
     for name, values in accuracies.items():
-        for options, value in zip(({"nuisance_seed": 1}, {"nuisance_shift": 4}), values, strict=True):
+        for options, value in zip(data, values, strict=True):
             for trial in range(2):
                 args = job_args("NuisanceDigits", name, [2], trial)
                 folder = tmp_path / f"{name}-{value}-{trial}"
