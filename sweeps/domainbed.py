@@ -17,7 +17,7 @@ from cim_dg.errors import UserError
 from cim_dg.hparams.sampling import seed_hash
 from cim_dg.launchers import notes
 from cim_dg.launchers.job import clear as remove_unclaimed
-from cim_dg.results.domains import ENVIRONMENTS
+from cim_dg.results.domains import ENVIRONMENTS, dataset_of
 from cim_dg.results.protocols import Choice
 from cim_dg.results.records import VARIANTS
 from cim_dg.runtime.files import last_line
@@ -80,7 +80,7 @@ def ranked(spec: Spec, folder: Path) -> dict[Cell, list[Choice]]:
         raise UserError(f"{folder} has runs of {' and '.join(harnesses)}; a search is one of a single harness")
     cells: dict[Cell, list[Any]] = {}
     for row in ordered.itertuples():
-        cells.setdefault((str(row.dataset), str(row.algorithm), row.test_env), []).append(row)
+        cells.setdefault((dataset_of(row.dataset), str(row.algorithm), row.test_env), []).append(row)
     choices: dict[Cell, list[Choice]] = {}
     for dataset, name in itertools.product(spec.datasets, spec.algorithms):
         for env in [envs[0] for envs in _test_envs(dataset, spec) if len(envs) == 1]:

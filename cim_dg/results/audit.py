@@ -22,6 +22,7 @@ from cim_dg.results.audit_facts import (
     trains_on_groups,
 )
 from cim_dg.results.build import Report
+from cim_dg.results.domains import dataset_of
 from cim_dg.results.records import Run, settings_tried
 from cim_dg.results.tables import LEVEL, Comparison, Row, Table
 
@@ -345,8 +346,8 @@ def _again(runs: Sequence[Run], what: str, like: Sequence[Run] = (), change: str
     single = " --single_test_envs" if all(len(run.test_envs) == 1 for run in runs) else ""
     algorithms = " ".join(sorted({str(run.args.get("algorithm", run.algorithm)) for run in runs}))
     return (
-        f"{what}: python -m domainbed.scripts.sweep launch --datasets {run.dataset} --algorithms {algorithms}{single} "
-        f"--data_dir {shlex.quote(str(run.args.get('data_dir')))} --output_dir {root} --n_hparams "
+        f"{what}: python -m domainbed.scripts.sweep launch --datasets {dataset_of(run.dataset)} --algorithms "
+        f"{algorithms}{single} --data_dir {shlex.quote(str(run.args.get('data_dir')))} --output_dir {root} --n_hparams "
         f"{1 + max(run.hparams_seed for run in like)} --n_trials {1 + max(run.trial for run in like)}{option}"
     )
 
