@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import statistics
 from collections import Counter
@@ -10,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol, get_args
+from typing import Protocol, get_args
 
 from cim_dg.errors import UserError
+from cim_dg.results.grids import Grid
 from cim_dg.results.protocols import SEARCH_THEN_SEEDS
 from cim_dg.sweeps import domainbed, halving, wilds
 from cim_dg.sweeps.jobs import Job
@@ -82,10 +82,7 @@ def measure(spec: Spec, folder: Path) -> dict[Key, Cost]:
         costs.setdefault(key, []).append(cost)
     wanted = _wanted(spec)
     if missing := [f"{algorithm} on {dataset}" for dataset, algorithm in wanted if (dataset, algorithm) not in costs]:
-        raise UserError(
-            f"{folder} has no finished job of {', '.join(missing)}; give --pilot DIR, a folder with one of each, "
-            "of the same sweep with --n_trials 1 --n_hparams 1 --protocol random-search"
-        )
+        raise UserError(f"{folder} has no finished job of {', '.join(missing) if costs else 'this sweep'}")
     return {
         key: Cost(
             statistics.mean(cost.seconds for cost in costs[key]), statistics.mean(cost.size for cost in costs[key])
@@ -99,28 +96,29 @@ def hours(spec: Spec, costs: Mapping[Key, Cost]) -> float:
     return sum(count * costs[key].seconds for key, count in in_full_jobs(spec).items()) / 3600
 
 
-def describe(spec: Spec, costs: Mapping[Key, Cost]) -> str:
-    """The jobs, GPU hours and GB of each method, with the protocols side by side; '?' without costs."""
+def tables(spec: Spec, costs: Mapping[Key, Cost]) -> list[Grid]:
+    """What a job of each method costs, if known, and all jobs under each protocol; '?' without costs."""
     protocols = [name for name in get_args(Name) if name != SEARCH_THEN_SEEDS or spec.n_hparams > 1]
     specs = {name: replace(spec, protocol=name, halving=None) for name in protocols}
     if spec.halving is not None:
-        specs[f"halving {spec.halving}"] = spec
-    counts = {name: job_counts(of) for name, of in specs.items()}
-    full = {name: in_full_jobs(of) for name, of in specs.items()}
-    rows = [
-        ["", "hours a job", "GB a job", *(f"{name}: {unit}" for name in counts for unit in ("jobs", "hours", "GB"))]
-    ]
+        specs[f"{SEARCH_THEN_SEEDS}, halving {spec.halving}"] = spec
     wanted = _wanted(spec)
-    for key in wanted:
-        row = [" on ".join(reversed(key)), *_amounts([(1, 1, costs.get(key))])]
-        each = [(of[key], full[name][key], costs.get(key)) for name, of in counts.items()]
-        rows.append(row + [cell for jobs in each for cell in (str(jobs[0]), *_amounts([jobs]))])
-    every = [[(of[key], full[name][key], costs.get(key)) for key in wanted] for name, of in counts.items()]
-    rows.append(["all", "", "", *(cell for of in every for cell in (str(sum(n for n, *_ in of)), *_amounts(of)))])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    settings = f"{spec.n_hparams} settings, {spec.n_trials} trials; hours are GPU hours, with one job on a GPU."
-    return "\n".join([settings, *lines])
+    each = [[" on ".join(reversed(key)), *_amounts([(1, 1, costs[key])])] for key in wanted if costs]
+    every = []
+    for name, of in specs.items():
+        counts, full = job_counts(of), in_full_jobs(of)
+        amounts = _amounts([(counts[key], full[key], costs.get(key)) for key in wanted])
+        every.append([name, str(sum(counts.values())), f"{round(sum(full.values()), 1):g}", *amounts])
+    notes = ["GPU hours are those with one job on a GPU."] if costs else []
+    notes += ["In full length: jobs that halving stops count by the part that they train."] if spec.halving else []
+    header = ["Protocol", "Jobs", "In full length", "GPU hours", "GB"]
+    grids = [_grid("A job of full length", ["Method", *header[-2:]], each)] if costs else []
+    return [*grids, _grid(f"All jobs: {spec.n_hparams} settings, {spec.n_trials} trials", header, every, notes)]
+
+
+def _grid(title: str, header: list[str], rows: list[list[str]], notes: Sequence[str] = ()) -> Grid:
+    cells, numeric = [[[text] for text in row] for row in rows], [False] + [True] * (len(header) - 1)
+    return Grid(title, header, cells, [False] * len(rows), notes, numeric)
 
 
 def _amounts(jobs: Sequence[tuple[int, float, Cost | None]]) -> list[str]:
@@ -173,9 +171,8 @@ def _domainbed(spec: Spec, folder: Path) -> tuple[Key, Cost]:
     pairs = zip(records[1:], pairwise(steps), strict=True)
     trained = sum(record["step_time"] * (now - before) for record, (before, now) in pairs)
     rest = max(0.0, total - trained - records[0]["step_time"])
-    known: Any = importlib.import_module("domainbed.datasets").get_dataset_class(key[0])
-    length = spec.steps or known.N_STEPS
-    checkpoints = len({*range(0, length, known.CHECKPOINT_FREQ), length - 1})
+    length, interval = domainbed.lengths(spec)[key[0]]
+    checkpoints = len({*range(0, length, interval), length - 1})
     return key, Cost(length * trained / (steps[-1] - steps[0]) + checkpoints * rest / len(steps), _size(folder))
 
 

@@ -35,7 +35,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--output_dir", type=Path, required=True, help="where the jobs' folders are, or will be")
     parser.add_argument("--dry_run", action="store_true", help="show the plan and the commands, run nothing")
     parser.add_argument(
-        "--plan", action="store_true", help="show jobs, GPU hours and GB by method and protocol, run nothing"
+        "--plan", action="store_true", help="show jobs by protocol and, from a pilot, GPU hours and GB; run nothing"
     )
     parser.add_argument("--pilot", type=Path, help="folder of finished jobs from which hours are reckoned")
     parser.add_argument(
@@ -101,8 +101,12 @@ def run(args: argparse.Namespace) -> int:
 
     hparams = None if args.hparams is None else read_overrides(args.hparams)
     spec = load(args.name, {"hparams": hparams, **{name: getattr(args, name) for name in _CHANGES}})
+    if args.output_dir.exists() and not args.output_dir.is_dir():
+        raise UserError(f"--output_dir is {args.output_dir}, which is a file; accepted is a folder")
     if spec.harness == "domainbed":
         domainbed.check_has_sweep()
+    if args.plan:
+        planning.check_on_paper(spec, args.data_dir)
     if args.plan or args.max_gpu_hours is not None:
         spec = _within_budget(spec, args)
     if args.plan:
@@ -142,20 +146,40 @@ def run(args: argparse.Namespace) -> int:
 
 def _within_budget(spec: Spec, args: argparse.Namespace) -> Spec:
     """The sweep, cut to the budget if there is one; prints what it costs, and what was cut."""
+    from cim_dg.results.render_text import for_stdout
     from cim_dg.sweeps import budget
 
+    if args.pilot is not None and not args.pilot.is_dir():
+        raise UserError(f"--pilot is {args.pilot}; there is no such folder")
+    note = ""
     try:
         costs = budget.measure(spec, args.pilot or args.output_dir)
-    except UserError:
+    except UserError as error:
+        note = f"{error}. Run a pilot of short jobs, and add --pilot PILOT:\n{_pilot(spec, args)}"
         if args.pilot is not None or args.max_gpu_hours is not None:
-            raise
+            raise UserError(note) from None
         costs = {}  # the number of jobs is known all the same
     if args.max_gpu_hours is not None:
         spec, sentence = budget.fit(spec, costs, args.max_gpu_hours)
         print(sentence)
     if args.plan:
-        print(budget.describe(spec, costs))
+        print(for_stdout(budget.tables(spec, costs)), end=f"?: {note}\n" if note else "")
     return spec
+
+
+def _pilot(spec: Spec, args: argparse.Namespace) -> str:
+    """The command that runs one job of each method on each test environment, with three checkpoints at most."""
+    from cim_dg.sweeps import domainbed
+
+    needs_data = spec.data or spec.harness == "wilds"
+    words = ["cim-dg", "sweep", args.name, *(["--data_dir", args.data_dir or "DATA"] if needs_data else [])]
+    words += ["--output_dir", "PILOT", "--n_trials", "1", "--n_hparams", "1", "--protocol", "random-search"]
+    for name in ("datasets", "algorithms", "test_envs"):
+        words += [f"--{name}", *getattr(args, name)] if getattr(args, name) else []
+    words += ["--hparams", args.hparams] if args.hparams else []
+    if spec.harness == "domainbed":
+        words += ["--steps", str(min(min(of, 2 * interval + 1) for of, interval in domainbed.lengths(spec).values()))]
+    return shlex.join(words)
 
 
 def _log_to(targets: list[str]) -> None:

@@ -19,7 +19,7 @@ from cim_dg.errors import UserError
 from cim_dg.hparams.sampling import seed_hash
 from cim_dg.launchers import notes
 from cim_dg.launchers.job import clear as remove_unclaimed
-from cim_dg.results.domains import ENVIRONMENTS
+from cim_dg.results.domains import ENVIRONMENTS, dataset_of
 from cim_dg.results.protocols import Choice
 from cim_dg.results.records import VARIANTS
 from cim_dg.runtime.files import last_line
@@ -58,8 +58,13 @@ def spans(spec: Spec) -> dict[str, Span]:
             f"halving is {spec.halving}; accepted is none for DomainBed itself, whose jobs do not go on from a "
             "checkpoint: those of the stand-in and of WILDS do"
         )
+    return {name: (length - 1, interval) for name, (length, interval) in lengths(spec).items()}
+
+
+def lengths(spec: Spec) -> dict[str, tuple[int, int]]:
+    """The steps of a job on each dataset, and those between its checkpoints."""
     known = {name: importlib.import_module("domainbed.datasets").get_dataset_class(name) for name in spec.datasets}
-    return {name: ((spec.steps or of.N_STEPS) - 1, of.CHECKPOINT_FREQ) for name, of in known.items()}
+    return {name: (spec.steps or of.N_STEPS, of.CHECKPOINT_FREQ) for name, of in known.items()}
 
 
 def ranked(spec: Spec, folder: Path) -> dict[Cell, list[Choice]]:
@@ -77,7 +82,7 @@ def ranked(spec: Spec, folder: Path) -> dict[Cell, list[Choice]]:
         raise UserError(f"{folder} has runs of {' and '.join(harnesses)}; a search is one of a single harness")
     cells: dict[Cell, list[Any]] = {}
     for row in ordered.itertuples():
-        cells.setdefault((str(row.dataset), str(row.algorithm), row.test_env), []).append(row)
+        cells.setdefault((dataset_of(row.dataset), str(row.algorithm), row.test_env), []).append(row)
     choices: dict[Cell, list[Choice]] = {}
     for dataset, name in itertools.product(spec.datasets, spec.algorithms):
         for env in [envs[0] for envs in _test_envs(dataset, spec) if len(envs) == 1]:

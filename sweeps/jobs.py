@@ -49,6 +49,13 @@ def seconds_left(jobs: Iterable[Job], missing: Iterable[Job]) -> float | None:
     return sum(per_algorithm.get((job.dataset, job.algorithm), overall) for job in missing)
 
 
+def guessed(jobs: Iterable[Job], missing: Iterable[Job]) -> str:
+    """What `seconds_left` assumes of methods of which no job is done, as a sentence after a space; "" if of none."""
+    known = {(job.dataset, job.algorithm) for job in jobs if job.seconds is not None}
+    names = dict.fromkeys(job.algorithm for job in missing if (job.dataset, job.algorithm) not in known)
+    return f" Not timed yet, and counted as the others: {', '.join(names)}." if names else ""
+
+
 def duration(seconds: float) -> str:
     """Seconds as text."""
     minutes = round(seconds / 60)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -20,7 +20,7 @@ from cim_dg.results.protocols import SEARCH_THEN_SEEDS, STOPPED
 from cim_dg.runtime.files import write_atomically
 from cim_dg.runtime.halving import marker
 from cim_dg.sweeps import data, domainbed, halving, stages, wilds
-from cim_dg.sweeps.jobs import DONE, UNFINISHED, Command, Job, duration, seconds_left
+from cim_dg.sweeps.jobs import DONE, UNFINISHED, Command, Job, duration, guessed, seconds_left
 from cim_dg.sweeps.spec import Spec
 
 _HARNESS: dict[str, ModuleType] = {"domainbed": domainbed, "wilds": wilds}
@@ -100,7 +100,8 @@ class Plan:
         seconds = self.seconds_left()
         if seconds is None:
             return "Time left: not known before a job is done."
-        return f"Time left: {duration(seconds)} of computing, divided by the jobs that run side by side."
+        left = f"Time left: {duration(seconds)} of computing, divided by the jobs that run side by side."
+        return left + guessed(self.jobs, self.missing())
 
 
 def make_plan(spec: Spec, data_dir: str | None, output_dir: Path) -> Plan:
@@ -121,6 +122,16 @@ def make_plan(spec: Spec, data_dir: str | None, output_dir: Path) -> Plan:
     stages.refuse_plain(output_dir)
     jobs = harness.jobs(spec, data_dir, output_dir)
     return Plan(spec, jobs, harness.commands(spec, data_dir, output_dir, jobs))
+
+
+def check_on_paper(spec: Spec, data_dir: str | None) -> None:
+    """Check what every job would refuse, but for data that no folder is given for.
+
+    Raises:
+        UserError: as of `make_plan` and `Plan.check`.
+    """
+    spec = replace(spec, data=spec.data if data_dir else (), protocol="random-search", halving=None)
+    make_plan(spec, data_dir or domainbed.NO_DATA, Path("nowhere")).check()
 
 
 def declare_primary(plan: Plan, output_dir: Path) -> None:

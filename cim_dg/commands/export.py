@@ -94,26 +94,29 @@ def select(args: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
         accepted = ", ".join([*selection.TITLES, *read_wilds.RULES])
         raise UserError(f"--selection is {rule!r}; accepted is one of {accepted}")
     records = read(args.folders)
-    runs = {
+    of_method = {number: run for number, run in enumerate(records.runs) if run.algorithm == args.algorithm}
+    # In tables, other data of a dataset, or in its format, has a longer name; the run's record has the harness' name.
+    runs = {number: run for number, run in of_method.items() if run.dataset == args.dataset} or {
         number: run
-        for number, run in enumerate(records.runs)
-        # In tables, a dataset in the format of another has a longer name; the run's record has its own name.
-        if args.dataset in (run.dataset, run.provenance.get("dataset")) and run.algorithm == args.algorithm
+        for number, run in of_method.items()
+        if args.dataset in (run.args.get("dataset"), run.provenance.get("dataset"))
     }
     if not runs:
         available = sorted({f"{run.algorithm} on {run.dataset}" for run in records.runs})
         raise UserError(f"there is no run of {args.algorithm} on {args.dataset}; there are {', '.join(available)}")
     if any(run.test_envs for run in runs.values()):
-        return _of_domainbed(args, records, rule or "iid")
+        return _of_domainbed(args, records, runs, rule or "iid")
     return _of_wilds(args, records, runs, rule)
 
 
-def _of_domainbed(args: argparse.Namespace, records: Records, rule: str) -> tuple[Path, dict[str, Any]]:
+def _of_domainbed(
+    args: argparse.Namespace, records: Records, runs: Mapping[int, Run], rule: str
+) -> tuple[Path, dict[str, Any]]:
     from cim_dg.results.best import model_file
     from cim_dg.results.selection import select as select_checkpoints
 
     cells = select_checkpoints(records, rule)
-    cells = cells[(cells["dataset"] == args.dataset) & (cells["algorithm"] == args.algorithm)]
+    cells = cells[cells["run"].isin(list(runs))]
     for name, value in (("test_env", args.test_env), ("trial", args.trial)):
         cells = cells if value is None else cells[cells[name] == value]
     if len(cells) != 1:

@@ -36,7 +36,7 @@ def add_parser(subparsers: Any) -> None:
         "--test_envs",
         type=whole(),
         nargs="+",
-        help="environments of DomainBed that training does not see (default none)",
+        help="environments of DomainBed that training does not see, by number as there (default none)",
     )
     add("--defaults", help="of WILDS: named defaults or a YAML file instead of the dataset's")
     add("--side", type=whole(_FEWEST_SIDE, 4096), default=224, help="of --images: the side in pixels (default: 224)")
@@ -69,11 +69,14 @@ def run(args: argparse.Namespace) -> int:
     from cim_dg.runtime.provenance import versions
 
     device = choose_device(args.device)
-    if args.output is not None and args.output.exists() and not args.output.is_dir():
-        raise UserError(f"--output {args.output} is a file; accepted is a folder, or a new name")
     images = read_images(args)
     batch_size = args.batch_size or min(images.batch_size, len(images.y))
     signal_measure.check(images, batch_size)
+    if args.output is not None:
+        try:
+            args.output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--output {args.output} cannot be a folder: {error.strerror}") from None
     similar = signal_measure.similarities(images, args.seed, device)
     with tqdm(total=2 * args.draws, unit="draw", leave=False) as bar:
         signal = signal_measure.gradient_signal(images, batch_size, args.draws, args.seed, device, bar.update)
@@ -97,7 +100,6 @@ def run(args: argparse.Namespace) -> int:
         "versions": versions(["torch", "numpy"]),
     }
     try:
-        args.output.mkdir(parents=True, exist_ok=True)
         write_atomically(args.output / "signal.json", json.dumps(record, indent=1) + "\n")
         write_atomically(args.output / "signal.csv", signal_report.as_csv(table))
         write_atomically(args.output / "signal.png", signal_report.picture(title, similar, signal))

@@ -64,6 +64,11 @@ def of_domainbed(
 
     autoload.install()
     datasets = importlib.import_module("domainbed.datasets")
+    if not hasattr(datasets, "get_dataset_class"):
+        raise UserError(
+            "the domainbed here is a fork of SWAD's form, whose datasets signal cannot open; accepted are DomainBed "
+            "and its stand-in (CIM_DG_STANDIN=1), which read the same folders"
+        )
     registry = importlib.import_module("domainbed.hparams_registry")
     try:
         kind = datasets.get_dataset_class(dataset)

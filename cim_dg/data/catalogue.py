@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from cim_dg.errors import UserError
-from cim_dg.runtime.schema import load_yaml
+from cim_dg.runtime.schema import load_yaml, suggestion
 
 Name = Annotated[str, Field(pattern=r"^[\w][\w.-]*$")]
 Count = Annotated[int, Field(ge=0)]
@@ -211,7 +211,7 @@ def load(name: str) -> Dataset:
         dataset = _read(known)
         if any(name.lower() == other.lower() for others in dataset.harnesses.values() for other in others):
             return dataset
-    raise UserError(f"there is no dataset {name!r}; there are {', '.join(names())}")
+    raise UserError(f"there is no dataset {name!r}; there are {', '.join(names())}{suggestion(name, names())}")
 
 
 def of_harness(harness: str, name: str) -> Dataset | None:

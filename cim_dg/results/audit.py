@@ -22,6 +22,7 @@ from cim_dg.results.audit_facts import (
     trains_on_groups,
 )
 from cim_dg.results.build import Report
+from cim_dg.results.domains import dataset_of
 from cim_dg.results.records import Run, settings_tried
 from cim_dg.results.tables import LEVEL, Comparison, Row, Table
 
@@ -198,8 +199,20 @@ def _facts(runs: Sequence[Run], methods: Methods) -> Iterator[tuple[str, str, st
         yield (
             name,
             f"runs differ in {name} ({_grouped(by_method) if unlike else ', '.join(distinct)}).",
-            _again(runs, f"all methods with one {name}, in a new folder"),
+            _again(runs, f"all methods with one {name}", change=_option(name, runs)),
         )
+
+
+def _option(fact: str, runs: Sequence[Run]) -> str:
+    """The option that sets a hyper-parameter to its most frequent value, beside those that all runs were given."""
+    if fact not in SEARCHED:
+        return ""
+    ((value, _),) = Counter(sorted(filter(None, map(FACTS[fact], runs)))).most_common(1)
+    if not runs[0].test_envs:
+        return f"--{SEARCHED[fact]} {value}"
+    given = {str(run.args.get("hparams") or "{}")[1:-1] for run in runs}
+    entries = [*(given if len(given) == 1 else ()), f'"{SEARCHED[fact]}": {value}']
+    return f"--hparams {shlex.quote('{' + ', '.join(filter(None, entries)) + '}')}"
 
 
 def _harnesses(runs: Sequence[Run]) -> Iterator[tuple[str, str, str]]:
@@ -313,25 +326,29 @@ def _is_of(run: Run, row: Row, table: Table) -> bool:
     return (run.dataset, run.algorithm, run.harness) == (table.dataset, row.method, row.source) and not run.protocol
 
 
-def _again(runs: Sequence[Run], what: str, like: Sequence[Run] = ()) -> str:
-    """The command that runs `what` of the method of `runs`, with as many settings and trials as `like` has."""
+def _again(runs: Sequence[Run], what: str, like: Sequence[Run] = (), change: str | None = None) -> str:
+    """The command that runs `what` of the methods of `runs`, with as many settings and trials as `like` has.
+
+    With a `change`, an option or "", it runs in a new folder.
+    """
     run, like = runs[0], like or runs
-    root = shlex.quote(str(run.folder.parent))
-    if run.protocol:
-        return f"{what}: the command `cim-dg sweep` of {shlex.quote(str(run.folder.parent.parent))} again"
-    if run.test_envs and all(other.trial for other in like):  # DomainBed's own sweep counts its trials from 0
-        return f"{what}: the command `cim-dg sweep` of {root} again"
+    folder = run.folder.parent.parent if run.protocol else run.folder.parent
+    root, option = "NEW" if change is not None else shlex.quote(str(folder)), f" {change}" if change else ""
+    # DomainBed's own sweep counts its trials from 0.
+    if run.protocol or (run.test_envs and all(other.trial for other in like)):
+        how = "again" if change is None else f"with --output_dir NEW{option}"
+        return f"{what}: the `cim-dg sweep` that made {shlex.quote(str(folder))}, {how}"
     if not run.test_envs:
         return (
-            f"{what}: cim-dg wilds train --dataset {run.args.get('dataset', run.dataset)} --algorithm {run.algorithm} "
-            f"--resume ..., in folders of {root}"
+            f"{what}: cim-dg wilds train --dataset {run.args.get('dataset', run.dataset)} --algorithm {run.algorithm}"
+            f"{option} --resume ..., in folders of {root}"
         )
     single = " --single_test_envs" if all(len(run.test_envs) == 1 for run in runs) else ""
+    algorithms = " ".join(sorted({str(run.args.get("algorithm", run.algorithm)) for run in runs}))
     return (
-        f"{what}: python -m domainbed.scripts.sweep launch --datasets {run.dataset} --algorithms "
-        f"{run.args.get('algorithm', run.algorithm)}{single} --data_dir {shlex.quote(str(run.args.get('data_dir')))} "
-        f"--output_dir {root} --n_hparams {1 + max(run.hparams_seed for run in like)} --n_trials "
-        f"{1 + max(run.trial for run in like)}"
+        f"{what}: python -m domainbed.scripts.sweep launch --datasets {dataset_of(run.dataset)} --algorithms "
+        f"{algorithms}{single} --data_dir {shlex.quote(str(run.args.get('data_dir')))} --output_dir {root} --n_hparams "
+        f"{1 + max(run.hparams_seed for run in like)} --n_trials {1 + max(run.trial for run in like)}{option}"
     )
 
 

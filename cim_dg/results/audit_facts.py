@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from cim_dg.hparams import SMALL_IMAGES
-from cim_dg.results.domains import ENVIRONMENTS
+from cim_dg.results.domains import dataset_of, environments
 from cim_dg.results.records import Run
 from cim_dg.results.run_facts import printed_versions
 
@@ -39,7 +39,7 @@ def _hparam(name: str) -> Callable[[Run], str | None]:
 def _backbone(run: Run) -> str | None:
     if "model" in run.args or "image_arch" in run.args:
         return _args("model", "image_arch")(run)
-    if run.dataset in SMALL_IMAGES:
+    if dataset_of(run.dataset) in SMALL_IMAGES:
         return None
     kept = [name for name in _BACKBONE if run.hparams.get(name)]
     return "+".join(kept) or ("resnet50" if "resnet18" in run.hparams else None)
@@ -76,22 +76,20 @@ def _version(run: Run, keep: Callable[[str], bool]) -> str | None:
     )
 
 
+SEARCHED = {"batch size": "batch_size", "learning rate": "lr", "weight decay": "weight_decay"}
+"""Facts that a search of settings draws, and their hyper-parameters. They are compared where there is none."""
+
 FACTS: dict[str, Callable[[Run], str | None]] = {
     "backbone": _backbone,
     "weights": _weights,
     "steps or epochs": lambda run: _length(run) or "the dataset's default",
-    "batch size": _hparam("batch_size"),
+    **{name: _hparam(hparam) for name, hparam in SEARCHED.items()},
     "resolution": _args("target_resolution", "transform"),
     "optimiser": _optimizer,
-    "learning rate": _hparam("lr"),
-    "weight decay": _hparam("weight_decay"),
     "code": _code,
     "library versions": lambda run: _version(run, "cim-dg".__ne__),
 }
 """The facts by name; None where a run's record does not tell."""
-
-SEARCHED = ("batch size", "learning rate", "weight decay")
-"""Facts that a search of settings draws. They are compared where there is none."""
 
 
 def is_searched(runs: Sequence[Run]) -> bool:
@@ -115,7 +113,7 @@ def of_catalogue(run: Run) -> Dataset | None:
 
 def chose(entry: ChoseDefaults, run: Run) -> bool:
     """Whether a run is of the trials, methods and environments that chose defaults."""
-    names = ENVIRONMENTS.get(run.dataset, ())
+    names = environments(run.dataset)
     tested = {names[env] for env in run.test_envs if env < len(names)}
     return (
         run.trial in entry.trials
@@ -131,6 +129,6 @@ def pretrained_with(run: Run) -> str | None:
     """
     weights = _weights(run)
     if weights is None:
-        large = bool(run.test_envs) and run.dataset not in SMALL_IMAGES and "resnet18" in run.hparams
+        large = bool(run.test_envs) and dataset_of(run.dataset) not in SMALL_IMAGES and "resnet18" in run.hparams
         return _IMAGENET if large and not run.harness.endswith("standin") else None
     return _IMAGENET if any(word in weights.lower() for word in ("imagenet", "in1k", "efficientnet")) else None

@@ -12,7 +12,7 @@ from dataclasses import replace
 import pandas as pd
 
 from cim_dg.results import published, statistics
-from cim_dg.results.domains import domain_names
+from cim_dg.results.domains import dataset_of, domain_names
 from cim_dg.results.primary import find
 from cim_dg.results.read_swad import AVERAGED, is_averaged, is_family
 from cim_dg.results.records import Records, Run, settings_tried
@@ -42,6 +42,7 @@ _PAPER_COLUMNS = {"VLCS": ["Caltech", "LabelMe", "Pascal", "Sun"]}
 
 def table_name(dataset: str) -> str:
     """The name of a data set's table on the command line."""
+    dataset = dataset_of(dataset)
     return NAMES.get(dataset, dataset.lower())
 
 
@@ -52,7 +53,7 @@ def domain_tables(records: Records, rules: Sequence[str], baseline: str, with_pu
     selected = {rule: select(records, rule) for rule in rules}
     return [
         _table(dataset, swad, rule, selected[rule], records, baseline, with_published)
-        for dataset, swad in sorted(kinds, key=lambda kind: (kind[0] not in NAMES, kind))
+        for dataset, swad in sorted(kinds, key=lambda kind: (dataset_of(kind[0]) not in NAMES, kind))
         for rule in rules
     ]
 

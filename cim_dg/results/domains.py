@@ -1,6 +1,12 @@
-"""Names of the environments, which a DomainBed job's folder gives by number only."""
+"""Names of datasets, and of their environments, which a DomainBed job's folder gives by number only."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from cim_dg import hparams as spaces
 
 # The same as in domainbed.datasets (a test compares them). Importing that module would import torch.
 _SPAWRIOUS = ("Test", "SC_group_1", "SC_group_2")
@@ -28,9 +34,39 @@ _VLCS = {"C": "Caltech", "L": "LabelMe", "S": "Sun", "V": "Pascal"}
 FULL_NAMES: dict[str, dict[str, str]] = {"VLCS": _VLCS, "VLCSMini": _VLCS}
 
 
+# The hyper-parameters of datasets whose other values make other data. Seeds of the data do not: they repeat it.
+OPTIONS = ("nuisance_background", "nuisance_digits", "nuisance_side", "nuisance_shift", "spirograph_images")
+
+
+def data_name(dataset: str, hparams: Mapping[str, Any]) -> str:
+    """The name of the data of a run: the dataset's, and its options that are not the default, in brackets.
+
+    "NuisanceDigits (nuisance_shift 4)" is other data than "NuisanceDigits": their accuracies do not compare.
+    """
+    defaults = _defaults(dataset)
+    options = [f"{name} {hparams[name]}" for name in defaults if hparams.get(name, defaults[name]) != defaults[name]]
+    return f"{dataset} ({', '.join(options)})" if options else dataset
+
+
+@cache
+def _defaults(dataset: str) -> dict[str, Any]:
+    entries = spaces.space(f"datasets/{dataset}")
+    return {name: entry.default for name, entry in entries.items() if name in OPTIONS}
+
+
+def dataset_of(data: str) -> str:
+    """The dataset's name alone, without the options of `data_name`."""
+    return data.partition(" (")[0]
+
+
+def environments(data: str) -> tuple[str, ...]:
+    """The names of a dataset's environments; empty if they are unknown."""
+    return ENVIRONMENTS.get(dataset_of(data), ())
+
+
 def domain_names(dataset: str, count: int) -> list[str]:
     """The names of a data set's `count` environments; 'env0', 'env1', ... if they are unknown."""
-    names = ENVIRONMENTS.get(dataset, ())
+    names = environments(dataset)
     if len(names) != count:
         return [f"env{index}" for index in range(count)]
-    return [FULL_NAMES.get(dataset, {}).get(name, name) for name in names]
+    return [FULL_NAMES.get(dataset_of(dataset), {}).get(name, name) for name in names]

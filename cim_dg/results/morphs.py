@@ -77,6 +77,6 @@ def _caption(run: Run) -> str:
 
 def _images(run: Run) -> Path | None:
     """The folder of the test environment's images, if the data set consists of folders and still exists."""
-    root = Path(str(run.args.get("data_dir"))) / run.dataset
+    root = Path(str(run.args.get("data_dir"))) / str(run.args.get("dataset"))
     environments = sorted(path for path in root.glob("*") if path.is_dir()) if root.is_dir() else []
     return environments[run.test_envs[0]] if run.test_envs and run.test_envs[0] < len(environments) else None

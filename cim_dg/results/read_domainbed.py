@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from operator import itemgetter
 from pathlib import Path
@@ -17,6 +17,7 @@ import orjson
 
 from cim_dg.errors import UserError
 from cim_dg.results import read_swad
+from cim_dg.results.domains import data_name
 from cim_dg.results.records import Collector, Names, Records, Run
 
 _ACCURACY = re.compile(r"(env\d{1,3}_[a-z]+)_acc|(env\d{1,3}_(?:in|out)(?:TE)?)", re.ASCII)
@@ -119,6 +120,8 @@ def _lines(path: str) -> list[bytes]:
 def from_lines(lines: Iterable[dict[str, Any]]) -> Records:
     """Parsed lines of results.jsonl, of any number of jobs, as the runs of one harness in the order of the lines.
 
+    As in DomainBed's own scripts, the options of a dataset make no other dataset.
+
     Raises:
         UserError: a line is not one that a run writes.
     """
@@ -129,7 +132,8 @@ def from_lines(lines: Iterable[dict[str, Any]]) -> Records:
         try:
             if record["args"] != args:
                 args = record["args"]
-                run = collector.begin(_run(Path(args.get("output_dir", "")), args, record.get("hparams", {}), {}, True))
+                started = _run(Path(args.get("output_dir", "")), args, record.get("hparams", {}), {}, True)
+                run = collector.begin(replace(started, dataset=args["dataset"]))
             layout = _layout(record, collector)
             values = [_number(record[key]) for key in layout.keys]
             collector.add(run, [_whole(record["step"])], layout.number, values)
@@ -166,7 +170,7 @@ def _run(
     return Run(
         folder=folder,
         harness=harness,
-        dataset=args["dataset"],
+        dataset=data_name(args["dataset"], hparams),
         algorithm=args["algorithm"],
         trial=_whole(args["trial_seed"]),
         hparams_seed=_whole(args["hparams_seed"]),

@@ -140,7 +140,13 @@ NAMES = Kind("names", "names separated by commas", lambda text: tuple(text.repla
 
 _ALL = (
     Setting("CIM_DG_AUTOLOAD", SWITCH, True, "0 switches the plugin off", "1"),
-    Setting("CIM_DG_STANDIN", SWITCH, True, "0 refuses the stand-in for DomainBed", "1"),
+    Setting(
+        "CIM_DG_STANDIN",
+        SWITCH,
+        None,
+        "1 forces the stand-in for DomainBed, 0 refuses it",
+        "the stand-in where there is no DomainBed",
+    ),
     Setting("CIM_DG_STANDIN_ANNOUNCED", SWITCH, False, "the stand-in has announced itself", internal=True),
     Setting("CIM_DG_RUNG", _whole(2), None, "the part of its length, 1/this, after which a job pauses", internal=True),
     Setting(

@@ -222,7 +222,7 @@ def test_a_dataset_of_wilds_and_a_folder(tmp_path, capsys):
         (["--images", "nowhere"], "there is no folder nowhere"),
         (["--images", "."], "is not in a folder CLASS"),
         (["--images", "photos", "--data_dir", "x"], "--data_dir does not go with --images"),
-        (["--images", "photos", "--output", "photos/cat/0.png"], "is a file"),
+        (["--images", "photos", "--output", "photos/cat/0.png"], "cannot be a folder"),
         (["--images", "single"], "are of one class"),
     ],
 )
@@ -241,3 +241,11 @@ def test_numbers_out_of_bounds(options, capsys):
     with pytest.raises(SystemExit) as raised:
         cli.main(["signal", "--dataset", "NuisanceDigits", *options])
     assert raised.value.code == 2 and "whole number" in capsys.readouterr().err
+
+
+def test_a_fork_of_swads_form_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delattr("domainbed.datasets.get_dataset_class")
+    assert signal("--dataset", "NuisanceDigits") == 2
+    assert "SWAD's form" in capsys.readouterr().err

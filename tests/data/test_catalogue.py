@@ -23,6 +23,7 @@ def test_every_dataset_that_the_sweeps_can_use_is_there() -> None:
     assert set(names()) == {
         "VLCS", "PACS", "OfficeHome", "TerraIncognita", "DomainNet", "MNIST", "Waterbirds", "CelebA", "Camelyon17",
         "iWildCam", "FMoW", "RxRx1", "ImageNet9", "VLCSMini", "NuisanceDigits",
+        "Spirograph",
     }  # fmt: skip
 
 

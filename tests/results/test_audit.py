@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,9 @@ def test_batch_learning_rate_and_weight_decay_count_where_they_are_not_searched(
     found = _found(_sweep(tmp_path / "fixed", change=change))
     assert set(found) == set(names.values())
     assert found["learning rate"][0].text == "runs differ in learning rate (CIM: 0.5; ERM: 0.001)."
+    _, _, command = found["learning rate"][0].mend.partition("python -m domainbed.scripts.sweep launch ")
+    assert "--algorithms CIM ERM --single_test_envs" in command and "--output_dir NEW" in command
+    assert shlex.split(command)[-2:] == ["--hparams", '{"lr": 0.001}'], "the smallest of equally frequent ones"
     assert _found(_sweep(tmp_path / "searched", change=lambda a, h, p: change(a, h, p) or True)) == {}
 
 
@@ -313,9 +317,13 @@ def test_many_methods_are_counted_and_fresh_trials_are_run_again_by_their_sweep(
     for method in ("ERM", "CIM", "VIB", "SCL", "MMD"):
         for trial in range(2000, 2004 if method == "ERM" else 2003):
             hparams = {"lr": 3e-3 if method == "MMD" else 1e-3, "batch_size": 32}
-            args = job_args("NuisanceDigits", method, [2], trial, 0)
+            args = job_args("NuisanceDigits", method, [2], trial, 0) | {"hparams": '{"nuisance_shift": 4}'}
             _write(tmp_path / f"{method}-{trial}", args, hparams, PROVENANCE | {"versions": VERSIONS})
     found = _found(tmp_path)
     assert found["learning rate"][0].text == "runs differ in learning rate (MMD: 0.003; 4 others: 0.001)."
     assert "(ERM: 2000 to 2003; 4 others: 2000 to 2002)" in found["trials"][0].text
-    assert found["trials"][0].mend.endswith(f"the command `cim-dg sweep` of {tmp_path} again")
+    assert found["trials"][0].mend.endswith(f": the `cim-dg sweep` that made {tmp_path}, again")
+    assert found["learning rate"][0].mend == (
+        f"all methods with one learning rate: the `cim-dg sweep` that made {tmp_path}, with --output_dir NEW --hparams "
+        """'{"nuisance_shift": 4, "lr": 0.001}'"""
+    )

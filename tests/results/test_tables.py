@@ -11,8 +11,9 @@ import pytest
 from made_sweeps import job_args, record, write_job, write_sweep
 from scipy import stats
 
+from cim_dg import hparams as spaces
 from cim_dg.errors import UserError
-from cim_dg.results import build, grids, render_text
+from cim_dg.results import build, domains, grids, render_text
 from cim_dg.results.tables import Table, compare, method_order, same_baseline
 
 DIGITS = ("+90%", "+80%", "new")
@@ -211,3 +212,35 @@ def test_environments_that_no_run_was_tested_on_have_no_column(tmp_path: Path) -
     table = _table(tmp_path)
     assert list(table.columns) == ["+90%", "new"], "and no average, which is that of all"
     assert "CIM (domainbed) has no selectable run with test environment +90%, so it has no average." in table.notes
+
+
+def test_other_data_of_a_dataset_is_another_table(tmp_path: Path) -> None:
+    accuracies = {"ERM": (0.7, 0.3), "CIM": (0.8, 0.35)}
+    data: list[dict[str, Any]] = [{"nuisance_seed": 1}, {"nuisance_shift": 4}]
+    for name, values in accuracies.items():
+        for options, value in zip(data, values, strict=True):
+            for trial in range(2):
+                args = job_args("NuisanceDigits", name, [2], trial)
+                folder = tmp_path / f"{name}-{value}-{trial}"
+                write_job(folder, args, [record(0, [value] * 6)], **options)
+    report = build.report([tmp_path])
+    means = {table.title: {row.method: row.cells["new"].mean for row in table.rows} for table in report.tables}
+    of_default, of_shifted = "NuisanceDigits", "NuisanceDigits (nuisance_shift 4)"
+    assert means == {
+        f"{of_default}: test accuracy (%)": pytest.approx({"ERM": 70, "CIM": 80}),
+        f"{of_shifted}: test accuracy (%)": pytest.approx({"ERM": 30, "CIM": 35}),
+    }
+    assert report.records and not report.records.report(), "no job is there twice"
+    assert {table.title for table in build.report([tmp_path], names=["digits"]).tables} == means.keys()
+
+
+def test_options_that_make_other_data_are_those_of_the_datasets() -> None:
+    own = {
+        name
+        for dataset in ("NuisanceDigits", "Spirograph")
+        for name in spaces.space(f"datasets/{dataset}")
+        if name.startswith(("nuisance_", "spirograph_")) and not name.endswith("_seed")
+    }
+    assert set(domains.OPTIONS) == own
+    assert domains.data_name("VLCS", {"nuisance_shift": 4}) == "VLCS"
+    assert domains.data_name("Spirograph", {"spirograph_images": 50}) == "Spirograph (spirograph_images 50)"

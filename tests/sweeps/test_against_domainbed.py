@@ -22,6 +22,7 @@ LEFT_OUT = {
     "URM": "AssertionError",
     "MLDG": "unchanged",
     "SANDMask": "unchanged",
+    "ARM": "trained",  # but slowly
 }
 """DomainBed's algorithms that the sweep has not, and how that is seen."""
 
@@ -55,8 +56,8 @@ print(json.dumps(seen), file=sys.stderr)
 def test_ten_fresh_trials_of_each_method_on_new(tmp_path: Path) -> None:
     plan = make_plan(load(NAME), None, tmp_path)
     methods = load(NAME).algorithms
-    assert set(OURS) < set(methods) and len(methods) == 30
-    assert len(plan.jobs) == 30 * 10 and all(job.args["test_envs"] == [2] for job in plan.jobs)
+    assert set(OURS) < set(methods) and len(methods) == 29
+    assert len(plan.jobs) == 29 * 10 and all(job.args["test_envs"] == [2] for job in plan.jobs)
     trials = {job.args["trial_seed"] for job in plan.jobs}
     assert trials == set(range(2000, 2010)), "trials that have chosen nothing"
 
@@ -103,7 +104,8 @@ def test_wrong_data_on_the_command_line(
 def test_it_has_every_algorithm_that_trains_here(real: RealDomainBed) -> None:
     done = real.python("-c", STEPS)
     seen: dict[str, Any] = json.loads(done.stderr.splitlines()[-1])
-    assert [name for name, what in seen.items() if what == "trained"] == [*load(NAME).algorithms][: -len(OURS)]
+    trained = [name for name, what in seen.items() if what == "trained"]
+    assert [name for name in trained if name not in LEFT_OUT] == [*load(NAME).algorithms][: -len(OURS)]
     assert set(LEFT_OUT) == set(seen) - set(load(NAME).algorithms)
     for name, reason in LEFT_OUT.items():
         assert reason in seen[name], (name, seen[name])

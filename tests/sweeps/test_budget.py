@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -41,23 +43,35 @@ def pilot(tmp_path: Path) -> Path:
     return tmp_path / "pilot"
 
 
+def _rows(out: str) -> dict[str, list[str]]:
+    """The cells of each row of the tables by its first one."""
+    return {cells[0]: cells[1:] for line in out.splitlines() if len(cells := re.split(r"\s{2,}", line.strip())) > 1}
+
+
 def test_jobs_hours_and_disk_of_both_protocols(pilot: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["sweep", "vlcs", "--output_dir", "unused", "--pilot", str(pilot), "--plan"]) == 0
-    *_, header, erm, _, _, _, _, total = capsys.readouterr().out.splitlines()
-    assert "random-search: jobs" in header and "search-then-seeds: hours" in header
-    each = SECONDS / 3600
+    rows = _rows(out := capsys.readouterr().out)
     size = sum(file.stat().st_size for file in (pilot / "CIM_VIB").iterdir())  # of the longest name
-    assert erm.split() == ["ERM", "on", "VLCS", f"{each:.3g}", "0.001", *_row(240, size), *_row(88, size)]
-    assert total.split() == ["all", *_row(1200, size), *_row(440, size)]
+    assert [rows[f"{name} on VLCS"] for name in METHODS] == [[f"{SECONDS / 3600:.3g}", "0.001"]] * len(METHODS)
+    for protocol, jobs in (("random-search", 1200), ("search-then-seeds", 440)):
+        costs = [f"{jobs * SECONDS / 3600:.3g}", f"{jobs * size / 1e9:.3g}"]
+        assert rows[protocol] == [str(jobs), str(jobs), *costs]
+    assert "?" not in out and max(map(len, out.splitlines())) <= 80
 
 
-def _row(jobs: int, size: int) -> list[str]:
-    return [str(jobs), f"{jobs * SECONDS / 3600:.3g}", f"{jobs * size / 1e9:.3g}"]
-
-
-def test_without_finished_jobs_the_jobs_are_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["sweep", "vlcs", "--output_dir", str(tmp_path), "--plan"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1].split() == ["all", "1200", "?", "?", "440", "?", "?"]
+def test_without_finished_jobs_the_jobs_are_known_and_how_to_know_the_rest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--algorithms", "ERM", "CIM", "--hparams", '{"lr": 0.001}']
+    assert cli.main(["sweep", "vlcs", "--output_dir", str(tmp_path), "--plan", *words]) == 0
+    *table, why, command = capsys.readouterr().out.splitlines()
+    assert _rows("\n".join(table))["search-then-seeds"] == ["176", "176", "?", "?"]
+    assert why == f"?: {tmp_path} has no finished job of this sweep. Run a pilot of short jobs, and add --pilot PILOT:"
+    assert "--steps 601" in command, "of 5001: checkpoints at 0, 300 and 600"
+    (tmp_path / "VLCS").mkdir()
+    pilot = [str(tmp_path) if word == "DATA" else word for word in shlex.split(command)]
+    assert cli.main([*pilot[1:], "--dry_run"]) == 0
+    assert "8 jobs: 0 done" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("argument", ["--pilot", "--max_gpu_hours"])
@@ -69,7 +83,15 @@ def test_methods_without_a_finished_job_are_named(
     (tmp_path / "damaged" / "done").touch()
     value = str(tmp_path) if argument == "--pilot" else "100"
     assert cli.main(["sweep", "vlcs", "--output_dir", str(tmp_path), "--plan", argument, value]) == 2
-    assert "has no finished job of VIB on VLCS, SCL on VLCS, CIM on VLCS" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "has no finished job of VIB on VLCS, SCL on VLCS, CIM on VLCS" in err
+    assert "Run a pilot" in err and err.count("\n") == 1
+
+
+def test_a_pilot_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["sweep", "vlcs", "--output_dir", str(tmp_path), "--plan", "--pilot", str(tmp_path / "nope")]
+    assert cli.main(words) == 2
+    assert capsys.readouterr().err == f"cim-dg: error: --pilot is {tmp_path / 'nope'}; there is no such folder\n"
 
 
 def _vlcs(**changes: Any) -> Spec:

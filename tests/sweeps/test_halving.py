@@ -241,14 +241,16 @@ def test_a_plan_counts_the_part_that_jobs_train(tmp_path: Path, capsys: pytest.C
     assert budget.in_full_jobs(spec)["VLCS", "ERM"] == pytest.approx(4 * (in_full + 2))
     costs = {("VLCS", name): budget.Cost(3600.0, 1e9) for name in spec.algorithms}
     assert budget.hours(spec, costs) == pytest.approx(5 * 4 * (in_full + 2))
-    last = budget.describe(spec, costs).splitlines()
-    assert "halving 3: hours" in last[1] and last[-1].split()[-3:] == ["440", f"{20 * (in_full + 2):.3g}", "440"]
-    assert last[-1].split()[-6:-3] == ["440", "440", "440"], "without halving"
+    *_, without, with_halving = budget.tables(spec, costs)[-1].rows
+    assert [cell for (cell,) in without] == ["search-then-seeds", "440", "440", "440", "440"]
+    full = 20 * (in_full + 2)
+    assert [cell for (cell,) in with_halving][1:] == ["440", f"{full:.1f}", f"{full:.3g}", "440"]
     smaller, _ = budget.fit(spec, costs, 100.0)
     assert smaller.n_hparams >= 6 and budget.hours(smaller, costs) <= 100.0
     words = ["sweep", "vlcs", "--output_dir", str(tmp_path), "--plan", "--protocol", "search-then-seeds"]
     assert cli.main([*words, "--halving", "3"]) == 0
-    assert "halving 3: jobs" in capsys.readouterr().out
+    last = next(line for line in capsys.readouterr().out.splitlines() if "halving 3" in line)
+    assert last.split()[-4:] == ["440", "142.4", "?", "?"], "what it saves is known without a job"
 
 
 @pytest.mark.parametrize(

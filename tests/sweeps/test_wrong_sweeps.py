@@ -25,6 +25,7 @@ def changed_sweep(folder: Path, name: str, entries: dict[str, Any]) -> list[str]
     ("words", "entries", "message"),
     [
         (["--algorithms", "ERM", "CIN"], {}, "there is no algorithm 'CIN'"),
+        (["--hparams", '{"nuisance_shiftt": 1}'], {}, "has no hyper-parameter 'nuisance_shiftt'"),
         (["--command_launcher", "pol"], {}, "there is no launcher 'pol'; .*; did you mean 'pool'"),
         ([], {"hparams": {"cim_lamda": 1}}, "has no hyper-parameter 'cim_lamda'"),
         ([], {"algorithms": ["CIM"], "hparams": {"cim_lambda": -1}}, "cim_lambda is -1; accepted is a number of at le"),
@@ -41,9 +42,9 @@ def test_what_every_job_would_refuse_starts_nothing(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """With --dry_run and without."""
+    """With --dry_run, on paper with --plan, and without."""
     command = [*changed_sweep(tmp_path, "digits", entries), *words]
-    for more in ("--dry_run", "--skip_confirmation"):
+    for more in ("--dry_run", "--plan", "--skip_confirmation"):
         assert cli.main([*command, more]) == 2
         out, err = capsys.readouterr()
         assert re.search(f"^cim-dg: error: .*{message}", err, re.MULTILINE) and out == ""
@@ -72,6 +73,16 @@ def test_what_every_run_of_wilds_would_refuse_starts_nothing(
 ) -> None:
     (tmp_path / "waterbirds_v1.0").mkdir()
     command = changed_sweep(tmp_path, "waterbirds", {"algorithms": ["CIM"], "options": options})
-    assert cli.main([*command, *words, "--dry_run", "--data_dir", str(tmp_path)]) == 2
-    out, err = capsys.readouterr()
-    assert message in err and out == "" and err.count("\n") == 1
+    for more in (["--dry_run", "--data_dir", str(tmp_path)], ["--plan"]):
+        assert cli.main([*command, *words, *more]) == 2
+        out, err = capsys.readouterr()
+        assert message in err and out == "" and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("how", ["--dry_run", "--plan"])
+def test_folders_that_are_none(how: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    assert cli.main(["sweep", "digits", "--output_dir", str(tmp_path / "file"), how]) == 2
+    assert f"--output_dir is {tmp_path / 'file'}, which is a file" in capsys.readouterr().err
+    assert cli.main(["sweep", "vlcs", "--output_dir", str(tmp_path), "--data_dir", str(tmp_path / "none"), how]) == 2
+    assert f"--data_dir {tmp_path / 'none'} holds no VLCS" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from torch.utils.data import TensorDataset
 
 from cim_dg.errors import UserError
 from cim_dg.images.cache import image_cache
+from cim_dg.runtime.schema import suggestion
 
 DATASETS = [
     "Debug28",
@@ -42,7 +43,10 @@ def get_dataset_class(dataset_name: str) -> type[Any]:
         if isinstance(value, type) and getattr(value, "ENVIRONMENTS", None) and not name.startswith("_")
     }
     if dataset_name not in known:
-        raise UserError(f"there is no dataset {dataset_name!r}; this stand-in for DomainBed has {', '.join(known)}")
+        raise UserError(
+            f"there is no dataset {dataset_name!r}; this stand-in for DomainBed has {', '.join(known)}"
+            f"{suggestion(dataset_name, known)}"
+        )
     return known[dataset_name]
 
 
