@@ -145,7 +145,8 @@ def _finish(
 def _chosen_environments(records: Records, runs: list[Run], environments: int, with_published: bool) -> set[int]:
     """The environments that a sweep tests on, where it leaves some out, if all runs and rows are its."""
     tested = {env for run in runs for env in run.test_envs}
-    if not all(run.algorithm in records.variants for run in runs) and (len(tested) == environments or with_published):
+    only_variants = all(run.algorithm in records.variants for run in runs)
+    if len(tested) == environments or (with_published and not only_variants):
         return set()
     return tested
 

@@ -244,3 +244,15 @@ def test_options_that_make_other_data_are_those_of_the_datasets() -> None:
     assert set(domains.OPTIONS) == own
     assert domains.data_name("VLCS", {"nuisance_shift": 4}) == "VLCS"
     assert domains.data_name("Spirograph", {"spirograph_images": 50}) == "Spirograph (spirograph_images 50)"
+
+
+def test_variants_tested_on_every_environment_have_an_average(tmp_path: Path) -> None:
+    for method in ("CIM", "zero"):
+        _write(tmp_path / method, {("CIM", env, 0): 0.6 + env / 10 for env in range(3)})
+    (tmp_path / "variants.json").write_text(json.dumps({"CIM": "CIM", "zero": "λ = 0"}))
+    table = _table(tmp_path)
+    assert list(table.columns) == [*DIGITS, "Average"]
+    assert {row.method: row.cells["Average"].mean for row in table.rows} == pytest.approx({"CIM": 70, "λ = 0": 70})
+    for method in ("CIM", "zero"):
+        (tmp_path / method / "CIM-2-0" / "results.jsonl").unlink()
+    assert list(_table(tmp_path).columns) == ["+90%", "+80%"], "of two of three there is no average to compare"
