@@ -183,8 +183,8 @@ def test_equal_errors_are_one_and_jobs_that_wrote_nothing_are_known_by_their_com
         note_failure(Job(tuple(words), folder, True), "exit code 2: error: a GPU is required")
     other = job("SCL", err_txt=f"{NOTICE}\nerror: the loss is nan\n")
     gone = tmp_path / "waterbirds-CIM-seed1"
-    words = "python -m cim_dg.cli wilds train --dataset waterbirds --algorithm CIM --log_dir x --seed 1"
-    note_failure(Job(tuple(words.split()), gone, True), "exit code 2: error: no")
+    wilds = "python -m cim_dg.cli wilds train --dataset waterbirds --algorithm CIM --log_dir x --seed 1"
+    note_failure(Job(tuple(wilds.split()), gone, True), "exit code 2: error: no")
     _, _, *failures = status(tmp_path, capsys)
     assert failures == [
         f"Failed: {gone} (CIM on waterbirds, seed 1, refused at its start)",
