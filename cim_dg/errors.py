@@ -22,6 +22,7 @@ class LeftToAnother(RunError):
 
 
 LEFT = 75
+NO_READER = 141  # 128 + SIGPIPE, as other commands
 
 
 class Notice(UserWarning):
@@ -66,7 +67,8 @@ def exit_code(run: Callable[[], int | None], program: str = "") -> int:
 
     That is 2 for a UserError or a path that cannot be used (too long, or a folder where a file is written), 1 for a
     RunError or a full disk, 75 for LeftToAnother, and 130 if it is interrupted; the error is one line on stderr, after
-    the name of the `program` if there is one. Other errors pass through.
+    the name of the `program` if there is one. It is 141, without a line, if nobody reads the output any more, as after
+    `| head`. Other errors pass through.
     """
     prefix = f"{program}: " if program else ""
     try:
@@ -77,6 +79,9 @@ def exit_code(run: Callable[[], int | None], program: str = "") -> int:
     except (UserError, RunError) as error:
         print(f"{prefix}error: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else LEFT if isinstance(error, LeftToAnother) else 1
+    except BrokenPipeError:
+        _discard_output()
+        return NO_READER
     except OSError as error:
         if error.errno in _NO_PATH:
             path = _shortened(str(error.filename2 or error.filename))

@@ -27,6 +27,15 @@ def test_whatever_ends_badly_is_one_line_and_an_exit_code(monkeypatch, capsys, e
     assert capsys.readouterr().err == message
 
 
+def test_output_that_nobody_reads_any_more_is_no_error():
+    words = [sys.executable, "-m", "cim_dg.cli", "completion", "bash"]
+    command = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert command.stdout and command.stderr
+    command.stdout.close()
+    assert command.stderr.read() == ""
+    assert command.wait() == 141
+
+
 def test_wrong_usage_is_exit_code_2(capsys):
     with pytest.raises(SystemExit) as raised:
         cli.main(["dcotor"])
