@@ -109,12 +109,11 @@ def checked(name: str, launch: Launcher, our_names: Collection[str]) -> Launcher
 
     @functools.wraps(launch)
     def wrapped(commands: list[str]) -> None:
-        def check_jobs() -> int:
+        def check_jobs() -> None:
             check(name)
             ours = [c for c in commands if set(re.findall(r"--(?:algorithm|dataset) (\S+)", c)) & set(our_names)]
             if ours and (problem := python_on_path_lacks_us()):
                 raise UserError(problem)
-            return 0
 
         if name != "dummy":
             if code := exit_code(check_jobs, "cim-dg"):

@@ -9,7 +9,7 @@ import pandas as pd
 from scipy.special import comb
 
 from cim_dg.results import group_selection, selection
-from cim_dg.results.domains import domain_names, environments
+from cim_dg.results.domains import domain_names
 from cim_dg.results.records import Records
 from cim_dg.results.tables import Table
 
@@ -50,7 +50,7 @@ def in_and_out(table: Table, records: Records) -> pd.DataFrame:
         if not {_TEST, _VALIDATION} <= set(wide.columns):
             return pd.DataFrame(columns=POINTS)
         wide = wide.dropna().reset_index()
-        names = dict(enumerate(domain_names(table.dataset, len(environments(table.dataset)))))
+        names = dict(enumerate(domain_names(table.dataset)))
         return pd.DataFrame(
             {
                 "panel": [names.get(env, f"env{env}") for env in wide["test_env"]],

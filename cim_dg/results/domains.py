@@ -35,7 +35,10 @@ FULL_NAMES: dict[str, dict[str, str]] = {"VLCS": _VLCS, "VLCSMini": _VLCS}
 
 
 # The hyper-parameters of datasets whose other values make other data. Seeds of the data do not: they repeat it.
-OPTIONS = ("nuisance_background", "nuisance_digits", "nuisance_side", "nuisance_shift", "spirograph_images")
+OPTIONS = {
+    "NuisanceDigits": ("nuisance_background", "nuisance_digits", "nuisance_side", "nuisance_shift"),
+    "Spirograph": ("spirograph_images",),
+}
 
 
 def data_name(dataset: str, hparams: Mapping[str, Any]) -> str:
@@ -43,7 +46,7 @@ def data_name(dataset: str, hparams: Mapping[str, Any]) -> str:
 
     "NuisanceDigits (nuisance_shift 4)" is other data than "NuisanceDigits": their accuracies do not compare.
     """
-    defaults = _defaults(dataset)
+    defaults = _defaults(dataset) if dataset in OPTIONS else {}
     options = [f"{name} {hparams[name]}" for name in defaults if hparams.get(name, defaults[name]) != defaults[name]]
     return f"{dataset} ({', '.join(options)})" if options else dataset
 
@@ -51,7 +54,7 @@ def data_name(dataset: str, hparams: Mapping[str, Any]) -> str:
 @cache
 def _defaults(dataset: str) -> dict[str, Any]:
     entries = spaces.space(f"datasets/{dataset}")
-    return {name: entry.default for name, entry in entries.items() if name in OPTIONS}
+    return {name: entries[name].default for name in OPTIONS[dataset]}
 
 
 def dataset_of(data: str) -> str:
@@ -64,9 +67,12 @@ def environments(data: str) -> tuple[str, ...]:
     return ENVIRONMENTS.get(dataset_of(data), ())
 
 
-def domain_names(dataset: str, count: int) -> list[str]:
-    """The names of a data set's `count` environments; 'env0', 'env1', ... if they are unknown."""
+def domain_names(dataset: str, count: int | None = None) -> list[str]:
+    """The names of a data set's `count` environments; 'env0', 'env1', ... if they are unknown.
+
+    Without a count: those that are known.
+    """
     names = environments(dataset)
-    if len(names) != count:
+    if count is not None and len(names) != count:
         return [f"env{index}" for index in range(count)]
     return [FULL_NAMES.get(dataset_of(dataset), {}).get(name, name) for name in names]

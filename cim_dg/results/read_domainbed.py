@@ -167,6 +167,7 @@ def _run(
     for name, kind in _NEEDED.items():
         if not isinstance(args[name], kind):
             raise TypeError(name)
+    hparams = dict(hparams)
     return Run(
         folder=folder,
         harness=harness,
@@ -176,7 +177,7 @@ def _run(
         hparams_seed=_whole(args["hparams_seed"]),
         test_envs=tuple(map(_whole, args["test_envs"])),
         finished=finished,
-        hparams=dict(hparams),
+        hparams=hparams,
         args=args,
         provenance=provenance,
     )

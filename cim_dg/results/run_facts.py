@@ -10,7 +10,7 @@ from typing import Any
 
 from cim_dg.results.best import hparams_text
 from cim_dg.results.data_copies import described
-from cim_dg.results.domains import domain_names, environments
+from cim_dg.results.domains import domain_names
 from cim_dg.results.records import Run, command_of
 
 UNKNOWN = "unknown"
@@ -73,7 +73,7 @@ def _group(dataset: str, harness: str, algorithm: str, runs: Sequence[Run]) -> G
 
 def domains(run: Run) -> list[str]:
     """The names of a run's test environments."""
-    names = domain_names(run.dataset, len(environments(run.dataset)))
+    names = domain_names(run.dataset)
     return [names[env] if env < len(names) else f"env{env}" for env in run.test_envs]
 
 

@@ -173,6 +173,16 @@ def test_numbers_that_no_harness_writes_are_no_results(
         assert read_domainbed.TRUNCATED in err and "CIM on NuisanceDigits, trial 1" in err
 
 
+@pytest.mark.parametrize("hparams", [[1], "abc", 3])
+def test_hparams_that_are_no_object_are_no_results(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], hparams: object
+) -> None:
+    damaged = write_jobs(tmp_path, {}) / "results.jsonl"
+    lines = [json.dumps(json.loads(line) | {"hparams": hparams}) + "\n" for line in damaged.read_text().splitlines()]
+    damaged.write_text("".join(lines))
+    assert read_domainbed.TRUNCATED in collect(tmp_path, capsys, TABLES)
+
+
 def test_a_diverged_loss_is_no_reason_to_leave_a_checkpoint_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
