@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from typing import Any, Protocol
 
 from cim_dg.errors import UserError
+from cim_dg.results.domains import dataset_of
 from cim_dg.results.read_swad import is_averaged
 from cim_dg.results.records import Run
 
@@ -65,7 +66,7 @@ class WandB:
             project=os.environ.get("WANDB_PROJECT", "cim-dg"),
             id=hashlib.md5(os.path.abspath(run.folder).encode()).hexdigest(),
             name=name_of(run),
-            group=f"{run.dataset}-{run.algorithm}",
+            group=f"{_dataset(run)}-{run.algorithm}",
             config={"harness": run.harness, "args": run.args, "hparams": run.hparams},
             dir=str(run.folder),
             mode=mode,
@@ -106,9 +107,14 @@ def _wandb_mode() -> str:
     return os.environ.get("WANDB_MODE") or "offline"
 
 
+def _dataset(run: Run) -> str:
+    """The dataset's name, in DomainBed without its options, which are in the run's configuration."""
+    return dataset_of(run.dataset) if run.test_envs else run.dataset
+
+
 def name_of(run: Run) -> str:
     """A name that identifies a run within its sweep, valid as a folder's name."""
-    parts = [run.dataset, run.algorithm]
+    parts = [_dataset(run), run.algorithm]
     if run.test_envs:
         parts += [f"env{'+'.join(map(str, run.test_envs))}", f"trial{run.trial}", f"hparams{run.hparams_seed}"]
     else:

@@ -117,12 +117,12 @@ def test_a_killed_training_of_the_real_domainbed_starts_anew(real, tmp_path, mon
     assert train_with_a_worker_killed(tmp_path / "sweep" / "job") == [0, 3, 6]
 
 
-def ancestors(pid: int) -> set[int]:
-    """The processes above a process."""
-    actual: set[int] = set()
+def ancestors(pid: int) -> list[int]:
+    """The processes above a process, its parent first."""
+    actual: list[int] = []
     while pid > 1:
         pid = int(Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1].split()[1])
-        actual.add(pid)
+        actual.append(pid)
     return actual
 
 
@@ -142,8 +142,13 @@ def test_a_machine_of_a_cluster_that_is_lost_costs_its_jobs_nothing(two_machines
         until(lambda: Path("tried").exists(), seconds=120)
         until(lambda: (tmp_path / "sweep" / "other" / "done").exists(), seconds=120)
         above = ancestors(int(Path("tried").read_text()))
-        (machine,) = (m for m in machines if {process.pid for _, process in m.live_processes()} & above)
+        (machine,) = (m for m in machines if {process.pid for _, process in m.live_processes()} & set(above))
+        # Of a machine that is lost nothing is heard: its worker must not report that the job was killed.
+        worker = above[0]
+        os.kill(worker, signal.SIGSTOP)
         cluster.remove_node(machine, allow_graceful=False)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(worker, signal.SIGKILL)
 
     killer = threading.Thread(target=kill)
     killer.start()
