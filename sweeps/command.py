@@ -109,6 +109,8 @@ def run(args: argparse.Namespace) -> int:
         planning.check_on_paper(spec, args.data_dir)
     if args.plan or args.max_gpu_hours is not None:
         spec = _within_budget(spec, args)
+    elif args.pilot is not None:
+        raise UserError(f"--pilot is {args.pilot}; it is accepted with --plan or --max_gpu_hours alone")
     if args.plan:
         return 0
     plan = planning.make_plan(spec, args.data_dir, args.output_dir)

@@ -74,6 +74,11 @@ def test_without_finished_jobs_the_jobs_are_known_and_how_to_know_the_rest(
     assert "8 jobs: 0 done" in capsys.readouterr().out
 
 
+def test_a_pilot_for_nothing(pilot: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["sweep", "vlcs", "--data_dir", "DATA", "--output_dir", "unused", "--pilot", str(pilot)]) == 2
+    assert "accepted with --plan or --max_gpu_hours alone" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("argument", ["--pilot", "--max_gpu_hours"])
 def test_methods_without_a_finished_job_are_named(
     argument: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
