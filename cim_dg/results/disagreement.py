@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from cim_dg.results import outputs
 from cim_dg.results.grids import Grid
 from cim_dg.results.outputs import Outputs
 from cim_dg.results.records import Records
+from cim_dg.results.selected_outputs import selected
 from cim_dg.results.tables import Key, Table
 
 _NAMED = 6  # images in a row of the table
@@ -67,7 +67,7 @@ def pairs(table: Table, records: Records) -> Pairs:
     if not table.trials:
         return {}
     models: dict[tuple[str, int], dict[Key, Outputs]] = {}
-    for key, dataset, trial, by_domain in outputs.selected(table, records):
+    for key, dataset, trial, by_domain in selected(table, records):
         for domain, found in by_domain.items():
             if found is not None:
                 models.setdefault((f"{dataset} {domain}".strip(), trial), {})[key] = found

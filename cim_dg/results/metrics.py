@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from cim_dg.results import outputs, protocols
+from cim_dg.results import protocols
 from cim_dg.results.outputs import Outputs
 from cim_dg.results.records import Records
+from cim_dg.results.selected_outputs import selected
 from cim_dg.results.tables import Cell, Key, Row, Table, Trials, cell, compare, same_baseline
 
 _BINS = 15  # as Guo et al. 2017
@@ -98,7 +99,7 @@ def metric_tables(tables: Sequence[Table], records: Records, names: Sequence[str
 def _table(table: Table, records: Records, names: Sequence[str]) -> Table | None:
     trials: dict[Key, dict[str, dict[int, float]]] = {}
     lacking = 0
-    for key, dataset, trial, by_domain in outputs.selected(table, records):
+    for key, dataset, trial, by_domain in selected(table, records):
         models = list(by_domain.values())
         if any(found is None for found in models):
             lacking += 1

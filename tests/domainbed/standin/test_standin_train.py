@@ -39,6 +39,15 @@ def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(command.ANNOUNCED, raising=False)
 
 
+def test_a_training_of_small_images_imports_no_package_of_tables_or_photographs() -> None:
+    """Every job of a sweep starts a process, which reads its packages from a shared disk (docs/clusters.md)."""
+    heavy = {"matplotlib", "pandas", "rich", "scipy", "torchvision"}
+    train_it = f"train.main({[*DEBUG, '--algorithm', 'CIM', '--steps', '1']})"
+    code = f"import sys; from domainbed.scripts import train; {train_it}; sys.exit({heavy} & {{*sys.modules}} or 0)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (run.returncode, Path("job/done").exists()) == (0, True), run.stderr
+
+
 def test_files_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
     flags = [*DEBUG, "--steps", "3", "--checkpoint_freq", "2", "--save_model_every_checkpoint"]
     assert train.main(flags) == 0
