@@ -1,12 +1,12 @@
-"""What a large sweep asks of a cluster's shared disk, from the system calls of one real job on this machine.
+"""What a large sweep asks of a cluster's shared disk, from the system calls of real jobs on this machine.
 
     python docs/cluster_load.py [--jobs 10000] [--gpus 64] [--hours 1] [--node 8]
 
-Runs a short job of the stand-in, a sweep of three by submitit's local executor, and what looks at their folders, all
-under strace(1), and counts the calls on files: on those of the sweep's folder, and on those of the Python environment,
-which on most clusters is on a shared disk too. Of a call on a file that NFS has cached the server sees nothing, so that
-these numbers are upper bounds. Writes a checkpoint of a ResNet-50 with Adam's state, too. Prints the table of
-docs/clusters.md.
+Runs three short jobs of the stand-in, a sweep of three by submitit's local executor, and what looks at their folders,
+all under strace(1), and counts the calls on files: on those of the sweep's folder, and on those of the Python
+environment, which on most clusters is on a shared disk too. Of a call on a file that NFS has cached the server sees
+nothing, so that these numbers are upper bounds. Writes a checkpoint of a ResNet-50 with Adam's state, too. Prints the
+table of docs/clusters.md.
 """
 
 from __future__ import annotations
@@ -100,15 +100,24 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place).resolve()
         train = [*python, "domainbed.scripts.train", "--dataset", "NuisanceDigits", "--algorithm", "ERM", *SHORT]
-        job = traced([*train, "--output_dir", str(folder / "job")], folder / "job", CIM_DG_CHECKPOINT_SECONDS="0")
+        # A job with two records, one with more of them, and one with checkpoints: the differences are what each costs.
+        job, more, resumable = (
+            traced([*train, *words, "--output_dir", str(folder / name)], folder / name, CIM_DG_CHECKPOINT_SECONDS=every)
+            for name, words, every in (
+                ("job", [], "3600"),
+                ("more", ["--checkpoint_freq", "3"], "3600"),
+                ("resumable", [], "0"),
+            )
+        )
         kept = len(files_of(folder / "job"))
         small = sum(path.stat().st_size for path in files_of(folder / "job") if path.name != "model.pkl")
         lines = (folder / "job" / "results.jsonl").read_text().splitlines()
         small += (RECORDS - len(lines)) * len(lines[-1])
-        checkpoints = job.on(r"checkpoint\.pt\.\w+", "rename")
-        per_checkpoint = job.on(r"checkpoint\.pt\.") / checkpoints
-        per_record = job.on(r"results\.jsonl") / len(lines)
-        others = len(job.of_folder) - job.on(r"checkpoint\.pt\.|results\.jsonl")
+        records = len((folder / "more" / "results.jsonl").read_text().splitlines()) - len(lines)
+        per_record = (len(more.of_folder) - len(job.of_folder)) / records
+        checkpoints = resumable.on(r"checkpoint\.pt\.\w+", "rename")
+        per_checkpoint = (len(resumable.of_folder) - len(job.of_folder)) / checkpoints
+        others = round(len(job.of_folder) - len(lines) * per_record)
 
         (folder / "sweep.yaml").write_text(
             "{title: three jobs, harness: domainbed, datasets: [NuisanceDigits], algorithms: [ERM], n_trials: 1, "
@@ -145,7 +154,7 @@ def main() -> None:
         ("locks held, while it runs", "1", f"{gpus} (with Ray one more, of the launcher)"),
         ("calls on the job's folder, start to end", f"{others}", f"{gpus * others / seconds:.2f} a second"),
         (
-            f"calls on it for a record, of which it has {RECORDS}",
+            f"calls on it for a record with its logits, of which it has {RECORDS}",
             f"{per_record:.0f}",
             f"{gpus * RECORDS * per_record / seconds:.2f} a second",
         ),
