@@ -142,8 +142,9 @@ def declare_primary(plan: Plan, output_dir: Path) -> None:
     """
     finished = sum(job.state == DONE for job in plan.jobs)
     try:
-        if plan.spec.primary is not None:
-            primary.declare(output_dir, plan.spec.primary, plan.spec.selection, finished)
+        if (declared := plan.spec.primary) is not None:
+            declared = replace(declared, dataset=declared.dataset or plan.spec.datasets[0])  # several name one
+            primary.declare(output_dir, declared, plan.spec.selection, finished)
     except OSError as error:
         raise UserError(f"--output_dir {output_dir} cannot be used: {error.strerror}") from None
 

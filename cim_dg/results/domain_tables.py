@@ -104,7 +104,7 @@ def _table(
             trials[method, harness] = {**by_column, **({AVERAGE: averages} if AVERAGE in cells else {})}
             notes += _gaps(method, harness, by_column, columns) if len(of_dataset) else []
     notes += _settings(dataset, runs, records.variants)
-    primary = find(records.primaries, dataset, rule, baseline)
+    primary = find(records.primaries, [dataset], rule, baseline)
     comparisons = compare(trials, same_baseline(trials, baseline), shown_columns, primary=primary)
     notes += primary_note(primary, comparisons)
     table = _finish(dataset, swad, rule, shown_columns, rows, comparisons, notes, baseline, with_published)

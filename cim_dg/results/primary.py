@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -26,7 +27,7 @@ class Primary:
     column: str
     """the column of the table, such as Average"""
     dataset: str = ""
-    """the dataset, if the sweep has several tables"""
+    """the dataset; the sweep's, if it has one alone"""
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,13 @@ class Declared(Primary):
     finished_before: int = 0
     """how many jobs of the sweep were done when it was declared"""
 
-    def is_in(self, dataset: str, selection: str, baseline: str) -> bool:
-        """Whether it is of the table of `dataset` (empty: of several) under this rule with this baseline."""
-        same = not dataset or not self.dataset or dataset.lower().startswith(self.dataset.lower())
+    def is_in(self, datasets: Iterable[str], selection: str, baseline: str) -> bool:
+        """Whether it is of a table of these datasets under this rule with this baseline.
+
+        A dataset's name may say more than the sweep's: options, or that only the format is the same.
+        """
+        name = re.compile(rf"{re.escape(self.dataset)}(?!\w)", re.IGNORECASE)
+        same = not self.dataset or any(map(name.match, datasets))
         return same and (selection, baseline) == (self.selection, self.baseline)
 
 
@@ -66,13 +71,14 @@ def declare(folder: Path, primary: Primary, selection: str, finished: int) -> No
         write_atomically(path, json.dumps(asdict(declared), indent=1) + "\n")
         return
     before = read(folder)
-    if asdict(before) | {"selection": selection, "finished_before": finished} != asdict(declared):
+    same = {"selection": selection, "finished_before": finished, "dataset": before.dataset or primary.dataset}
+    if asdict(before) | same != asdict(declared):
         raise UserError(
             f"{path} declares {before.method} against {before.baseline} in {before.column} [{before.selection}] as the "
             "primary comparison, and this sweep another; accepted is the same one, or a new --output_dir"
         )
 
 
-def find(declared: Sequence[Declared], dataset: str, selection: str, baseline: str) -> Declared | None:
+def find(declared: Iterable[Declared], datasets: Collection[str], selection: str, baseline: str) -> Declared | None:
     """The primary comparison of a table, the first that was read; None without one."""
-    return next((primary for primary in declared if primary.is_in(dataset, selection, baseline)), None)
+    return next((primary for primary in declared if primary.is_in(datasets, selection, baseline)), None)

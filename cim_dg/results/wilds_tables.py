@@ -133,7 +133,7 @@ def _table(
         )
         for key in _row_order({(names[number], run.harness): run.algorithm for number, run in runs.items()}, baseline)
     ]
-    primary = find(records.primaries, "" if name == SUBGROUPS else name, rule, baseline)
+    primary = find(records.primaries, [name, *datasets], rule, baseline)
     pairs = settings.baselines(names, runs, baseline)
     comparisons = compare(trials, pairs, list(columns), settings.share_data(runs.values()), primary)
     shown = {key for _, keys in columns.values() for key in keys}

@@ -28,13 +28,13 @@ primary: {method: CIM, baseline: ERM, column: new}
 """
 
 
-def _write(root: Path) -> None:
+def _write(root: Path, dataset: str = "NuisanceDigits", envs: int = 3) -> None:
     for place, method in enumerate(("ERM", "VIB", "CIM")):
-        for env in range(3):
+        for env in range(envs):
             for trial in range(3):
                 value = 0.6 + 0.05 * place + 0.01 * trial * (1 + place)
-                accuracies = [value if index == 2 * env else 0.5 for index in range(6)]
-                args = job_args("NuisanceDigits", method, [env], trial)
+                accuracies = [value if index == 2 * env else 0.5 for index in range(2 * envs)]
+                args = job_args(dataset, method, [env], trial)
                 write_job(root / f"{method}-{env}-{trial}", args, [record(0, accuracies)])
 
 
@@ -69,6 +69,21 @@ def test_it_is_of_its_rule_and_its_baseline(
     assert any(comparison.is_primary for comparison in table.comparisons) is shown
 
 
+def test_it_is_of_its_dataset_alone(tmp_path: Path) -> None:
+    for dataset in ("VLCS", "VLCSMini"):
+        _write(tmp_path / dataset, dataset, envs=4)
+    primary.declare(tmp_path / "VLCS", Primary("CIM", "ERM", "Average", "VLCS"), "iid", 0)
+    tables = {table.dataset: table for table in build.report([tmp_path]).tables}
+    primaries = {name: [one.column for one in table.comparisons if one.is_primary] for name, table in tables.items()}
+    assert primaries == {"VLCS": ["Average"], "VLCSMini": []}
+
+
+def test_it_is_of_a_wilds_dataset_alone() -> None:
+    declared = primary.Declared("CIM", "ERM", "worst group", "waterbirds", "worst-group", 0)
+    tables = ["subgroups", "Waterbirds", "CelebA"], ["waterbirds", "Waterbirds (format)"], ["celeba", "CelebA"]
+    assert [declared.is_in(names, "worst-group", "ERM") for names in tables] == [True, True, False]
+
+
 def test_a_column_that_is_not_there_is_said(tmp_path: Path) -> None:
     _write(tmp_path)
     primary.declare(tmp_path, Primary("CIM", "ERM", "nowhere"), "iid", 3)
@@ -86,6 +101,7 @@ def test_a_second_declaration_changes_nothing_and_another_is_refused(tmp_path: P
     primary.declare(tmp_path, Primary("CIM", "ERM", "new"), "iid", 0)
     primary.declare(tmp_path, Primary("CIM", "ERM", "new"), "iid", 9)
     primary.declare(tmp_path, Primary("CIM", "ERM", "new"), "oracle", 9)
+    primary.declare(tmp_path, Primary("CIM", "ERM", "new", "NuisanceDigits"), "iid", 9)  # once it was not recorded
     assert (primary.read(tmp_path).selection, primary.read(tmp_path).finished_before) == ("iid", 0)
     with pytest.raises(UserError, match="declares CIM against ERM in new"):
         primary.declare(tmp_path, Primary("VIB", "ERM", "new"), "iid", 9)
@@ -126,7 +142,7 @@ def test_a_sweep_records_it_before_its_jobs_run(tmp_path: Path, monkeypatch: pyt
     assert cli.main([*arguments, "--skip_confirmation"]) == 0
     (text,) = seen
     assert json.loads(text) == {
-        **{"method": "CIM", "baseline": "ERM", "column": "new", "dataset": ""},
+        **{"method": "CIM", "baseline": "ERM", "column": "new", "dataset": "NuisanceDigits"},
         **{"selection": "iid", "finished_before": 0},
     }
 
