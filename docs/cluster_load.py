@@ -100,15 +100,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place).resolve()
         train = [*python, "domainbed.scripts.train", "--dataset", "NuisanceDigits", "--algorithm", "ERM", *SHORT]
-        # A job with two records, one with more of them, and one with checkpoints: the differences are what each costs.
-        job, more, resumable = (
-            traced([*train, *words, "--output_dir", str(folder / name)], folder / name, CIM_DG_CHECKPOINT_SECONDS=every)
-            for name, words, every in (
-                ("job", [], "3600"),
-                ("more", ["--checkpoint_freq", "3"], "3600"),
-                ("resumable", [], "0"),
-            )
-        )
+
+        def trained(name: str, *words: str, checkpoints: str = "3600") -> Calls:
+            output = [*words, "--output_dir", str(folder / name)]
+            return traced([*train, *output], folder / name, CIM_DG_CHECKPOINT_SECONDS=checkpoints)
+
+        # The differences to a job with two records and no checkpoint are what each costs.
+        job = trained("job")
+        more, resumable = trained("more", "--checkpoint_freq", "3"), trained("resumable", checkpoints="0")
         kept = len(files_of(folder / "job"))
         small = sum(path.stat().st_size for path in files_of(folder / "job") if path.name != "model.pkl")
         lines = (folder / "job" / "results.jsonl").read_text().splitlines()
